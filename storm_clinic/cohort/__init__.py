@@ -1,0 +1,1 @@
+"""Patients: tables, outcomes, splits, leakage and attrition."""

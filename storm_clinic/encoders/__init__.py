@@ -1,0 +1,1 @@
+"""Frozen tile encoders: a contract, a table of facts, and loaders."""

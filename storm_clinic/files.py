@@ -1,0 +1,168 @@
+"""Atomic writes, safe names, digests, and the workspace that every relative path starts from."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storm_clinic.errors import StorageError, UnsafeName
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+ -]*")
+_MAX_NAME = 180  # leaves room for ".h5.<pid>.part" under the 255 bytes of common file systems
+
+
+def safe_name(name: str, *, what: str = "name") -> str:
+    """Return ``name`` unchanged if it may become a file name, else refuse it.
+
+    Allowed are ASCII letters, digits, and ``. _ @ + -`` and inner spaces, starting with a letter
+    or digit, at most 180 characters: nothing that could leave its folder, hide or be re-encoded.
+
+    Raises
+    ------
+    UnsafeName
+        If it is anything else; the message quotes the name.
+    """
+    if (
+        not isinstance(name, str)
+        or len(name) > _MAX_NAME
+        or not _SAFE_NAME.fullmatch(name)
+        or name.endswith((" ", "."))
+    ):
+        raise UnsafeName(
+            f"{name!r} cannot become a file name",
+            where=what,
+            fix="Use letters, digits, '.', '_', '-', at most 180, starting with a letter or digit.",
+        )
+    return name
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission while writing ``path`` into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        if _is_full(error):
+            raise StorageError(
+                "the disk is full", where=path, fix="Free some space and run the same again."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(
+                "this place may not be written to", where=path, fix="Check its permissions."
+            ) from error
+        raise
+
+
+def _is_full(error: OSError) -> bool:
+    # h5py raises a plain OSError whose errno sits only in the text.
+    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a ``.part`` path beside ``path``; on leaving well, fsync it and rename it into place.
+
+    Readers see the old file or the whole new one, never a part. The name of the part holds the
+    process id, so that two writers of one file do not meet; the later rename wins.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or the folder may not be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            with part.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            part.replace(path)
+            _fsync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, keys sorted, two spaces, so that equal values are equal bytes."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of some bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex, read in chunks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest_value(value: Any) -> str:
+    """SHA-256 of a JSON-able value in canonical form (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest_bytes(text.encode("utf-8"))
+
+
+def digest_folder(folder: Path) -> dict[str, str]:
+    """Digest of every file under a folder, by its relative POSIX path, sorted."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds ``cohorts/ pipelines/ features/ mlruns/ reports/``."""
+
+    root: Path = Path()
+
+    @property
+    def cohorts(self) -> Path:
+        return self.root / "cohorts"
+
+    @property
+    def pipelines(self) -> Path:
+        return self.root / "pipelines"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def mlruns(self) -> Path:
+        return self.root / "mlruns"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    def path(self, path: str | Path) -> Path:
+        """A path as given if absolute, else under the workspace."""
+        return self.root / Path(path).expanduser()
+
+    def store(self, cohort: str, encoder: str) -> Path:
+        """Folder of one cohort's feature files from one encoder or checkpoint."""
+        return self.features / safe_name(cohort, what="cohort") / safe_name(encoder, what="encoder")

@@ -1,0 +1,1 @@
+"""Models of bags and covariates, and how they are fitted."""

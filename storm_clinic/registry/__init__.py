@@ -1,0 +1,1 @@
+"""The governed life of a model, on top of MLflow."""

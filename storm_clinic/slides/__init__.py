@@ -1,0 +1,1 @@
+"""Slides: open any, find tissue, lay tiles, judge quality."""

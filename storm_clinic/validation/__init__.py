@@ -1,0 +1,1 @@
+"""A fixed protocol from predictions and outcomes to evidence."""
