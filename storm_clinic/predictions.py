@@ -142,7 +142,13 @@ class Predictions:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     text = dict.fromkeys(("cohort", "patient_key", "model"), str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"risk": [""]})
+    table = pd.read_csv(
+        path,
+        dtype=text,
+        keep_default_na=False,
+        na_values={"risk": [""]},
+        float_precision="round_trip",  # pandas' default reader may be off by the last bit
+    )
     # Other programs seldom cross-validate.
     for name in ("repeat", "fold"):
         if name not in table:
