@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from storm_clinic.files import (
     digest_folder,
     digest_value,
     safe_name,
+    storage_errors,
     write_json,
 )
 
@@ -74,24 +76,10 @@ def test_a_full_disk_is_named_with_the_file(tmp_path, code):
 
 
 def test_a_truly_full_file_system_is_reported():
-    with pytest.raises(StorageError, match="the disk is full"), atomic_write_to_full_device():
-        pass
-
-
-def atomic_write_to_full_device():
-    """/dev/full refuses every byte with ENOSPC, as a full disk does."""
-    from contextlib import contextmanager
-    from pathlib import Path
-
-    from storm_clinic.files import storage_errors
-
-    @contextmanager
-    def writing():
-        with storage_errors(Path("features.h5")), Path("/dev/full").open("wb", buffering=0) as full:
-            full.write(b"x")
-            yield
-
-    return writing()
+    # /dev/full refuses every byte with ENOSPC, as a full disk does.
+    path = Path("/dev/full")
+    with pytest.raises(StorageError, match="the disk is full"), storage_errors(path):
+        path.write_bytes(b"x")
 
 
 def test_digests_agree_with_hashlib(tmp_path):

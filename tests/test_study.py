@@ -114,5 +114,5 @@ def test_what_is_no_study_is_said_to_be_none(tmp_path, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(StudyError, match="nowhere.yaml: there is no such file"):
+    with pytest.raises(StudyError, match=r"nowhere\.yaml: there is no such file"):
         Study.read(tmp_path / "nowhere.yaml")
