@@ -1,0 +1,229 @@
+"""Evidence: what a protocol found, as numbers with intervals, checks, curves and digests.
+
+Nothing here names a patient. A number that the data cannot give is None with the reason beside it,
+so that the JSON never holds NaN and a gap is never silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from storm_clinic.errors import InputError, StatisticsError
+from storm_clinic.files import digest_value, write_json
+from storm_clinic.study import StrictModel, parse
+
+Kind = Literal["cross-validation", "external"]
+Status = Literal["pass", "warn", "fail", "not applicable"]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Finite(StrictModel):
+    """Frozen, refuses unknown keys, and refuses NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Estimate(Finite):
+    """One number about one model on one cohort, with its interval."""
+
+    metric: str = Field(description="Name as in docs/statistics.md, e.g. c_index or c_index_gain.")
+    value: float | None = Field(description="None where the data cannot give it; see note.")
+    lower: float | None = Field(default=None, description="Lower end of the 95% interval.")
+    upper: float | None = Field(default=None, description="Upper end of the 95% interval.")
+    n_patients: Count = Field(description="Patients the number rests on.")
+    n_events: Count = Field(description="Events among them, over the whole follow-up.")
+    method: str = Field(description="Estimator and how the interval was made.")
+    cohort: str = Field(description="Cohort the number is about.")
+    model: str = Field(description="Model the number is about.")
+    over: str | None = Field(default=None, description="Comparator, for a gain.")
+    horizon_months: float | None = Field(default=None, description="Month it is judged at.")
+    note: str = Field(default="", description="Why a value or an interval is missing.")
+
+    @model_validator(mode="after")
+    def _honest(self) -> Estimate:
+        if (self.lower is None) != (self.upper is None):
+            raise ValueError(f"{self.metric}: an interval has both ends or none")
+        if self.value is None and self.lower is not None:
+            raise ValueError(f"{self.metric}: an interval without a value")
+        if (self.value is None or self.lower is None) and not self.note:
+            raise ValueError(f"{self.metric}: a missing value or interval needs its reason in note")
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise ValueError(f"{self.metric}: the interval runs backwards")
+        return self
+
+
+class Check(Finite):
+    """One automatic check with a stable code."""
+
+    code: str = Field(pattern=r"^SC\d{3}$", description="Stable code, never reused.")
+    title: str = Field(description="What is checked.")
+    status: Status = Field(description="What came out.")
+    reason: str = Field(min_length=1, description="Why, with the numbers it rests on.")
+
+
+class GroupCurve(Finite):
+    """Kaplan-Meier curve of one risk group, as steps: ``survival[i]`` holds from ``months[i]``."""
+
+    label: str = Field(description="Name of the group, lowest risk first.")
+    n_patients: Count
+    n_events: Count
+    months: tuple[float, ...] = Field(description="0, then the distinct times, ascending.")
+    survival: tuple[float, ...]
+    lower: tuple[float, ...] = Field(description="Pointwise 95% interval.")
+    upper: tuple[float, ...]
+    censored_months: tuple[float, ...] = Field(default=(), description="Where patients left.")
+    at_risk: tuple[Count, ...] = Field(description="Patients at risk at the curves' ticks.")
+
+
+class RiskGroupCurves(Finite):
+    """Event-free survival by risk groups whose thresholds were fixed on development data."""
+
+    cohort: str
+    model: str
+    thresholds: tuple[float, ...] = Field(description="Cut points on the model's risk scale.")
+    ticks_months: tuple[float, ...] = Field(description="Months of the at-risk table.")
+    groups: tuple[GroupCurve, ...]
+    log_rank_chi2: float | None = None
+    log_rank_df: int | None = None
+    log_rank_p: float | None = None
+    note: str = Field(default="", description="Why there is no log-rank test, or a caution.")
+
+
+class CalibrationCurve(Finite):
+    """Observed against predicted probability, with the distribution of the predictions."""
+
+    cohort: str
+    model: str
+    horizon_months: float | None = Field(default=None, description="None for classes.")
+    predicted: tuple[float, ...] = Field(description="Predicted probability, ascending.")
+    observed: tuple[float, ...] = Field(description="Observed probability at each of these.")
+    lower: tuple[float, ...] = ()
+    upper: tuple[float, ...] = ()
+    n_patients: tuple[Count, ...] = Field(default=(), description="Per group; empty if smooth.")
+    bin_edges: tuple[float, ...] = Field(description="Edges of the histogram of predictions.")
+    bin_counts: tuple[Count, ...]
+    method: str
+    note: str = ""
+
+
+class ClassCurves(Finite):
+    """Receiver operating characteristic and precision-recall curve of a binary outcome."""
+
+    cohort: str
+    model: str
+    event: str = Field(description="The class that counts as the event.")
+    prevalence: float
+    false_positive_rate: tuple[float, ...]
+    true_positive_rate: tuple[float, ...]
+    recall: tuple[float, ...]
+    precision: tuple[float, ...]
+
+
+class Evidence(Finite):
+    """Everything one protocol found for one study: what a report shows and a decision reads."""
+
+    format: Literal[1] = 1
+    study: str = Field(description="Name of the study.")
+    study_digest: str = Field(description="Digest of the resolved study.")
+    kind: Kind = Field(description="Only external evidence supports claims.")
+    candidate: str = Field(description="The model the claims are about.")
+    comparator: str | None = Field(default=None, description="The clinical comparator.")
+    estimates: tuple[Estimate, ...]
+    checks: tuple[Check, ...] = ()
+    risk_groups: tuple[RiskGroupCurves, ...] = ()
+    calibration: tuple[CalibrationCurve, ...] = ()
+    classes: tuple[ClassCurves, ...] = ()
+    digests: dict[str, str] = Field(default_factory=dict, description="Input name to SHA-256.")
+    notes: tuple[str, ...] = Field(default=(), description="What a reader must know.")
+
+    def find(
+        self,
+        metric: str | None = None,
+        *,
+        model: str | None = None,
+        cohort: str | None = None,
+        over: str | None = None,
+        horizon_months: float | None = None,
+    ) -> list[Estimate]:
+        """Estimates that agree with every argument given, in stored order."""
+        wanted = {
+            "metric": metric,
+            "model": model,
+            "cohort": cohort,
+            "over": over,
+            "horizon_months": horizon_months,
+        }
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        return [
+            estimate
+            for estimate in self.estimates
+            if all(getattr(estimate, name) == value for name, value in asked.items())
+        ]
+
+    def one(
+        self,
+        metric: str,
+        *,
+        model: str | None = None,
+        cohort: str | None = None,
+        over: str | None = None,
+        horizon_months: float | None = None,
+    ) -> Estimate:
+        """The only estimate that agrees.
+
+        Raises
+        ------
+        StatisticsError
+            If there is none, or more than one; the message says which are there.
+        """
+        found = self.find(
+            metric, model=model, cohort=cohort, over=over, horizon_months=horizon_months
+        )
+        if len(found) == 1:
+            return found[0]
+        given = {"model": model, "cohort": cohort, "over": over, "horizon_months": horizon_months}
+        asked = ", ".join(f"{k}={v}" for k, v in given.items() if v is not None)
+        known = sorted({e.metric for e in self.estimates})
+        raise StatisticsError(
+            f"{len(found)} estimates of {metric} ({asked or 'no other condition'}), not one",
+            where="evidence",
+            fix=f"Metrics here: {', '.join(known) or 'none'}.",
+        )
+
+    @property
+    def cohorts(self) -> tuple[str, ...]:
+        """Cohorts that estimates speak about, in order of appearance."""
+        return tuple(dict.fromkeys(estimate.cohort for estimate in self.estimates))
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that estimates speak about, in order of appearance."""
+        return tuple(dict.fromkeys(estimate.model for estimate in self.estimates))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` gives back an equal object."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], *, where: str = "evidence") -> Evidence:
+        """Rebuild from `to_json`.
+
+        Raises
+        ------
+        InputError
+            Naming the field at fault.
+        """
+        return parse(cls, document, where=where, error=InputError)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return digest_value(self.to_json())
+
+    def write(self, path: Path) -> None:
+        """Write ``evidence.json`` atomically."""
+        write_json(path, self.to_json())
