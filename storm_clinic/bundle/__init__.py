@@ -1,0 +1,15 @@
+"""A model as a folder: arrays, manifest, card. Nothing in it can run code."""
+
+from storm_clinic.bundle.folder import Bundle, read_bundle, required_models, write_bundle
+from storm_clinic.bundle.manifest import ClinicalColumn, Manifest, OutcomeDefinition, TrainingCohort
+
+__all__ = [
+    "Bundle",
+    "ClinicalColumn",
+    "Manifest",
+    "OutcomeDefinition",
+    "TrainingCohort",
+    "read_bundle",
+    "required_models",
+    "write_bundle",
+]
