@@ -282,17 +282,39 @@ def plain(value: Any) -> Any:
 
 
 def _finding(item: Any, document: Mapping[str, Any], model: type[BaseModel]) -> str:
-    location = item["loc"]
+    location = _without_tags(document, item["loc"])
+    if item["type"].startswith("union_tag"):
+        location += (item["ctx"]["discriminator"].strip("'"),)
     field = ".".join(str(part) for part in location) or "the file"
     line = _line(document, location)
     at = f"line {line}, {field}" if line else field
     if item["type"] == "extra_forbidden":
-        known = _known_keys(model, location[:-1])
+        known = _known_keys(model, item["loc"][:-1])
         return f"{at}: unknown key{did_you_mean(str(location[-1]), known)}"
-    if item["type"] == "missing":
+    if item["type"] in ("missing", "union_tag_not_found"):
         return f"{at}: this key is missing"
+    if item["type"] == "union_tag_invalid":
+        known = [tag.strip("'") for tag in item["ctx"]["expected_tags"].split(", ")]
+        return f"{at}: unknown {location[-1]} {item['ctx']['tag']!r}" + did_you_mean(
+            item["ctx"]["tag"], known
+        )
     message = item["msg"].removeprefix("Value error, ")
     return f"{at}: {message}" if location else message
+
+
+def _without_tags(document: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The location less the ``kind`` that pydantic inserts where a union is chosen by it."""
+    kept = []
+    node = document
+    for part in location:
+        if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
+            continue
+        kept.append(part)
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            node = None
+    return tuple(kept)
 
 
 def _line(document: Any, location: tuple[Any, ...]) -> int | None:
@@ -315,7 +337,9 @@ def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     node: Any = schema
     for part in location:
         node = _deref(schema, node)
-        if isinstance(part, int):
+        if "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
+        elif isinstance(part, int):
             node = node.get("items", {})
         else:
             node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
@@ -330,7 +354,7 @@ def _deref(schema: dict[str, Any], node: Any) -> dict[str, Any]:
             node = option
     reference = node.get("$ref")
     if reference:
-        node = schema["$defs"][reference.rsplit("/", 1)[-1]]
+        node = schema["$defs"].get(reference.rsplit("/", 1)[-1], {})
     return dict(node)
 
 
