@@ -144,9 +144,14 @@ class FeatureContract:
             raise FeatureError(reason, where=where) from error
 
     def differences(self, other: FeatureContract) -> list[tuple[str, Any, Any]]:
-        """Fields that differ, each with this contract's value and the other's."""
-        ours, theirs = self._compared(), other._compared()
-        return [(key, ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]]
+        """Fields that differ, each with this contract's value and the other's.
+
+        A tissue parameter counts as a field of its own, ``tissue.<name>``; None where it is absent.
+        """
+        ours, theirs = self._flat(), other._flat()
+        keys = [*ours, *(key for key in theirs if key not in ours)]
+        pairs = [(key, ours.get(key), theirs.get(key)) for key in keys]
+        return [pair for pair in pairs if pair[1] != pair[2]]
 
     def require_same(self, other: FeatureContract, *, where: str | Path) -> None:
         """Refuse another contract.
@@ -158,13 +163,18 @@ class FeatureContract:
         """
         found = self.differences(other)
         if found:
-            listed = "; ".join(f"{key} is {ours!r} here, {theirs!r}" for key, ours, theirs in found)
+            listed = "; ".join(f"{key} is {ours!r}, not {theirs!r}" for key, ours, theirs in found)
             raise ContractMismatch(
-                f"made in another way than is asked for: {listed} asked for",
+                f"made in another way than is asked for: {listed}",
                 where=where,
                 fix="Features of two kinds cannot share a folder or a model; use another name, "
                 "or make them again.",
             )
+
+    def _flat(self) -> dict[str, Any]:
+        values = self._compared()
+        tissue = values.pop("tissue")
+        return values | {f"tissue.{key}": value for key, value in tissue.items()}
 
     def _compared(self) -> dict[str, Any]:
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}

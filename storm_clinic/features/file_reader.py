@@ -6,6 +6,7 @@ and external links, virtual datasets, storage outside the file, chunks and filte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from storm_clinic.features.file_writer import FORMAT, FORMAT_VERSION, contract_a
 from storm_clinic.features.slide_features import (
     Array,
     SlideFeatures,
-    all_finite,
     digest_array,
+    largest_magnitude,
     nonfinite_rows,
 )
 
@@ -48,7 +49,7 @@ class FileHeader:
     slide_digest: str | None
     provenance: str
     n_failed: int
-    has_coords: bool
+    coords_digest: str | None
 
 
 def read_header(path: Path, contract: FeatureContract) -> FileHeader:
@@ -98,7 +99,7 @@ def read_slide_file(
         }
         facts["slide_mpp"] = _number(file, path, "slide_mpp", optional=True)
     features = arrays["features"]
-    if not allow_nonfinite and not all_finite(features):
+    if not allow_nonfinite and not math.isfinite(largest_magnitude(features)):
         raise FeatureError(
             nonfinite_rows(features),
             where=f"{path}: features",
@@ -112,17 +113,24 @@ def read_slide_file(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
-    try:
-        with h5py.File(path, "r") as file:
+    with _damage(path):
+        try:
+            file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise FeatureError("there is no such file", where=path) from None
+        with file:
             yield file
-    except FeatureError:
-        raise
-    except FileNotFoundError:
-        raise FeatureError("there is no such file", where=path) from None
-    # h5py turns what HDF5 reports into these, depending on which call met the damage.
+
+
+@contextmanager
+def _damage(where: str | Path) -> Iterator[None]:
+    """Turn what h5py raises on damage into a `FeatureError` that names the place."""
+    try:
+        yield
+    # Which of these it is depends on the HDF5 call that met the damage.
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise FeatureError(f"cannot be read as HDF5: {reason}", where=path, fix=_AGAIN) from error
+        raise FeatureError(f"cannot be read as HDF5: {reason}", where=where, fix=_AGAIN) from error
 
 
 def _header(file: h5py.File, path: Path, contract: FeatureContract) -> FileHeader:
@@ -155,7 +163,7 @@ def _header(file: h5py.File, path: Path, contract: FeatureContract) -> FileHeade
         slide_digest=_text(file, path, "slide_digest", optional=True),
         provenance=contract.provenance,
         n_failed=failed,
-        has_coords="coords" in file,
+        coords_digest=_text(file["coords"], path, "sha256") if "coords" in file else None,
     )
 
 
@@ -188,10 +196,10 @@ def _check_contract(file: h5py.File, path: Path, contract: FeatureContract) -> N
         read = _text if text else _number
         found = read(file, path, name, optional=True)
         if found != asked:
-            differing.append(f"{name} is {found!r} here, {asked!r}")
+            differing.append(f"{name} is {found!r}, not {asked!r}")
     if differing:
         raise ContractMismatch(
-            f"made in another way than its store: {'; '.join(differing)} in the contract",
+            f"made in another way than its store's contract says: {'; '.join(differing)}",
             where=path,
             fix="Move the file to a store of its own kind, or make it again.",
         )
@@ -200,7 +208,13 @@ def _check_contract(file: h5py.File, path: Path, contract: FeatureContract) -> N
 def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """A dataset whose type, shape and storage are what the format says."""
     where = f"{path}: {name}"
-    dataset = file.get(name)
+    with _damage(where):
+        dataset = file.get(name)
+        _check_dataset(dataset, name, where, path.stat().st_size)
+    return dataset
+
+
+def _check_dataset(dataset: Any, name: str, where: str, file_bytes: int) -> None:
     if not isinstance(dataset, h5py.Dataset):
         raise FeatureError("there is no such dataset", where=where, fix=_AGAIN)
     kind, n_dimensions = _KINDS[name]
@@ -213,14 +227,14 @@ def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     if shape is None or len(shape) != n_dimensions or (name.endswith("coords") and shape[1] != 2):
         raise FeatureError(f"must not be of shape {shape}", where=where)
     offset = dataset.id.get_offset()
-    if dataset.nbytes and (offset is None or offset + dataset.nbytes > path.stat().st_size):
+    if dataset.nbytes and (offset is None or offset + dataset.nbytes > file_bytes):
         raise FeatureError("its values are not all there", where=where, fix=_AGAIN)
-    return dataset
 
 
 def _values(file: h5py.File, path: Path, name: str) -> Array:
     dataset = _dataset(file, path, name)
-    values: Array = dataset[()]
+    with _damage(f"{path}: {name}"):
+        values: Array = dataset[()]
     if digest_array(values) != _text(dataset, path, "sha256"):
         raise FeatureError(
             "its values are not those that were written (SHA-256 differs)",

@@ -7,6 +7,7 @@ carries the SHA-256 of its values: a flipped bit is found, not computed with.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,8 +21,8 @@ from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import (
     Array,
     SlideFeatures,
-    all_finite,
     digest_array,
+    largest_magnitude,
     nonfinite_rows,
 )
 from storm_clinic.files import atomic_write
@@ -54,7 +55,8 @@ def fit_features(slide: SlideFeatures, contract: FeatureContract) -> Array:
         )
     if features.dtype.kind != "f":
         raise FeatureError(f"must be floating point, is {features.dtype}", where=where)
-    if not all_finite(features):
+    largest = largest_magnitude(features)
+    if not math.isfinite(largest):
         raise FeatureError(nonfinite_rows(features), where=where)
     if contract.provenance == "declared":
         if features.dtype.name != contract.dtype:
@@ -63,7 +65,6 @@ def fit_features(slide: SlideFeatures, contract: FeatureContract) -> Array:
                 where=where,
             )
         return np.ascontiguousarray(features, dtype=np.dtype(contract.dtype).newbyteorder("<"))
-    largest = float(np.abs(features).max())
     if contract.dtype == "float16" and largest > _F16_MAX:
         raise FeatureError(
             f"the value {largest:g} does not fit float16 (±{_F16_MAX:g})",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from storm_clinic.errors import FeatureError
 
 Array = NDArray[Any]
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +78,20 @@ def digest_array(array: Array) -> str:
     return digest.hexdigest()
 
 
-def all_finite(features: Array) -> bool:
-    """Whether a float array holds neither NaN nor infinity."""
-    flat = features.reshape(-1)
-    # Blocks stay in cache; a mask of 15,000 x 1,536 would not.
-    return all(
-        bool(np.isfinite(flat[at : at + _BLOCK]).all()) for at in range(0, len(flat), _BLOCK)
-    )
+def largest_magnitude(features: Array) -> float:
+    """The largest absolute value of a float array; NaN or infinity if it holds any.
+
+    Without their sign bit, floats order like the integers that have the same bits, with infinity
+    above all numbers and NaN above infinity; integers are several times faster to compare.
+    """
+    bits = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("="))
+    unsigned = np.dtype(f"u{bits.dtype.itemsize}")
+    words = bits.reshape(-1).view(unsigned)
+    magnitude = unsigned.type(np.iinfo(unsigned).max >> 1)
+    # Blocks stay in cache; a copy of 15,000 x 1,536 would not.
+    blocks = (words[at : at + _BLOCK] & magnitude for at in range(0, len(words), _BLOCK))
+    largest = max((block.max() for block in blocks), default=unsigned.type(0))
+    return float(np.array([largest], dtype=unsigned).view(bits.dtype)[0])
 
 
 def nonfinite_rows(features: Array) -> str:

@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
         ("features_digest", pa.string()),
         ("provenance", pa.string()),
         ("n_failed", pa.int64()),
-        ("has_coords", pa.bool_()),
+        ("coords_digest", pa.string()),
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
         ("problem", pa.string()),
@@ -72,7 +72,7 @@ def _row(folder: Path, key: tuple[str, int, int], contract: FeatureContract) -> 
         if header.pop("slide_id") != slide_id:
             raise FeatureError("holds another slide than its name says", where=path)
     except FeatureError as error:
-        counts = {"n_tiles": 0, "width": 0, "n_failed": 0, "has_coords": False}
+        counts = {"n_tiles": 0, "width": 0, "n_failed": 0}
         return row | counts | {"problem": str(error)}
     del header["offset"]
     return row | header
