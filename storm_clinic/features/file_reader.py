@@ -208,15 +208,17 @@ def _check_contract(file: h5py.File, path: Path, contract: FeatureContract) -> N
 def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """A dataset whose type, shape and storage are what the format says."""
     where = f"{path}: {name}"
+    if name not in file:
+        raise FeatureError("there is no such dataset", where=where, fix=_AGAIN)
     with _damage(where):
-        dataset = file.get(name)
+        dataset = file[name]
         _check_dataset(dataset, name, where, path.stat().st_size)
     return dataset
 
 
 def _check_dataset(dataset: Any, name: str, where: str, file_bytes: int) -> None:
     if not isinstance(dataset, h5py.Dataset):
-        raise FeatureError("there is no such dataset", where=where, fix=_AGAIN)
+        raise FeatureError("must be a dataset", where=where)
     kind, n_dimensions = _KINDS[name]
     # Attributes of the storage come first: reading a virtual dataset would open other files.
     if dataset.is_virtual or dataset.external or dataset.chunks:

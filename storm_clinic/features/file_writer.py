@@ -90,13 +90,20 @@ def write_slide_file(path: Path, slide: SlideFeatures, contract: FeatureContract
         "tissue": _as_type(slide.tissue, "<f2"),
         "failed_coords": _as_type(slide.failed_coords, "<i8"),
     }
-    with (
-        atomic_write(path) as part,
-        h5py.File(
-            part, "w", libver=_LIBVER, alignment_threshold=1, alignment_interval=_ALIGNMENT
-        ) as file,
-    ):
-        for name, value in sorted(_attributes(slide, contract).items()):
+    attributes = _attributes(slide, contract)
+    with atomic_write(path) as part:
+        try:
+            _write_hdf5(part, attributes, arrays)
+        except RuntimeError as error:
+            # h5py reports a write that fails while closing in this way; see `storage_errors`.
+            raise OSError(str(error)) from error
+
+
+def _write_hdf5(part: Path, attributes: dict[str, Any], arrays: dict[str, Array | None]) -> None:
+    with h5py.File(
+        part, "w", libver=_LIBVER, alignment_threshold=1, alignment_interval=_ALIGNMENT
+    ) as file:
+        for name, value in sorted(attributes.items()):
             _set_attribute(file, name, value)
         for name, array in arrays.items():
             if array is not None:

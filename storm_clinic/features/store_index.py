@@ -11,10 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storm_clinic.errors import FeatureError, StorageError
+from storm_clinic.errors import FeatureError, StorageError, UnsafeName
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.file_reader import read_header
-from storm_clinic.files import atomic_write
+from storm_clinic.files import atomic_write, safe_name
 
 INDEX_NAME = "index.parquet"
 _SUFFIX = ".h5"
@@ -68,10 +68,11 @@ def _row(folder: Path, key: tuple[str, int, int], contract: FeatureContract) -> 
     row |= {"slide_id": slide_id, "bytes": size, "mtime_ns": mtime_ns}
     path = folder / f"{slide_id}{_SUFFIX}"
     try:
+        safe_name(slide_id, what=str(path))
         header = asdict(read_header(path, contract))
         if header.pop("slide_id") != slide_id:
             raise FeatureError("holds another slide than its name says", where=path)
-    except FeatureError as error:
+    except (FeatureError, UnsafeName) as error:
         counts = {"n_tiles": 0, "width": 0, "n_failed": 0}
         return row | counts | {"problem": str(error)}
     del header["offset"]
