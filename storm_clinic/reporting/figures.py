@@ -1,0 +1,337 @@
+"""Figures of the report as inline SVG: forest, calibration, risk groups, curves of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from storm_clinic.reporting.notation import (
+    count,
+    interval_of,
+    months,
+    number,
+    p_value,
+    value_of,
+)
+from storm_clinic.reporting.svg import (
+    BLUE,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    RULE,
+    VERMILLION,
+    draw,
+)
+from storm_clinic.validation.evidence import (
+    CalibrationCurve,
+    ClassCurves,
+    Estimate,
+    RiskGroupCurves,
+)
+
+_WIDTH_IN = 7.3
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of a forest plot: a model with its measure and its gain over the comparator."""
+
+    label: str
+    value: Estimate | None
+    gain: Estimate | None
+    is_candidate: bool = False
+    is_comparator: bool = False
+
+
+def forest(
+    rows: Sequence[ForestRow],
+    *,
+    slug: str,
+    label: str,
+    over: str | None,
+    neutral: float | None,
+    title: str,
+) -> Markup:
+    """Measure of each model on the left, its gain over the comparator on the right.
+
+    Parameters
+    ----------
+    rows : sequence of ForestRow
+        From top to bottom.
+    slug : str
+        Unique on the page.
+    label : str
+        Name of the measure.
+    over : str or None
+        The comparator; None draws no right panel.
+    neutral : float or None
+        Where a model that knows nothing would lie.
+    title : str
+        Read out in place of the picture.
+    """
+
+    def paint(figure: Figure) -> None:
+        n_panels = 1 if over is None else 2
+        panels = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
+        reference = next((r.value.value for r in rows if r.is_comparator and r.value), None)
+        _forest_panel(panels[0], rows, [row.value for row in rows], neutral, reference)
+        panels[0].set_title(label)
+        if over is not None:
+            _forest_panel(panels[1], rows, [row.gain for row in rows], 0.0, None)
+            panels[1].set_title(f"Gain over {over}")
+            panels[1].tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        for tick, row in zip(panels[0].get_yticklabels(), rows, strict=True):
+            tick.set_fontweight("bold" if row.is_candidate else "normal")
+        panels[0].set_ylim(len(rows) - 0.4, -0.6)
+        figure.tight_layout(pad=0.3, w_pad=2.5)
+
+    return draw(
+        paint,
+        slug=slug,
+        title=title,
+        description=_forest_words(rows, label, over),
+        width_in=_WIDTH_IN,
+        height_in=0.75 + 0.3 * len(rows),
+    )
+
+
+def _forest_panel(
+    axes: Axes,
+    rows: Sequence[ForestRow],
+    estimates: Sequence[Estimate | None],
+    neutral: float | None,
+    reference: float | None,
+) -> None:
+    if neutral is not None:
+        axes.axvline(neutral, color=MUTED, linewidth=0.8)
+    if reference is not None:
+        axes.axvline(reference, color=MUTED, linewidth=0.8, linestyle=(0, (3, 2)))
+    for height, (row, estimate) in enumerate(zip(rows, estimates, strict=True)):
+        if height % 2 == 0:
+            axes.axhspan(height - 0.5, height + 0.5, color=PALE, linewidth=0, zorder=0)
+        if estimate is None or estimate.value is None:
+            words = "reference" if row.is_comparator else "not estimated"
+            where = neutral if neutral is not None else 0.5
+            axes.text(where, height, f" {words} ", color=MUTED, va="center", style="italic")
+            continue
+        colour = BLUE if row.is_candidate else INK if row.is_comparator else MUTED
+        if estimate.lower is not None and estimate.upper is not None:
+            axes.hlines(height, estimate.lower, estimate.upper, color=colour, linewidth=1.6)
+        marker = "s" if row.is_comparator else "o"
+        axes.plot(estimate.value, height, marker, color=colour, markersize=5.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=RULE, linewidth=0.4)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.08)
+
+
+def _forest_words(rows: Sequence[ForestRow], label: str, over: str | None) -> str:
+    parts = []
+    for row in rows:
+        text = row.label
+        if row.value is not None:
+            text += f": {label} {value_of(row.value)} ({interval_of(row.value)})"
+        if row.gain is not None and over is not None:
+            text += f", gain over {over} {value_of(row.gain)} ({interval_of(row.gain)})"
+        parts.append(text)
+    return "; ".join(parts)
+
+
+def calibration(
+    curves: Sequence[CalibrationCurve], *, slug: str, title: str, candidate: str
+) -> Markup:
+    """One panel a horizon: observed against predicted risk, histogram of predictions below.
+
+    The candidate is blue; other models (the clinical comparator) are drawn thin and dashed.
+    """
+    horizons = sorted({curve.horizon_months or 0.0 for curve in curves})
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(
+            2, len(horizons), sharex="col", squeeze=False, height_ratios=[4.2, 1]
+        )
+        for column, horizon in enumerate(horizons):
+            here = [c for c in curves if (c.horizon_months or 0.0) == horizon]
+            _calibration_panel(grid[0, column], grid[1, column], here, candidate)
+            if horizon:
+                grid[0, column].set_title(f"By {months(horizon)}")
+        grid[0, 0].set_ylabel("Observed")
+        grid[1, 0].set_ylabel("Patients")
+        figure.align_ylabels(grid[:, 0])
+        figure.tight_layout(pad=0.3, w_pad=1.2, h_pad=0.4)
+
+    n_columns = max(len(horizons), 1)
+    width = _WIDTH_IN if n_columns > 2 else 2.9 * n_columns + 0.3
+    return draw(
+        paint,
+        slug=slug,
+        title=title,
+        description=_calibration_words(curves),
+        width_in=width,
+        height_in=1.0 + 1.22 * (width / n_columns - 0.4),
+    )
+
+
+def _calibration_panel(
+    axes: Axes, below: Axes, curves: Sequence[CalibrationCurve], candidate: str
+) -> None:
+    top = 0.1
+    for curve in curves:
+        top = max(top, *curve.predicted, *curve.observed, *curve.upper[:1], 0.0)
+    top = min(1.0, np.ceil(top * 10) / 10)
+    axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8)
+    for curve in sorted(curves, key=lambda c: c.model == candidate):
+        _calibration_curve(axes, curve, is_candidate=curve.model == candidate)
+        if curve.model == candidate:
+            edges, counts = np.asarray(curve.bin_edges), np.asarray(curve.bin_counts)
+            below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=BLUE, alpha=0.55)
+    axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    if len(curves) > 1:
+        axes.legend(loc="upper left", handlelength=1.6, borderpad=0.1)
+    for side in (axes, below):
+        side.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        side.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.set_xlabel("Predicted risk")
+
+
+def _calibration_curve(axes: Axes, curve: CalibrationCurve, *, is_candidate: bool) -> None:
+    x, y = np.asarray(curve.predicted), np.asarray(curve.observed)
+    if not is_candidate:
+        axes.plot(x, y, color=MUTED, linewidth=1.0, linestyle=(0, (3, 2)), label=curve.model)
+        return
+    if curve.n_patients:  # groups of patients: a point and an interval each
+        if curve.lower:
+            axes.vlines(x, curve.lower, curve.upper, color=BLUE, linewidth=1.2)
+        axes.plot(x, y, "o-", color=BLUE, markersize=4, linewidth=1.0, label=curve.model)
+        return
+    if curve.lower:
+        axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.18, linewidth=0)
+    axes.plot(x, y, color=BLUE, label=curve.model)
+
+
+def _calibration_words(curves: Sequence[CalibrationCurve]) -> str:
+    parts = []
+    for curve in curves:
+        at = "" if curve.horizon_months is None else f" by {months(curve.horizon_months)}"
+        if not curve.predicted:
+            continue
+        parts.append(
+            f"{curve.model}{at}: predicted {number(curve.predicted[0])} to "
+            f"{number(curve.predicted[-1])}, observed {number(curve.observed[0])} to "
+            f"{number(curve.observed[-1])}"
+        )
+    return "; ".join(parts)
+
+
+def group_colours(n_groups: int) -> list[str]:
+    """Colours of risk groups from low to high."""
+    return {1: [BLUE], 2: [BLUE, VERMILLION], 3: [BLUE, ORANGE, VERMILLION]}.get(
+        n_groups, [BLUE, "#009E73", ORANGE, VERMILLION, "#CC79A7", INK][:n_groups]
+    )
+
+
+_DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), "-")
+
+
+def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
+    """Kaplan-Meier curves with intervals, censoring ticks, and patients at risk underneath."""
+    colours = group_colours(len(curves.groups))
+    n_groups = len(curves.groups)
+
+    def paint(figure: Figure) -> None:
+        heights = [3.0, 0.3 + 0.19 * n_groups]
+        axes, table = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+        for group, colour, dash in zip(curves.groups, colours, _DASHES, strict=False):
+            t, s = np.asarray(group.months), np.asarray(group.survival)
+            band = {"step": "post", "color": colour, "alpha": 0.13, "linewidth": 0}
+            axes.fill_between(t, group.lower, group.upper, **band)
+            axes.step(t, s, where="post", color=colour, linestyle=dash, label=group.label)
+            at = s[np.searchsorted(t, group.censored_months, side="right") - 1]
+            axes.plot(group.censored_months, at, "|", color=colour, markersize=4.5, alpha=0.8)
+        axes.set_ylim(0, 1.02)
+        axes.set_ylabel("Event-free")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(loc="lower left", title="Risk group", alignment="left", reverse=True)
+        if curves.log_rank_p is not None:
+            words = f"log-rank {p_value(curves.log_rank_p)}"
+            axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+        axes.grid(axis="y", color=RULE, linewidth=0.4)
+        axes.tick_params(axis="x", labelbottom=False)
+        _at_risk_table(table, curves, colours)
+        figure.align_ylabels([axes, table])
+        figure.tight_layout(pad=0.3, h_pad=0.3)
+
+    return draw(
+        paint,
+        slug=slug,
+        title=title,
+        description=_group_words(curves),
+        width_in=6.2,
+        height_in=3.6 + 0.2 * n_groups,
+    )
+
+
+def _at_risk_table(axes: Axes, curves: RiskGroupCurves, colours: Sequence[str]) -> None:
+    axes.set_ylim(-0.6, len(curves.groups) - 0.3)
+    for height, group in enumerate(curves.groups):
+        for month, n in zip(curves.ticks_months, group.at_risk, strict=True):
+            axes.text(month, height, count(n), ha="center", va="center", fontsize=7.5)
+    # The order of the table is the order of the curves on the plot: highest risk lowest.
+    axes.invert_yaxis()
+    axes.set_yticks(range(len(curves.groups)), [group.label for group in curves.groups])
+    for tick, colour in zip(axes.get_yticklabels(), colours, strict=True):
+        tick.set_color(colour)
+        tick.set_fontweight("bold")
+    last = max(curves.ticks_months, default=1.0)
+    axes.set_xlim(-0.03 * last, 1.03 * last)
+    axes.set_xticks(curves.ticks_months)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_title("At risk", fontsize=7.5, color=MUTED, pad=1, fontweight="normal")
+    axes.set_xlabel("Months")
+
+
+def _group_words(curves: RiskGroupCurves) -> str:
+    parts = [
+        f"{g.label}: {g.n_patients} patients, {g.n_events} events, "
+        f"event-free {number(g.survival[-1])} at the end"
+        for g in curves.groups
+    ]
+    return "; ".join([*parts, f"log-rank {p_value(curves.log_rank_p)}"])
+
+
+def class_curves(curves: Sequence[ClassCurves], *, slug: str, title: str, candidate: str) -> Markup:
+    """Receiver operating characteristic beside precision-recall, candidate in blue."""
+
+    def paint(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8)
+        for curve in sorted(curves, key=lambda c: c.model == candidate):
+            chosen = curve.model == candidate
+            style = {"color": BLUE} if chosen else {"color": MUTED, "linestyle": (0, (3, 2))}
+            x, y = curve.false_positive_rate, curve.true_positive_rate
+            left.step(x, y, where="post", label=curve.model, **style)
+            right.step(curve.recall, curve.precision, where="pre", label=curve.model, **style)
+        right.axhline(curves[0].prevalence, color=MUTED, linewidth=0.8)
+        left.set(xlabel="1 − specificity", ylabel="Sensitivity")
+        right.set(xlabel="Recall (sensitivity)", ylabel="Precision")
+        left.legend(loc="lower right")
+        for axes in (left, right):
+            axes.set(xlim=(-0.01, 1.01), ylim=(0, 1.02), aspect="equal")
+        figure.tight_layout(pad=0.3, w_pad=2.0)
+
+    words = "; ".join(f"{c.model}, event {c.event}, prevalence {c.prevalence:.2f}" for c in curves)
+    return draw(paint, slug=slug, title=title, description=words, width_in=6.4, height_in=3.2)

@@ -1,0 +1,325 @@
+"""Plain sentences made from estimates by rule, so that no sentence outruns its numbers.
+
+The one rule behind all of them: a direction is stated only where the whole 95% interval lies on
+one side; everything else is called not shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.notation import (
+    count,
+    digits_of,
+    in_words,
+    interval_of,
+    listed,
+    months,
+    number,
+    readable,
+    value_of,
+)
+from storm_clinic.study import Study
+from storm_clinic.validation.claims import claim_status
+from storm_clinic.validation.evidence import Estimate, Evidence
+from storm_clinic.validation.measures import MEASURES, gain_of
+
+Verdict = Literal[
+    "not estimated", "chance", "reversed", "alone", "gain unknown", "gain", "no gain", "loss"
+]
+_INPUTS = {"image": "histology", "storm": "STORM context", "imputed_expression": "imputed genes"}
+# A convention of this house: agreement is claimed only where the whole interval of observed over
+# expected lies within a quarter of 1, so that a wide interval around 1 is not sold as agreement.
+_AGREEMENT = (0.8, 1.25)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the headline measure says about the candidate on one cohort."""
+
+    cohort: str
+    kind: Literal["cross-validation", "external"]
+    metric: str
+    value: Estimate | None
+    gain: Estimate | None
+    comparator: Estimate | None
+    verdict: Verdict
+
+
+def headline(evidence: Evidence) -> str:
+    """The measure that the first screen is about: C-index for survival, AUROC for classes."""
+    present = {estimate.metric for estimate in evidence.estimates}
+    return "c_index" if "c_index" in present or "auroc" not in present else "auroc"
+
+
+def readings(content: ReportContent) -> list[Reading]:
+    """One reading a cohort: of validation where there is any, else of cross-validation."""
+    sources = content.validation or ((content.development,) if content.development else ())
+    return [_read(content, evidence, cohort) for evidence in sources for cohort in evidence.cohorts]
+
+
+def _read(content: ReportContent, evidence: Evidence, cohort: str) -> Reading:
+    metric = headline(evidence)
+    compared = content.comparator if content.comparator != content.candidate else None
+    value = _first(evidence.find(metric, model=content.candidate, cohort=cohort))
+    gain, other = None, None
+    if compared is not None:
+        gain = _first(
+            evidence.find(gain_of(metric), model=content.candidate, cohort=cohort, over=compared)
+        )
+        other = _first(evidence.find(metric, model=compared, cohort=cohort))
+    verdict = _verdict(metric, value, gain, compared is not None)
+    return Reading(cohort, evidence.kind, metric, value, gain, other, verdict)
+
+
+def _first(found: list[Estimate]) -> Estimate | None:
+    return found[0] if found else None
+
+
+def _verdict(metric: str, value: Estimate | None, gain: Estimate | None, compared: bool) -> Verdict:
+    neutral = MEASURES[metric].neutral
+    if value is None or value.lower is None or value.upper is None or neutral is None:
+        return "not estimated"
+    if value.upper < neutral:
+        return "reversed"
+    if value.lower <= neutral:
+        return "chance"
+    if not compared:
+        return "alone"
+    if gain is None or gain.lower is None or gain.upper is None:
+        return "gain unknown"
+    if gain.lower > 0:
+        return "gain"
+    return "loss" if gain.upper < 0 else "no gain"
+
+
+def describe_inputs(study: Study | None, model: str) -> str:
+    """What a model sees, in words: ``histology with age and stage``; empty if not known."""
+    if study is None or model not in {spec.name for spec in study.models}:
+        return ""
+    inputs = study.model(model).inputs
+    seen = [_INPUTS[name] for name in inputs if name != "clinical"]
+    if "clinical" not in inputs:
+        return listed(seen)
+    clinical = listed([readable(name) for name in study.clinical])
+    return f"{listed(seen)} with {clinical}" if seen else f"{clinical} alone"
+
+
+def subject(content: ReportContent, model: str) -> str:
+    """A model as a sentence's subject: its name, and what it sees."""
+    seen = describe_inputs(content.study, model)
+    return f"model ‘{model}’ ({seen})" if seen else f"model ‘{model}’"
+
+
+def opponent(content: ReportContent) -> str:
+    """The clinical comparator as a phrase: ``age and stage alone``."""
+    if content.comparator is None:
+        return "clinical variables"
+    seen = describe_inputs(content.study, content.comparator)
+    return seen or f"the clinical comparator ‘{content.comparator}’"
+
+
+def answer(content: ReportContent) -> str:
+    """The answer to the question, in one sentence with its uncertainty."""
+    found = readings(content)
+    if not found:
+        return "Nothing has been estimated yet, so the question has no answer."
+    start = "In simulated data: " if content.simulated else ""
+    if len(found) == 1:
+        return _capital(f"{start}{_one(content, found[0])}")
+    return _capital(f"{start}{_several(content, found)}")
+
+
+def _one(content: ReportContent, reading: Reading) -> str:
+    value = reading.value
+    who = subject(content, content.candidate)
+    if reading.verdict == "not estimated" or value is None:
+        reason = value.note if value is not None and value.note else "it was not computed"
+        return f"how well {who} ranks patients cannot be said, because {reason}."
+    place = (
+        f"in {count(value.n_patients)} patients of {reading.cohort} "
+        f"({count(value.n_events)} with the event)"
+    )
+    if reading.kind == "external":
+        place += ", none of them used for training,"
+        tail = "."
+    else:
+        place += ", by cross-validation among the patients it was developed on,"
+        tail = "; no independent cohort has tested it yet."
+    return f"{place} {_statement(content, reading, who)}{tail}"
+
+
+def _statement(content: ReportContent, reading: Reading, who: str) -> str:
+    value, gain, against = reading.value, reading.gain, opponent(content)
+    assert value is not None  # _one has dealt with that
+    measured = f"{MEASURES[reading.metric].label} {in_words(value)}"
+    change = in_words(gain) if gain is not None else "not computed"
+    if reading.verdict == "reversed":
+        return f"the {who} ranked patients worse than chance: {measured}"
+    if reading.verdict == "chance":
+        return f"it was not shown that the {who} ranks patients better than chance: {measured}"
+    if reading.verdict == "alone":
+        clause = "with no clinical comparator, so that nothing is known about added value"
+        if content.comparator == content.candidate:
+            clause = "being itself the clinical comparator"
+        return f"the {who} ranked patients better than chance: {measured}, {clause}"
+    if reading.verdict == "gain unknown":
+        return (
+            f"the {who} ranked patients better than chance: {measured}; "
+            f"its gain over {against} is {change}"
+        )
+    other = reading.comparator
+    beside = f", against {value_of(other)} for {against}" if other and other.value else ""
+    if reading.verdict == "no gain":
+        return (
+            f"no gain of the {who} over {against} was shown: {measured}{beside}, "
+            f"difference {change}"
+        )
+    word = "better" if reading.verdict == "gain" else "worse"
+    hedge = " on average" if reading.kind == "cross-validation" else ""
+    return (
+        f"the {who} ranked patients {word} than {against}{hedge}: {measured}{beside}, "
+        f"difference {change}"
+    )
+
+
+def _several(content: ReportContent, found: list[Reading]) -> str:
+    kind = "validation cohorts" if found[0].kind == "external" else "development cohorts"
+    wins = sum(reading.verdict == "gain" for reading in found)
+    losses = sum(reading.verdict == "loss" for reading in found)
+    who, against = subject(content, content.candidate), opponent(content)
+    if content.comparator in (None, content.candidate):
+        shown = sum(reading.verdict == "alone" for reading in found)
+        start = f"the {who} was shown to rank patients better than chance in {_of(shown, found)}"
+    else:
+        start = f"a gain of the {who} over {against} was shown in {_of(wins, found)}"
+    worse = f", and a loss in {losses}" if losses else ""
+    return f"{start} {kind}{worse}: {'; '.join(_brief(reading) for reading in found)}."
+
+
+def _of(n: int, found: list[Reading]) -> str:
+    return f"none of {len(found)}" if n == 0 else f"{n} of {len(found)}"
+
+
+def _brief(reading: Reading) -> str:
+    if reading.value is None or reading.value.value is None:
+        return f"{reading.cohort}, not estimable"
+    text = f"{reading.cohort}, {MEASURES[reading.metric].label} {value_of(reading.value)}"
+    text += f" ({interval_of(reading.value)})"
+    if reading.gain is None or reading.gain.value is None:
+        return text
+    return f"{text}, difference {value_of(reading.gain)} ({interval_of(reading.gain)})"
+
+
+def findings(content: ReportContent) -> list[str]:
+    """What stands under the answer: calibration, claims, precision, cross-validation."""
+    found: list[str] = []
+    for evidence in content.validation:
+        for cohort in evidence.cohorts:
+            found += calibration_findings(content, evidence, cohort)
+    found += _claim_findings(content)
+    if content.validation and content.development:
+        found += _internal_findings(content, content.development)
+    if content.validation or content.development:
+        found += _check_findings(content)
+    return found
+
+
+def calibration_findings(content: ReportContent, evidence: Evidence, cohort: str) -> list[str]:
+    """How predicted and observed risks agree for the candidate, horizon by horizon."""
+    sentences = []
+    for estimate in evidence.find("o_e", model=content.candidate, cohort=cohort):
+        at = "" if estimate.horizon_months is None else f" by {months(estimate.horizon_months)}"
+        sentences.append(f"{cohort}: {_agreement(estimate, at)}")
+    return sentences
+
+
+def _agreement(estimate: Estimate, at: str) -> str:
+    shown = f"observed/expected {in_words(estimate)}"
+    if estimate.lower is None or estimate.upper is None:
+        return f"agreement of predicted and observed risk{at} cannot be judged: {shown}."
+    if estimate.lower > 1:
+        return f"more events happened{at} than were predicted: {shown}."
+    if estimate.upper < 1:
+        return f"fewer events happened{at} than were predicted: {shown}."
+    if _AGREEMENT[0] <= estimate.lower and estimate.upper <= _AGREEMENT[1]:
+        return f"predicted and observed risk{at} agreed on average: {shown}."
+    return (
+        f"no disagreement between predicted and observed risk{at} was shown, "
+        f"but the data are too few to rule one out: {shown}."
+    )
+
+
+def _claim_findings(content: ReportContent) -> list[str]:
+    if content.study is None or not content.study.claims:
+        return []
+    results = claim_status(content.study.claims, content.validation)
+    met = sum(result.status == "met" for result in results)
+    if not content.validation:
+        return ["The claims made beforehand have not been tested: no validation cohort yet."]
+    if met == len(results):
+        many = "The one claim" if met == 1 else f"All {met} claims"
+        return [f"{many} made beforehand {'holds' if met == 1 else 'hold'}."]
+    return [f"{met or 'None'} of the {len(results)} claims made beforehand hold."]
+
+
+def _internal_findings(content: ReportContent, development: Evidence) -> list[str]:
+    metric = headline(development)
+    return [
+        f"In cross-validation on {cohort} before, {MEASURES[metric].label} was "
+        f"{number(estimate.value, digits_of(estimate))}."
+        for cohort in development.cohorts
+        for estimate in development.find(metric, model=content.candidate, cohort=cohort)
+        if estimate.value is not None
+    ]
+
+
+def _check_findings(content: ReportContent) -> list[str]:
+    sources = content.validation or ((content.development,) if content.development else ())
+    failed = [c for e in sources for c in e.checks if c.status == "fail"]
+    if not failed:
+        return []
+    codes = listed(sorted({check.code for check in failed}))
+    return [f"{len(failed)} automatic check{'s' if len(failed) > 1 else ''} failed ({codes})."]
+
+
+def not_for(content: ReportContent) -> list[str]:
+    """What the model may not be used for, as these numbers stand."""
+    found = readings(content)
+    rules = ["Decisions on the care of individual patients: this is a research result."]
+    if content.simulated:
+        rules.append("Any statement about real patients: simulated data are in here.")
+    if not content.validation:
+        rules.append("Patients from any other hospital: it has been tested on none.")
+    else:
+        places = listed([cohort.name for cohort in content.cohorts] or ["those above"])
+        rules.append(f"Patients unlike those of {places}; see who they were in section 1.")
+    if not found or any(reading.verdict != "gain" for reading in found):
+        rules.append(f"Replacing {opponent(content)}: no gain over them has been shown everywhere.")
+    if not _risks_agree(content):
+        rules.append(
+            "Telling anyone a risk in per cent: agreement of predicted with observed risk "
+            "has not been shown."
+        )
+    return [*rules, *content.not_for]
+
+
+def _risks_agree(content: ReportContent) -> bool:
+    ratios = [
+        estimate
+        for evidence in content.validation
+        for estimate in evidence.find("o_e", model=content.candidate)
+    ]
+    return bool(ratios) and all(
+        e.lower is not None
+        and e.upper is not None
+        and e.lower >= _AGREEMENT[0]
+        and e.upper <= _AGREEMENT[1]
+        for e in ratios
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

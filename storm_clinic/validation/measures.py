@@ -1,0 +1,168 @@
+"""The measures that a report shows and a claim may name: what each is and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from storm_clinic.errors import StudyError
+from storm_clinic.study import Claim, did_you_mean
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How one measure is named, printed and read.
+
+    Attributes
+    ----------
+    name : str
+        As in `Estimate.metric` and in a claim.
+    label : str
+        Short name for a column or an axis.
+    meaning : str
+        One sentence for a reader who is not a statistician.
+    better : {"higher", "lower", "target"}
+        Which way is good; ``target`` means close to ``neutral``.
+    neutral : float or None
+        The value of a model that knows nothing (C-index 0.5), or the target itself.
+    digits : int
+        Decimals printed.
+    has_gain : bool
+        Whether its difference between two models is estimated.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    better: Literal["higher", "lower", "target"]
+    neutral: float | None
+    digits: int = 2
+    has_gain: bool = False
+
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            "c_index",
+            "C-index",
+            "Chance that, of two patients, the one whose event came first had the higher "
+            "predicted risk (Harrell). 0.5 is chance, 1 is perfect.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "c_index_uno",
+            "C-index (Uno)",
+            "The same chance, weighted so that it does not depend on how patients were censored.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "auc",
+            "AUC",
+            "Chance that a patient with the event by the horizon had a higher predicted risk than "
+            "one still without it.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "brier",
+            "Brier score",
+            "Mean squared distance between predicted risk and outcome at the horizon; "
+            "lower is better.",
+            "lower",
+            None,
+            digits=3,
+        ),
+        Measure(
+            "brier_scaled",
+            "Scaled Brier",
+            "Share of the error of giving everybody the same risk that the model removes. "
+            "0 or less: no better than that; 1 is perfect.",
+            "higher",
+            0.0,
+            has_gain=True,
+        ),
+        Measure(
+            "calibration_slope",
+            "Calibration slope",
+            "1: the spread of predicted risks is right. Below 1: they are too extreme; "
+            "above 1: too much alike.",
+            "target",
+            1.0,
+        ),
+        Measure(
+            "o_e",
+            "Observed/expected",
+            "Observed over predicted risk of the event by the horizon. 1: right on average. "
+            "Above 1: more happened than was predicted.",
+            "target",
+            1.0,
+        ),
+        Measure(
+            "auroc",
+            "AUROC",
+            "Chance that a patient with the event had a higher predicted risk than one without. "
+            "0.5 is chance, 1 is perfect.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "average_precision",
+            "Average precision",
+            "Area under the precision-recall curve; chance is the share of patients with the "
+            "event.",
+            "higher",
+            None,
+            has_gain=True,
+        ),
+        Measure(
+            "calibration_intercept",
+            "Calibration in the large",
+            "Difference of observed from predicted log-odds. 0: right on average. "
+            "Above 0: more happened than was predicted.",
+            "target",
+            0.0,
+        ),
+    )
+}
+
+
+def gain_of(metric: str) -> str:
+    """Name of the gain of a measure: its difference between two models."""
+    return f"{metric}_gain"
+
+
+def base_of(metric: str) -> str:
+    """The measure a gain is about; any other measure is its own base."""
+    return metric.removesuffix("_gain")
+
+
+def claimable() -> list[str]:
+    """Every name that a claim may use."""
+    gains = [gain_of(name) for name, measure in MEASURES.items() if measure.has_gain]
+    return [*MEASURES, *gains]
+
+
+def check_claims(claims: Iterable[Claim]) -> None:
+    """Refuse claims about measures that do not exist.
+
+    Raises
+    ------
+    StudyError
+        Naming the claim and the nearest measure that exists.
+    """
+    known = claimable()
+    for number, claim in enumerate(claims):
+        if claim.metric not in known:
+            raise StudyError(
+                f"claims.{number}.metric: no such measure as {claim.metric!r}"
+                f"{did_you_mean(claim.metric, known)}",
+                where="study",
+            )
