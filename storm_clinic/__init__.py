@@ -5,3 +5,93 @@ slides → features → cohort → model → validation → registry
 Everything public is named here and loaded on first use, so that ``import storm_clinic`` pulls in
 neither torch nor MLflow.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
+    from storm_clinic.cohort.table import Cohort
+    from storm_clinic.errors import StormClinicError
+    from storm_clinic.features.store import FeatureStore
+    from storm_clinic.files import Workspace
+    from storm_clinic.predictions import Predictions
+    from storm_clinic.steps.cohort_check import check_cohort
+    from storm_clinic.steps.demonstration import demo
+    from storm_clinic.steps.diagnosis import doctor
+    from storm_clinic.steps.external_validation import validate
+    from storm_clinic.steps.extraction import extract
+    from storm_clinic.steps.feature_store import check_features, import_features, list_features
+    from storm_clinic.steps.locking import lock
+    from storm_clinic.steps.new_cohort import init_cohort
+    from storm_clinic.steps.slide_check import check_slides
+    from storm_clinic.steps.study_report import report
+    from storm_clinic.steps.study_run import run_study
+    from storm_clinic.steps.training import train
+    from storm_clinic.study import Study
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Classes": "cohort.outcome",
+    "Cohort": "cohort.table",
+    "CompetingRisks": "cohort.outcome",
+    "FeatureStore": "features.store",
+    "Predictions": "predictions",
+    "StormClinicError": "errors",
+    "Study": "study",
+    "Survival": "cohort.outcome",
+    "Workspace": "files",
+    "check_cohort": "steps.cohort_check",
+    "check_features": "steps.feature_store",
+    "check_slides": "steps.slide_check",
+    "demo": "steps.demonstration",
+    "doctor": "steps.diagnosis",
+    "extract": "steps.extraction",
+    "import_features": "steps.feature_store",
+    "init_cohort": "steps.new_cohort",
+    "list_features": "steps.feature_store",
+    "lock": "steps.locking",
+    "report": "steps.study_report",
+    "run_study": "steps.study_run",
+    "train": "steps.training",
+    "validate": "steps.external_validation",
+}
+
+__all__ = [
+    "Classes",
+    "Cohort",
+    "CompetingRisks",
+    "FeatureStore",
+    "Predictions",
+    "StormClinicError",
+    "Study",
+    "Survival",
+    "Workspace",
+    "check_cohort",
+    "check_features",
+    "check_slides",
+    "demo",
+    "doctor",
+    "extract",
+    "import_features",
+    "init_cohort",
+    "list_features",
+    "lock",
+    "report",
+    "run_study",
+    "train",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'storm_clinic' has no attribute {name!r}")
+    return getattr(import_module(f"storm_clinic.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
