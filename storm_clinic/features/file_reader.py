@@ -251,7 +251,7 @@ def _text(target: Any, path: Path, name: str, *, optional: bool = False) -> str 
     if value is None:
         return None
     if not isinstance(value, bytes | str):
-        raise FeatureError(f"attribute {name} must be text, is {value!r}", where=path)
+        raise FeatureError(f"attribute {name} must be text, is {value}", where=path)
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
@@ -260,7 +260,7 @@ def _number(target: Any, path: Path, name: str, *, optional: bool = False) -> fl
     if value is None:
         return None
     if not isinstance(value, np.integer | np.floating):
-        raise FeatureError(f"attribute {name} must be a number, is {value!r}", where=path)
+        raise FeatureError(f"attribute {name} must be a number, is {value}", where=path)
     return value.item()
 
 
