@@ -1,0 +1,223 @@
+"""Do predicted probabilities come true? Observed/expected, slopes, intercept."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from storm_clinic.cohort.outcome import Classes, Floats, Survival
+from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.inputs import (
+    as_probability,
+    as_risk,
+    binary_event,
+    check_horizon,
+    require_whole_follow_up,
+)
+from storm_clinic.metrics.regression import CoxSlope, LogisticLine
+from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
+from storm_clinic.metrics.uncertainty import Statistic
+
+
+def observed_expected(
+    outcome: Survival | Classes,
+    probability: ArrayLike,
+    *,
+    horizon_months: float | None = None,
+) -> Statistic:
+    """Observed over expected probability of the event: 1 is right on average, above 1 too low.
+
+    Observed is 1 - Kaplan-Meier at the horizon (or the share with the event), expected the mean
+    prediction. Intervals are on the log scale.
+
+    Parameters
+    ----------
+    outcome : Survival (without entry times) or Classes (two), length n_patients
+    probability : float array, shape (n_patients,)
+        Of the event (by the horizon).
+    horizon_months : float
+        Survival only; from the first event to before the last follow-up.
+
+    Raises
+    ------
+    StatisticsError
+        If a probability lies outside [0, 1] or all are 0, the horizon outside the follow-up (with
+        the legal range), or there are entry times.
+
+    References
+    ----------
+    Debray et al., BMJ 356 (2017) i6460. McLernon et al., Ann. Intern. Med. 176 (2023) 105-114.
+    """
+    p = as_probability(probability, outcome)
+    if not p.any():
+        raise StatisticsError("every predicted probability is 0: nothing is expected")
+    if isinstance(outcome, Classes):
+        event = binary_event(outcome)
+        observed, own_influence = event.mean(), (event - event.mean()) / len(event)
+
+        def share(weights: Floats) -> Floats:
+            return np.asarray(weights @ event / weights.sum(axis=1))
+
+        what = "observed/expected"
+    else:
+        horizon = _checked_horizon(outcome, horizon_months, "observed/expected")
+        sets = RiskSets(outcome)
+        k = int(sets.up_to(horizon))
+
+        def share(weights: Floats) -> Floats:
+            return np.asarray(1 - with_start(sets.event_free(weights))[:, k])
+
+        observed = share(np.ones((1, len(p))))[0]
+        own_influence = event_influence(sets, outcome, horizon, np.ones((1, len(p))))[0]
+        what = f"observed/expected at {horizon:g} months"
+
+    def under(weights: Floats) -> Floats:
+        expected = weights @ p / weights.sum(axis=1)
+        return np.asarray(
+            np.divide(
+                share(weights), expected, where=expected > 0, out=np.full(len(weights), np.nan)
+            )
+        )
+
+    expected = p.mean()
+    influence = own_influence / expected - observed / expected**2 * (p - expected) / len(p)
+    return Statistic.of(outcome, under, what, influence=influence, scale="log")
+
+
+def calibration_slope(
+    outcome: Survival | Classes,
+    linear_predictor: ArrayLike,
+    *,
+    horizon_months: float | None = None,
+) -> Statistic:
+    """Slope of what happened on what was predicted: 1 is right, below 1 too extreme.
+
+    Survival: the coefficient of a Cox model (Efron's ties) with the prediction as only covariate,
+    follow-up ended at the horizon. Two classes: that of a logistic regression with intercept.
+
+    Parameters
+    ----------
+    outcome : Survival or Classes (two), length n_patients
+        Entry times are honoured.
+    linear_predictor : float array, shape (n_patients,)
+        On the log-hazard or log-odds scale: a Cox model's own linear predictor,
+        `complementary_log_log` of the predicted probability at the horizon, or `log_odds`.
+    horizon_months : float, optional
+        Survival only; later events are counted as censored here.
+
+    Returns
+    -------
+    Statistic
+        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0).
+
+    Raises
+    ------
+    StatisticsError
+        If the prediction does not vary, there is no event, or the likelihood has no maximum.
+
+    References
+    ----------
+    Cox, Biometrika 45 (1958) 562-565. van Houwelingen, Stat. Med. 19 (2000) 3401-3415.
+    """
+    x = as_risk(linear_predictor, outcome)
+    if x.std() == 0:
+        raise StatisticsError("every patient has the same prediction: it has no slope")
+    if isinstance(outcome, Classes):
+        line = LogisticLine(binary_event(outcome), x)
+        slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
+        return _with_influence(slope, line.slope_influence())
+    ended, upto = outcome, ""
+    if horizon_months is not None:
+        ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
+    if not ended.n_events:
+        raise StatisticsError(f"no event among {outcome.n_patients} patients{upto}")
+    cox = CoxSlope(ended, x)
+    start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
+    slope = Statistic.of(
+        outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
+    )
+    return _with_influence(slope, cox.influence(slope.value))
+
+
+def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic:
+    """Calibration in the large of two classes: observed less predicted log-odds, 0 is right.
+
+    The intercept of a logistic regression with the log-odds of the prediction as offset.
+
+    Raises
+    ------
+    StatisticsError
+        If a probability is 0 or 1, or not both classes occur.
+    """
+    line = LogisticLine(binary_event(outcome), log_odds(as_probability(probability, outcome)))
+    found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
+    return _with_influence(found, line.in_the_large_influence(found.value))
+
+
+def complementary_log_log(probability: ArrayLike) -> Floats:
+    """log(-log(1 - p)): a Cox model's linear predictor but for a constant.
+
+    Raises
+    ------
+    StatisticsError
+        If a probability is 0 or 1, where it is infinite.
+    """
+    p = _inside(probability)
+    return np.asarray(np.log(-np.log1p(-p)), dtype=np.float64)
+
+
+def log_odds(probability: ArrayLike) -> Floats:
+    """log(p / (1 - p)).
+
+    Raises
+    ------
+    StatisticsError
+        If a probability is 0 or 1, where it is infinite.
+    """
+    p = _inside(probability)
+    return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
+
+
+def _inside(probability: ArrayLike) -> Floats:
+    p = np.asarray(probability, dtype=np.float64)
+    outside = ~((p > 0) & (p < 1))
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise StatisticsError(
+            f"{int(outside.sum())} predicted probabilities are not between 0 and 1, the first at "
+            f"row {row} ({p[row]:g}): on the log scale they are infinite",
+            fix="A prediction of exactly 0 or 1 claims certainty; no slope can be given.",
+        )
+    return p
+
+
+def _ended(outcome: Survival, horizon_months: float) -> Survival:
+    """Follow-up ended at the horizon; who enters later has none and keeps no event.
+
+    Their time stays after their entry, behind every event that counts.
+    """
+    time = np.minimum(outcome.time_months, horizon_months)
+    event = outcome.event & (outcome.time_months <= horizon_months)
+    if outcome.entry_months is not None:
+        time = np.where(outcome.entry_months < horizon_months, time, outcome.time_months)
+    return Survival(time, event, outcome.entry_months)
+
+
+def _checked_horizon(outcome: Survival, horizon_months: float | None, what: str) -> float:
+    if horizon_months is None:
+        raise StatisticsError("a survival outcome needs horizon_months")
+    require_whole_follow_up(outcome, what)
+    check_horizon(outcome, horizon_months)
+    return horizon_months
+
+
+def _with_influence(statistic: Statistic, influence: Floats) -> Statistic:
+    return Statistic(
+        statistic.value,
+        statistic.n_patients,
+        statistic.n_events,
+        statistic.method,
+        statistic.under,
+        influence,
+        statistic.scale,
+    )

@@ -1,0 +1,357 @@
+"""Do patients with the worse outcome get the higher risk? C-indices, AUC, average precision."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from storm_clinic.cohort.outcome import Classes, Floats, Ints, Survival
+from storm_clinic.errors import NoComparablePairs, StatisticsError
+from storm_clinic.metrics.censoring import Uncensored
+from storm_clinic.metrics.inputs import as_risk, binary_event, check_horizon
+from storm_clinic.metrics.pairs import ComparablePairs
+from storm_clinic.metrics.uncertainty import Statistic
+
+
+def concordance(
+    outcome: Survival,
+    risk: ArrayLike,
+    *,
+    tau_months: float | None = None,
+    within: ArrayLike | None = None,
+) -> Statistic:
+    """Harrell's C: of two comparable patients, had the one whose event came first the higher risk?
+
+    Pairs tied in risk count one half; pairs with both events at one time are not comparable; a
+    censoring at the time of an event comes after it, all as in R's ``survival::concordance``.
+
+    Parameters
+    ----------
+    outcome : Survival, length n_patients
+        Entry times are honoured: a pair needs both patients under observation at the event.
+    risk : float array, shape (n_patients,)
+        Higher means worse. Survival probabilities must be negated first.
+    tau_months : float, optional
+        Only events before this time open a pair.
+    within : array, shape (n_patients,), optional
+        Compare patients of one fold (or stratum) only. Risks from different folds of a
+        cross-validation come from different models and have no common scale.
+
+    Returns
+    -------
+    Statistic
+        With R's infinitesimal-jackknife standard error.
+
+    Raises
+    ------
+    NoComparablePairs
+        If no event before ``tau_months`` has somebody at risk after it.
+
+    References
+    ----------
+    Harrell et al., Stat. Med. 15 (1996) 361-387. Therneau & Watson, The concordance statistic and
+    the Cox model, Mayo Clinic technical report 85 (2017).
+    """
+    values = as_risk(risk, outcome)
+    eligible = outcome.event & (
+        outcome.time_months < (np.inf if tau_months is None else tau_months)
+    )
+    pairs = ComparablePairs(outcome, values, eligible, _strata(within, outcome))
+    influence = _influence(pairs, None, outcome, tau_months)
+
+    def under(weights: Floats) -> Floats:
+        credit, number = pairs.resampled(weights)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(credit / number, dtype=np.float64)
+
+    method = (
+        f"Harrell's C{_up_to(tau_months)}{', pairs within folds' if within is not None else ''}"
+    )
+    return Statistic.of(outcome, under, method, influence=influence)
+
+
+def uno_concordance(
+    outcome: Survival,
+    risk: ArrayLike,
+    *,
+    tau_months: float | None = None,
+    censoring: Survival | None = None,
+) -> Statistic:
+    """Uno's C: Harrell's with each pair weighted by 1/G(T-)^2, so that censoring drops out.
+
+    Parameters
+    ----------
+    outcome : Survival, length n_patients
+        Without entry times.
+    risk : float array, shape (n_patients,)
+        Higher means worse.
+    tau_months : float, optional
+        Only events before this time open a pair. Without it the few patients with the longest
+        follow-up can carry very large weights.
+    censoring : Survival, optional
+        Patients from whom G is estimated; by default the evaluated ones, as R does.
+
+    Returns
+    -------
+    Statistic
+        Its standard error takes G as known, as R's ``concordance(timewt = "n/G2")``; the bootstrap
+        estimates G anew in each resample (unless ``censoring`` is given).
+
+    Raises
+    ------
+    NoComparablePairs
+        If no event before ``tau_months`` has somebody at risk after it.
+    StatisticsError
+        If there are entry times, or ``tau_months`` lies where everybody was censored.
+
+    References
+    ----------
+    Uno et al., Stat. Med. 30 (2011) 1105-1117.
+    """
+    values = as_risk(risk, outcome)
+    time = outcome.time_months
+    eligible = outcome.event & (time < (np.inf if tau_months is None else tau_months))
+    uncensored = Uncensored(outcome, censoring)
+    uncensored.require_positive(time[eligible])
+    pairs = ComparablePairs(outcome, values, eligible, _strata(None, outcome))
+
+    def opened(weights: Floats) -> Floats:
+        g = uncensored.just_before(uncensored.curve(weights), time)
+        # Patients who open no pair in a resample may lie beyond its last censoring.
+        return np.divide(1.0, g**2, out=np.zeros_like(g), where=g > 0)
+
+    def under(weights: Floats) -> Floats:
+        credit, number = pairs.resampled(weights, opened(weights))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(credit / number, dtype=np.float64)
+
+    own = opened(np.ones((1, outcome.n_patients)))[0]
+    influence = _influence(pairs, own, outcome, tau_months)
+    method = f"Uno's C{_up_to(tau_months)}{_weighted_by(censoring)}"
+    return Statistic.of(outcome, under, method, influence=influence)
+
+
+def dynamic_auc(
+    outcome: Survival,
+    risk: ArrayLike,
+    horizon_months: float,
+    *,
+    censoring: Survival | None = None,
+    within: ArrayLike | None = None,
+) -> Statistic:
+    """Cumulative/dynamic AUC: events by the horizon against patients event-free beyond it.
+
+    Cases (event at or before the horizon) are weighted by 1/G(T-), controls (followed beyond it)
+    equally, as in R's timeROC and riskRegression; ties in risk count one half.
+
+    Parameters
+    ----------
+    outcome : Survival, length n_patients
+        Without entry times.
+    risk : float array, shape (n_patients,)
+        Higher means worse; a linear predictor or the probability of the event by the horizon.
+    horizon_months : float
+        From the first event to before the last follow-up.
+    censoring : Survival, optional
+        Patients from whom G is estimated; by default the evaluated ones.
+    within : array, shape (n_patients,), optional
+        Compare patients of one fold only; G is that of all.
+
+    Raises
+    ------
+    StatisticsError
+        If the horizon lies outside the follow-up, with the legal range; if there are entry times.
+    NoComparablePairs
+        If no fold has both a case and a control.
+
+    References
+    ----------
+    Uno et al., JASA 102 (2007) 527-537. Blanche et al., Stat. Med. 32 (2013) 5381-5397.
+    """
+    values = as_risk(risk, outcome)
+    check_horizon(outcome, horizon_months)
+    time = outcome.time_months
+    case = outcome.event & (time <= horizon_months)
+    control = time > horizon_months
+    uncensored = Uncensored(outcome, censoring)
+    uncensored.require_positive(time[case])
+    strata = _strata(within, outcome)
+    _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
+    ranked = [_Ranked(values, case, control, strata == code) for code in np.unique(strata)]
+
+    def under(weights: Floats) -> Floats:
+        g = uncensored.just_before(uncensored.curve(weights), time)
+        case_weights = weights * np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+        return _area(ranked, case_weights, weights)
+
+    method = (
+        f"cumulative/dynamic AUC at {horizon_months:g} months"
+        f"{', pairs within folds' if within is not None else ''}{_weighted_by(censoring)}"
+    )
+    return Statistic.of(outcome, under, method)
+
+
+def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None) -> Statistic:
+    """Area under the ROC curve of a binary outcome, ties one half, with DeLong's standard error.
+
+    Parameters
+    ----------
+    outcome : Classes, length n_patients
+        Two classes; the second is the event.
+    risk : float array, shape (n_patients,)
+        Higher means the event is more likely.
+    within : array, shape (n_patients,), optional
+        Compare patients of one fold only.
+
+    Raises
+    ------
+    StatisticsError
+        If there are not two classes, or one does not occur.
+    NoComparablePairs
+        If no fold has both classes.
+
+    References
+    ----------
+    DeLong, DeLong & Clarke-Pearson, Biometrics 44 (1988) 837-845.
+    """
+    values = as_risk(risk, outcome)
+    case = binary_event(outcome) > 0
+    strata = _strata(within, outcome)
+    _require_cases_and_controls(case, ~case, strata, "any time")
+    ranked = [_Ranked(values, case, ~case, strata == code) for code in np.unique(strata)]
+    influence = ranked[0].delong() if within is None else None
+    method = f"AUROC{', pairs within folds' if within is not None else ''}"
+    return Statistic.of(
+        outcome, lambda weights: _area(ranked, weights, weights), method, influence=influence
+    )
+
+
+def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
+    """Average precision, the step-wise area under the precision-recall curve.
+
+    Equal risks share one threshold, as in scikit-learn's ``average_precision_score``.
+
+    Parameters
+    ----------
+    outcome : Classes, length n_patients
+        Two classes; the second is the event.
+    risk : float array, shape (n_patients,)
+        Higher means the event is more likely.
+
+    Raises
+    ------
+    StatisticsError
+        If there are not two classes, or one does not occur.
+    """
+    values = as_risk(risk, outcome)
+    event = binary_event(outcome)
+    order = np.argsort(-values, kind="stable")
+    last_of_run = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
+
+    def under(weights: Floats) -> Floats:
+        ordered = weights[:, order]
+        caught = np.cumsum(ordered * event[order], axis=1)[:, last_of_run]
+        called = np.cumsum(ordered, axis=1)[:, last_of_run]
+        precision = np.divide(caught, called, out=np.zeros_like(caught), where=called > 0)
+        gained = np.diff(caught, axis=1, prepend=0.0)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((gained * precision).sum(axis=1) / caught[:, -1], dtype=np.float64)
+
+    return Statistic.of(outcome, under, "average precision")
+
+
+class _Ranked:
+    """Cases and controls of one stratum, sorted by risk, for areas under many weights."""
+
+    def __init__(self, risk: Floats, case: Ints, control: Ints, member: Ints) -> None:
+        self.case = np.flatnonzero(case & member)
+        controls = np.flatnonzero(control & member)
+        self.control = controls[np.argsort(risk[controls], kind="stable")]
+        ranked = risk[self.control]
+        self.below = np.searchsorted(ranked, risk[self.case], side="left")
+        self.not_above = np.searchsorted(ranked, risk[self.case], side="right")
+
+    def placements(self, control_weights: Floats) -> Floats:
+        """Weight of the controls below each case, ties one half: (n_resamples, n_cases)."""
+        total = np.cumsum(control_weights[:, self.control], axis=1)
+        total = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
+        return np.asarray(0.5 * (total[:, self.below] + total[:, self.not_above]))
+
+    def delong(self) -> Floats | None:
+        """Influences whose squares sum to DeLong's variance, and products to his covariance."""
+        n = len(self.case) + len(self.control)
+        influence = np.zeros(n)
+        m, k = len(self.case), len(self.control)
+        if min(m, k) < 2:
+            return None  # a variance needs two of each
+        by_case = self.placements(np.ones((1, n)))[0] / k
+        # The same placements seen from the controls: the share of cases above each.
+        ends = np.arange(k)
+        above = m - np.searchsorted(np.sort(self.below), ends, side="right")
+        touching = m - np.searchsorted(np.sort(self.not_above), ends, side="right")
+        by_control = 0.5 * (above + touching) / m
+        area = by_case.mean()
+        influence[self.case] = (by_case - area) / np.sqrt(m * (m - 1))
+        influence[self.control] = (by_control - area) / np.sqrt(k * (k - 1))
+        return influence
+
+
+def _area(ranked: list[_Ranked], case_weights: Floats, control_weights: Floats) -> Floats:
+    credit, pairs = np.zeros(len(control_weights)), np.zeros(len(control_weights))
+    for part in ranked:
+        cases = case_weights[:, part.case]
+        credit += (cases * part.placements(control_weights)).sum(axis=1)
+        pairs += cases.sum(axis=1) * control_weights[:, part.control].sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(credit / pairs, dtype=np.float64)
+
+
+def _influence(
+    pairs: ComparablePairs, opened: Floats | None, outcome: Survival, tau_months: float | None
+) -> Floats:
+    sums = pairs.sums(opened)
+    number = sums.concordant + sums.discordant + sums.tied
+    total = number.sum() / 2  # each pair was counted in both roles
+    if not total > 0:
+        raise NoComparablePairs(
+            f"no two of {outcome.n_patients} patients can be compared: {_why(outcome, tau_months)}"
+        )
+    somers_d = (sums.concordant - sums.discordant).sum() / 2 / total
+    return np.asarray(
+        (sums.concordant - sums.discordant - somers_d * number) / total / 2, dtype=np.float64
+    )
+
+
+def _why(outcome: Survival, tau_months: float | None) -> str:
+    if not outcome.n_events:
+        return "there is no event"
+    first = outcome.time_months[outcome.event].min()
+    if tau_months is not None and tau_months <= first:
+        return f"tau_months = {tau_months:g} is not above the first event ({first:g} months)"
+    return "no event has anybody of the same stratum at risk after it"
+
+
+def _require_cases_and_controls(case: Ints, control: Ints, strata: Ints, when: str) -> None:
+    both = np.intersect1d(strata[case], strata[control])
+    if not len(both):
+        raise NoComparablePairs(
+            f"no fold has both a case and a control at {when}: {int(np.sum(case))} cases and "
+            f"{int(np.sum(control))} controls in all"
+        )
+
+
+def _strata(within: ArrayLike | None, outcome: Survival | Classes) -> Ints:
+    if within is None:
+        return np.zeros(outcome.n_patients, dtype=np.int64)
+    labels = np.asarray(within)
+    if labels.shape != (outcome.n_patients,):
+        raise StatisticsError(f"folds of shape {labels.shape} for {outcome.n_patients} patients")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _up_to(tau_months: float | None) -> str:
+    return "" if tau_months is None else f", events before {tau_months:g} months"
+
+
+def _weighted_by(censoring: Survival | None) -> str:
+    return "" if censoring is None else ", censoring weights from other patients"

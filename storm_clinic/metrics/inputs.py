@@ -1,0 +1,97 @@
+"""What every metric checks before it computes: shapes, finite values, horizons inside follow-up."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from storm_clinic.cohort.outcome import Classes, Floats, Outcome, Survival
+from storm_clinic.errors import StatisticsError
+
+
+def as_risk(risk: ArrayLike, outcome: Outcome) -> Floats:
+    """One finite number a patient, as float64.
+
+    Raises
+    ------
+    StatisticsError
+        If the length differs from the outcome's or a value is missing or infinite.
+    """
+    array = np.asarray(risk, dtype=np.float64)
+    if array.shape != (outcome.n_patients,):
+        raise StatisticsError(
+            f"risks of shape {array.shape} for {outcome.n_patients} patients",
+            fix="One risk a patient is needed, in the order of the outcome.",
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        raise StatisticsError(
+            f"{int(bad.sum())} risks are missing or infinite, the first at row "
+            f"{int(np.flatnonzero(bad)[0])}"
+        )
+    return array
+
+
+def as_probability(probability: ArrayLike, outcome: Outcome) -> Floats:
+    """One probability a patient, between 0 and 1, as float64."""
+    array = as_risk(probability, outcome)
+    bad = (array < 0) | (array > 1)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise StatisticsError(
+            f"{int(bad.sum())} predicted probabilities lie outside [0, 1], the first at row {row} "
+            f"({array[row]:g})"
+        )
+    return array
+
+
+def binary_event(outcome: Classes) -> Floats:
+    """1.0 where the second of two classes happened.
+
+    Raises
+    ------
+    StatisticsError
+        If there are more than two classes, or only one of them occurs.
+    """
+    if len(outcome.levels) != 2:
+        raise StatisticsError(
+            f"{len(outcome.levels)} classes where two are needed",
+            fix="Compare one class with the rest.",
+        )
+    if not 0 < outcome.n_events < outcome.n_patients:
+        raise StatisticsError(
+            f"{outcome.n_events} of {outcome.n_patients} patients are {outcome.levels[1]!r}",
+            fix="Both classes must occur.",
+        )
+    return (outcome.label == 1).astype(np.float64)
+
+
+def require_whole_follow_up(outcome: Survival, what: str) -> None:
+    """Refuse entry times where the definition assumes that everybody is seen from time 0."""
+    if outcome.entry_months is not None and (outcome.entry_months > 0).any():
+        raise StatisticsError(
+            f"{what} is not defined with entry times (left truncation)",
+            fix="Kaplan-Meier curves, the log-rank test, Harrell's C and the Cox slope are.",
+        )
+
+
+def check_horizon(outcome: Survival, horizon_months: float) -> None:
+    """Refuse a horizon by which nothing has happened, or after which nobody is followed.
+
+    Raises
+    ------
+    StatisticsError
+        With the range of legal horizons: from the first event (included) to the last follow-up
+        (excluded).
+    """
+    if not outcome.n_events:
+        raise StatisticsError(
+            f"no event among {outcome.n_patients} patients", fix="No horizon can be judged."
+        )
+    first, last = outcome.time_months[outcome.event].min(), outcome.time_months.max()
+    if not first <= horizon_months < last:
+        raise StatisticsError(
+            f"a horizon of {horizon_months:g} months lies outside what these "
+            f"{outcome.n_patients} patients show",
+            fix=f"Legal horizons: [{first:g}, {last:g}) months, first event to last follow-up.",
+        )

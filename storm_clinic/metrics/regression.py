@@ -1,0 +1,200 @@
+"""One-covariate regressions under many case weights: Cox (Efron ties) and logistic.
+
+What calibration needs, for all resamples at once; models with several covariates belong to heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from storm_clinic.cohort.outcome import Floats, Ints, Survival
+from storm_clinic.metrics.risk_sets import suffix_sums
+
+_MAX_STEPS = 60
+_LONGEST_STEP = 2.0
+_TOLERANCE = 1e-10
+# Beyond this change in log-hazard or log-odds per standard deviation the likelihood has no maximum
+# (every death had the highest risk left, or a threshold separates the classes).
+_DIVERGED = 15.0
+
+
+class CoxSlope:
+    """Cox regression of an outcome on one covariate, Efron's ties with case weights as R's coxph.
+
+    A patient of weight 0 is absent, also from ties.
+
+    Parameters
+    ----------
+    outcome : Survival
+        Entry times are honoured.
+    covariate : float64 array, shape (n_patients,)
+    """
+
+    def __init__(self, outcome: Survival, covariate: Floats) -> None:
+        self._sd = float(covariate.std())
+        self._order = np.argsort(outcome.time_months, kind="stable")
+        self._x = (covariate[self._order] - covariate.mean()) / (self._sd or 1.0)
+        time, event = outcome.time_months[self._order], outcome.event[self._order]
+        self._deaths: Ints = np.flatnonzero(event)
+        at, tie = np.unique(time[self._deaths], return_inverse=True)
+        self._tie: Ints = tie.astype(np.int64)
+        self._tie_start = np.searchsorted(self._tie, np.arange(len(at)))
+        self._from = np.searchsorted(time, at, side="left")
+        self._entry_order: Ints | None = None
+        if outcome.entry_months is not None and (outcome.entry_months > 0).any():
+            entry = outcome.entry_months[self._order]
+            self._entry_order = np.argsort(entry, kind="stable")
+            self._late_from = np.searchsorted(entry[self._entry_order], at, side="left")
+
+    def fit(self, weights: Floats, start: float = 0.0) -> Floats:
+        """Slope per unit of the covariate, (n_resamples,); NaN where it does not exist."""
+        w = weights[:, self._order]
+        if self._sd == 0 or not len(self._deaths):
+            return np.full(len(w), np.nan)
+        counted, share = self._ties(w)
+        own = w[:, self._deaths] @ self._x[self._deaths]
+
+        def step(beta: Floats) -> Floats:
+            _, mean, variance = self._moments(w, share, beta)
+            score = own - np.einsum("bd,bd->b", counted, mean)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return score / np.einsum("bd,bd->b", counted, variance)
+
+        return _newton(step, np.full(len(w), start * self._sd)) / self._sd
+
+    def influence(self, slope: float) -> Floats:
+        """How far each patient moves the slope (R's ``dfbeta``), with every case weight 1."""
+        n, n_times = len(self._x), len(self._tie_start)
+        w, beta = np.ones((1, n)), np.array([slope * self._sd])
+        share = self._ties(w)[1]
+        s0, mean, variance = (moment[0] for moment in self._moments(w, share, beta))
+        hazard = _relative_hazard(beta, self._x)[0]
+        rate, rate_mean = (np.bincount(self._tie, v, n_times) for v in (1 / s0, mean / s0))
+        residual = -hazard * (self._x * self._exposure(rate) - self._exposure(rate_mean))
+        # Efron: those who die at a tie are at risk there only in part.
+        part, part_mean = (
+            np.bincount(self._tie, share[0] * v, n_times)[self._tie] for v in (1 / s0, mean / s0)
+        )
+        dead, x_dead = self._deaths, self._x[self._deaths]
+        tie_mean = (np.bincount(self._tie, mean) / np.bincount(self._tie))[self._tie]
+        residual[dead] += x_dead - tie_mean + hazard[dead] * (x_dead * part - part_mean)
+        influence = np.empty(n)
+        influence[self._order] = residual / variance.sum() / self._sd
+        return influence
+
+    def _ties(self, w: Floats) -> tuple[Floats, Floats]:
+        """Per death, (n_resamples, n_deaths): the mean weight of its tie, and Efron's share."""
+        weight = w[:, self._deaths]
+        present = weight > 0
+        number = np.add.reduceat(present, self._tie_start, axis=1, dtype=np.float64)
+        mean = np.add.reduceat(weight, self._tie_start, axis=1) / np.maximum(number, 1)
+        before = np.cumsum(present, axis=1) - present
+        rank = before - before[:, self._tie_start][:, self._tie]
+        return mean[:, self._tie] * present, rank / np.maximum(number, 1)[:, self._tie]
+
+    def _moments(self, w: Floats, share: Floats, beta: Floats) -> tuple[Floats, Floats, Floats]:
+        """Per death: total hazard of its risk set, and mean and variance of x under it."""
+        hazard = w * _relative_hazard(beta, self._x)
+        s0, s1, s2 = (self._risk_sum(hazard * self._x**power, share) for power in range(3))
+        # A risk set without weight belongs to a death without weight, which is not counted.
+        s0 = np.where(s0 > 0, s0, np.inf)
+        mean = s1 / s0
+        return s0, mean, np.maximum(s2 / s0 - mean**2, 0)
+
+    def _risk_sum(self, values: Floats, share: Floats) -> Floats:
+        """Sum over the risk set of each death, less Efron's share of those who die with it."""
+        total = suffix_sums(values)[:, self._from]
+        if self._entry_order is not None:
+            total = total - suffix_sums(values[:, self._entry_order])[:, self._late_from]
+        dying = np.add.reduceat(values[:, self._deaths], self._tie_start, axis=1)
+        return np.asarray(total[:, self._tie] - share * dying[:, self._tie])
+
+    def _exposure(self, per_time: Floats) -> Floats:
+        """Sum of a value per death time over the times at which each patient is at risk."""
+        total = np.append(0.0, np.cumsum(per_time))
+        n = len(self._x)
+        exposure = total[np.searchsorted(self._from, np.arange(n), side="right")]
+        if self._entry_order is not None:
+            position = np.empty(n, dtype=np.int64)
+            position[self._entry_order] = np.arange(n)
+            exposure = exposure - total[np.searchsorted(self._late_from, position, side="right")]
+        return np.asarray(exposure)
+
+
+class LogisticLine:
+    """Logistic regression of a 0/1 event on one covariate, or on that covariate as an offset."""
+
+    def __init__(self, event: Floats, covariate: Floats) -> None:
+        self._event, self._offset = event, covariate
+        self._sd = float(covariate.std())
+        self._x = (covariate - covariate.mean()) / (self._sd or 1.0)
+
+    def slope(self, weights: Floats) -> Floats:
+        """Slope per unit of the covariate, with a free intercept; NaN where it does not exist."""
+        if self._sd == 0:
+            return np.full(len(weights), np.nan)
+        return np.asarray(self._line(weights)[:, 1] / self._sd)
+
+    def slope_influence(self) -> Floats:
+        """How far each patient moves the slope (sandwich, HC0), with every case weight 1."""
+        a, b = self._line(np.ones((1, len(self._x))))[0]
+        p = _expit(a + b * self._x)
+        v = p * (1 - p)
+        i0, i1, i2 = v.sum(), v @ self._x, v @ self._x**2
+        scaled = (i0 * self._x - i1) / (i0 * i2 - i1**2) / self._sd
+        return np.asarray((self._event - p) * scaled)
+
+    def in_the_large(self, weights: Floats) -> Floats:
+        """Intercept with the covariate as offset (slope 1); NaN where it does not exist."""
+
+        def step(alpha: Floats) -> Floats:
+            p = _expit(alpha[:, None] + self._offset)
+            score = np.einsum("bn,bn->b", weights, self._event - p)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return score / np.einsum("bn,bn->b", weights, p * (1 - p))
+
+        return _newton(step, np.zeros(len(weights)))
+
+    def in_the_large_influence(self, intercept: float) -> Floats:
+        """How far each patient moves that intercept, with every case weight 1."""
+        p = _expit(intercept + self._offset)
+        return np.asarray((self._event - p) / (p * (1 - p)).sum())
+
+    def _line(self, weights: Floats) -> Floats:
+        def step(line: Floats) -> Floats:
+            p = _expit(line[:, :1] + line[:, 1:] * self._x)
+            residual, v = weights * (self._event - p), weights * p * (1 - p)
+            u0, u1 = residual.sum(axis=1), residual @ self._x
+            i0, i1, i2 = v.sum(axis=1), v @ self._x, v @ self._x**2
+            with np.errstate(invalid="ignore", divide="ignore"):
+                both = np.stack([i2 * u0 - i1 * u1, i0 * u1 - i1 * u0], axis=1)
+                return np.asarray(both / (i0 * i2 - i1**2)[:, None])
+
+        return _newton(step, np.zeros((len(weights), 2)))
+
+
+def _newton(step: Callable[[Floats], Floats], start: Floats) -> Floats:
+    """Follow Newton steps, each bounded, to a fixed point; NaN where there is none."""
+    at = start
+    move = np.full_like(at, np.inf)
+    for _ in range(_MAX_STEPS):
+        move = step(at)
+        at = at + np.clip(move, -_LONGEST_STEP, _LONGEST_STEP)
+        if not (np.abs(move) >= _TOLERANCE).any():  # NaN has no way back
+            break
+    found = (np.abs(move) < _TOLERANCE) & (np.abs(at) < _DIVERGED)
+    if at.ndim > 1:
+        found = found.all(axis=1, keepdims=True)
+    return np.where(found, at, np.nan)
+
+
+def _relative_hazard(beta: Floats, x: Floats) -> Floats:
+    """exp(beta x), (n_resamples, n_patients), divided by its largest value, which cancels."""
+    eta = beta[:, None] * x
+    return np.asarray(np.exp(eta - eta.max(axis=1, keepdims=True)))
+
+
+def _expit(x: Floats) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)), dtype=np.float64)

@@ -1,0 +1,357 @@
+"""Numbers with their uncertainty: statistics under case weights, intervals, the patient bootstrap.
+
+A `Statistic` is what every metric of this room returns: the value on the patients at hand, and the
+same number under any case weights. A bootstrap resample is a row of weights (how often each patient
+was drawn), so that hundreds of resamples are one matrix; the difference of two statistics is a
+statistic on the same resamples, which is what a paired comparison needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
+
+from storm_clinic.cohort.outcome import Floats, Ints, Outcome
+from storm_clinic.errors import StatisticsError
+
+Scale = Literal["identity", "log"]
+
+_BLOCK_VALUES = 2_000_000  # weights held at once: 16 MB
+_MAX_LOST = 0.05  # share of resamples that may fail before an interval would mislead
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its interval.
+
+    Attributes
+    ----------
+    value : float
+    se : float or None
+        Standard error on the value's own scale; None where only resampling gave the interval.
+    lower, upper : float
+        Ends of the interval.
+    n_patients, n_events : int
+        What the value rests on.
+    method : str
+        The estimator and how the interval was made.
+    """
+
+    value: float
+    se: float | None
+    lower: float
+    upper: float
+    n_patients: int
+    n_events: int
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
+class Statistic:
+    """A number these patients give, as they are and under any case weights.
+
+    Attributes
+    ----------
+    value : float
+        With every weight 1.
+    n_patients, n_events : int
+        What it rests on.
+    method : str
+        The estimator, in words.
+    under : callable
+        (n_resamples, n_patients) weights to (n_resamples,) values; NaN where a resample cannot
+        give the number.
+    influence : float64 array, shape (n_patients,), optional
+        How far each patient moves the value (infinitesimal jackknife); None where no formula is
+        implemented.
+    scale : {"identity", "log"}
+        Scale on which the value is nearest to normal, used by `interval`.
+    """
+
+    value: float
+    n_patients: int
+    n_events: int
+    method: str
+    under: Callable[[Floats], Floats]
+    influence: Floats | None = None
+    scale: Scale = "identity"
+
+    @classmethod
+    def of(
+        cls,
+        outcome: Outcome,
+        under: Callable[[Floats], Floats],
+        method: str,
+        *,
+        influence: Floats | None = None,
+        scale: Scale = "identity",
+    ) -> Statistic:
+        """Evaluate ``under`` with every weight 1 and keep it.
+
+        Raises
+        ------
+        StatisticsError
+            If these patients do not give the number.
+        """
+        value = float(under(np.ones((1, outcome.n_patients)))[0])
+        if not np.isfinite(value):
+            raise StatisticsError(
+                f"{method} is not defined on {outcome.n_patients} patients with "
+                f"{outcome.n_events} events"
+            )
+        return cls(value, outcome.n_patients, outcome.n_events, method, under, influence, scale)
+
+    @property
+    def se(self) -> float | None:
+        """Infinitesimal-jackknife standard error, where there is a formula."""
+        return None if self.influence is None else float(np.sqrt(np.sum(self.influence**2)))
+
+    def __sub__(self, other: Statistic) -> Statistic:
+        """The gain of this statistic over another on the same patients, pairing kept."""
+        if (self.n_patients, self.n_events) != (other.n_patients, other.n_events):
+            raise StatisticsError(
+                f"a difference needs the same patients: {self.n_patients} patients with "
+                f"{self.n_events} events against {other.n_patients} with {other.n_events}"
+            )
+        influence = (
+            None
+            if self.influence is None or other.influence is None
+            else self.influence - other.influence
+        )
+        return Statistic(
+            self.value - other.value,
+            self.n_patients,
+            self.n_events,
+            f"difference in {self.method}"
+            if self.method == other.method
+            else f"{self.method} less {other.method}",
+            lambda weights: self.under(weights) - other.under(weights),
+            influence,
+        )
+
+    def interval(self, *, level: float = 0.95, clusters: ArrayLike | None = None) -> Interval:
+        """Wald interval from the infinitesimal jackknife.
+
+        Parameters
+        ----------
+        level : float
+            Coverage aimed at, between 0 and 1.
+        clusters : array, shape (n_patients,), optional
+            Site (or other cluster) of each patient; influences are summed inside clusters first.
+
+        Raises
+        ------
+        StatisticsError
+            If this statistic has no such standard error; `bootstrap` it.
+        """
+        if self.influence is None:
+            raise StatisticsError(
+                f"no formula for the standard error of {self.method}", fix="Use bootstrap()."
+            )
+        influence, by = self.influence, ""
+        if clusters is not None:
+            codes = _codes(clusters, self.n_patients, "clusters")
+            influence, by = np.bincount(codes, weights=influence), ", clustered"
+        se = float(np.sqrt(np.sum(influence**2)))
+        reach = float(norm.ppf(0.5 + level / 2)) * se
+        if self.scale == "log":
+            factor = np.exp(reach / self.value)
+            lower, upper = self.value / factor, self.value * factor
+        else:
+            lower, upper = self.value - reach, self.value + reach
+        return Interval(
+            self.value,
+            se,
+            float(lower),
+            float(upper),
+            self.n_patients,
+            self.n_events,
+            f"{self.method}; {level:.0%} Wald interval"
+            f"{' on the log scale' if self.scale == 'log' else ''}, "
+            f"infinitesimal jackknife{by}",
+        )
+
+
+def average(statistics: Sequence[Statistic]) -> Statistic:
+    """Mean of several statistics on the same patients, e.g. over repeats of cross-validation.
+
+    Resampled together: one draw of patients serves all of them.
+    """
+    first = statistics[0]
+    if any((s.n_patients, s.n_events) != (first.n_patients, first.n_events) for s in statistics):
+        raise StatisticsError("an average needs statistics on the same patients")
+    influences = [s.influence for s in statistics if s.influence is not None]
+    return Statistic(
+        float(np.mean([s.value for s in statistics])),
+        first.n_patients,
+        first.n_events,
+        first.method if len(statistics) == 1 else f"{first.method}, mean of {len(statistics)}",
+        lambda weights: np.mean([s.under(weights) for s in statistics], axis=0),
+        np.mean(influences, axis=0) if len(influences) == len(statistics) else None,
+        first.scale,
+    )
+
+
+def bootstrap(
+    statistic: Statistic,
+    *,
+    n: int = 1000,
+    seed: int,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval from resampling patients with replacement.
+
+    Parameters
+    ----------
+    statistic : Statistic
+        For a gain, the difference of two: ``bootstrap(concordance(o, a) - concordance(o, b), …)``.
+    n : int
+        Resamples.
+    seed : int
+        Equal seeds, sizes and strata give equal resamples, whatever the statistic.
+    strata : array, shape (n_patients,), optional
+        Resample inside each stratum, keeping its size.
+    clusters : array, shape (n_patients,), optional
+        Resample whole clusters (sites) instead of patients.
+    level : float
+        Coverage aimed at, between 0 and 1.
+
+    Raises
+    ------
+    StatisticsError
+        If more than 5% of the resamples cannot give the number (too few events): leaving them
+        out would make the interval too short.
+
+    References
+    ----------
+    Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
+    """
+    draws = resample(
+        statistic.under, statistic.n_patients, n=n, seed=seed, strata=strata, clusters=clusters
+    )
+    lower, upper, lost = _percentiles(draws, level, statistic.method)
+    unit = "patients" if clusters is None else "clusters"
+    within = "" if strata is None else " within strata"
+    missing = f" ({int(lost)} of them without a value)" if lost else ""
+    return Interval(
+        statistic.value,
+        None,
+        float(lower),
+        float(upper),
+        statistic.n_patients,
+        statistic.n_events,
+        f"{statistic.method}; {level:.0%} percentile interval, {n} bootstrap resamples of "
+        f"{unit}{within}{missing}",
+    )
+
+
+def bootstrap_band(
+    curve: Callable[[Floats], Floats],
+    n_patients: int,
+    *,
+    n: int = 1000,
+    seed: int,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+) -> tuple[Floats, Floats]:
+    """Pointwise percentile band of a curve; ``curve`` maps (b, n_patients) to (b, n_points)."""
+    draws = resample(curve, n_patients, n=n, seed=seed, strata=strata, clusters=clusters)
+    lower, upper, _ = _percentiles(draws, level, "the curve")
+    return lower, upper
+
+
+def resample(
+    compute: Callable[[Floats], Floats],
+    n_patients: int,
+    *,
+    n: int,
+    seed: int,
+    strata: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+) -> Floats:
+    """Values of ``compute`` on ``n`` bootstrap resamples, shape (n, ...)."""
+    if n < 1:
+        raise StatisticsError(f"{n} resamples", fix="Ask for at least one.")
+    blocks = _weights(n_patients, n, np.random.default_rng(seed), strata, clusters)
+    return np.concatenate([compute(block) for block in blocks])
+
+
+def one_by_one(outcome: Outcome, compute: Callable[[Ints], float], method: str) -> Statistic:
+    """Turn any function of patient positions into a statistic, one resample at a time.
+
+    ``compute`` gets the drawn positions (repeats included) and may raise `StatisticsError` on a
+    resample that cannot give the number. For metrics from elsewhere; ours are vectorised.
+    """
+
+    def under(weights: Floats) -> Floats:
+        values = np.empty(len(weights))
+        for row, counts in enumerate(weights):
+            try:
+                values[row] = compute(np.repeat(np.arange(len(counts)), counts.astype(np.int64)))
+            except StatisticsError:
+                values[row] = np.nan
+        return values
+
+    return Statistic.of(outcome, under, method)
+
+
+def _percentiles(draws: Floats, level: float, what: str) -> tuple[Floats, Floats, int]:
+    if not 0 < level < 1:
+        raise StatisticsError(f"level {level:g}", fix="Legal are values between 0 and 1.")
+    lost = np.isnan(draws).sum(axis=0)
+    if lost.max() > _MAX_LOST * len(draws):
+        raise StatisticsError(
+            f"{int(lost.max())} of {len(draws)} resamples cannot give {what}: "
+            "there are too few patients or events for an interval"
+        )
+    lower, upper = np.nanquantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return lower, upper, int(lost.max())
+
+
+def _weights(
+    n_patients: int,
+    n: int,
+    rng: np.random.Generator,
+    strata: ArrayLike | None,
+    clusters: ArrayLike | None,
+) -> Iterator[Floats]:
+    if strata is not None and clusters is not None:
+        raise StatisticsError("resample inside strata or whole clusters, not both")
+    rows = max(1, _BLOCK_VALUES // n_patients)
+    for start in range(0, n, rows):
+        b = min(rows, n - start)
+        if clusters is not None:
+            codes = _codes(clusters, n_patients, "clusters")
+            yield _draw(rng, b, int(codes.max()) + 1)[:, codes]
+        elif strata is not None:
+            codes = _codes(strata, n_patients, "strata")
+            block = np.empty((b, n_patients))
+            for code in range(int(codes.max()) + 1):
+                members = np.flatnonzero(codes == code)
+                block[:, members] = _draw(rng, b, len(members))
+            yield block
+        else:
+            yield _draw(rng, b, n_patients)
+
+
+def _draw(rng: np.random.Generator, rows: int, size: int) -> Floats:
+    """How often each of ``size`` units is drawn in ``size`` draws, for each row."""
+    drawn = rng.integers(0, size, size=(rows, size))
+    drawn += np.arange(rows)[:, None] * size
+    return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
+
+
+def _codes(labels: ArrayLike, n_patients: int, what: str) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (n_patients,):
+        raise StatisticsError(f"{array.shape} {what} for {n_patients} patients")
+    codes: NDArray[np.int64] = np.unique(array, return_inverse=True)[1].astype(np.int64)
+    return codes
