@@ -12,6 +12,17 @@ from typing import Any
 
 from storm_clinic.files import digest_file, digest_value
 
+# Packages whose version may change a number.
+NUMERICAL_PACKAGES = (
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "scikit-survival",
+    "lifelines",
+    "torch",
+)
+
 _PACKAGE = Path(__file__).resolve().parent
 
 

@@ -17,3 +17,14 @@ def shared_data() -> Path:
     if not (folder / "README.md").exists():
         pytest.skip(f"no real data at {folder.name}/: set STORM_CLINIC_DATA to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow_database(tmp_path_factory) -> Path:
+    """A fresh ``mlflow.db`` to copy: MLflow takes over a second to make one."""
+    from storm_clinic.files import Workspace
+    from storm_clinic.tracking import Tracker
+
+    database = Tracker(Workspace(tmp_path_factory.mktemp("mlflow"))).database
+    assert database.client is not None
+    return database.path
