@@ -34,8 +34,8 @@ class Survival:
     Raises
     ------
     OutcomeError
-        If lengths differ, a time is missing, not finite or not positive, an entry is not before
-        its time, or there is no patient.
+        If shapes differ, a time is missing, not finite or not positive, an entry is not before
+        its time, events are not bool, or there is no patient.
     """
 
     time_months: Floats
@@ -51,7 +51,12 @@ class Survival:
         return cls(np.asarray(time_months, dtype=np.float64), _as_bool(event), entry)
 
     def __post_init__(self) -> None:
-        _check_times(self.time_months, self.entry_months, len(self.event))
+        _check_times(self.time_months, self.entry_months, self.event)
+        # Integers would turn ~event into nonsense without a word.
+        if self.event.dtype != np.bool_:
+            raise OutcomeError(
+                f"events must be bool, not {self.event.dtype}", fix="Use Survival.from_arrays."
+            )
 
     def __len__(self) -> int:
         return len(self.time_months)
@@ -100,6 +105,13 @@ class CompetingRisks:
     causes : tuple of str
         Names; the first is the cause of interest.
     entry_months : float64 array, shape (n_patients,), optional
+        As in `Survival`.
+
+    Raises
+    ------
+    OutcomeError
+        As `Survival`, and if there are fewer than two causes, one is named twice, or a cause
+        is not an integer from 0 to the number of causes.
     """
 
     time_months: Floats
@@ -108,11 +120,9 @@ class CompetingRisks:
     entry_months: Floats | None = None
 
     def __post_init__(self) -> None:
-        _check_times(self.time_months, self.entry_months, len(self.cause))
-        if len(self.causes) < 2:
-            raise OutcomeError("competing risks need at least two causes")
-        if len(self.cause) and not 0 <= self.cause.min() <= self.cause.max() <= len(self.causes):
-            raise OutcomeError(f"causes must be coded 0 (censored) to {len(self.causes)}")
+        _check_times(self.time_months, self.entry_months, self.cause)
+        _check_names(self.causes, "competing risks", "causes")
+        _check_codes(self.cause, len(self.causes), "causes")
 
     def __len__(self) -> int:
         return len(self.time_months)
@@ -134,6 +144,8 @@ class CompetingRisks:
 
     def cause_specific(self, cause: int = 1) -> Survival:
         """The same patients with every other cause counted as censoring."""
+        if not 1 <= cause <= len(self.causes):
+            raise OutcomeError(f"there is no cause {cause}; there are 1 to {len(self.causes)}")
         return Survival(self.time_months, self.cause == cause, self.entry_months)
 
 
@@ -147,6 +159,12 @@ class Classes:
         Position in ``levels``.
     levels : tuple of str
         For two classes the second is the event.
+
+    Raises
+    ------
+    OutcomeError
+        If there is no patient, fewer than two levels, a level twice, or a label that is not the
+        position of a level.
     """
 
     label: Ints
@@ -155,10 +173,8 @@ class Classes:
     def __post_init__(self) -> None:
         if not len(self.label):
             raise OutcomeError("there is no patient")
-        if len(self.levels) < 2:
-            raise OutcomeError("classes need at least two levels")
-        if not 0 <= self.label.min() <= self.label.max() < len(self.levels):
-            raise OutcomeError(f"labels must lie between 0 and {len(self.levels) - 1}")
+        _check_names(self.levels, "classes", "levels")
+        _check_codes(self.label, len(self.levels) - 1, "labels")
 
     def __len__(self) -> int:
         return len(self.label)
@@ -187,6 +203,17 @@ def stratum(outcome: Outcome) -> Ints:
     return outcome.cause if isinstance(outcome, CompetingRisks) else outcome.label
 
 
+def required_strata(outcome: Outcome) -> tuple[int, ...]:
+    """Strata without which a fold cannot be scored.
+
+    Ranking needs events (of the cause of interest), classes need every level; a fold in which
+    nobody is censored can be scored.
+    """
+    if isinstance(outcome, Classes):
+        return tuple(range(len(outcome.levels)))
+    return (1,)
+
+
 def _as_bool(event: ArrayLike) -> Bools:
     array = np.asarray(event)
     if array.dtype == np.bool_:
@@ -200,24 +227,39 @@ def _as_bool(event: ArrayLike) -> Bools:
     return array.astype(np.bool_)
 
 
-def _check_times(time: Floats, entry: Floats | None, n_status: int) -> None:
+def _check_times(time: Floats, entry: Floats | None, status: NDArray[Any]) -> None:
+    if time.ndim != 1 or time.shape != status.shape:
+        raise OutcomeError(f"times of shape {time.shape} for events of shape {status.shape}")
     if len(time) == 0:
         raise OutcomeError("there is no patient")
-    if len(time) != n_status:
-        raise OutcomeError(f"{len(time)} times for {n_status} events")
     bad = ~(np.isfinite(time) & (time > 0))
     if bad.any():
+        at = int(np.flatnonzero(bad)[0])
         raise OutcomeError(
             f"times must be finite and positive; {int(bad.sum())} are not, "
-            f"the first at row {int(np.flatnonzero(bad)[0])} ({time[bad][0]})"
+            f"the first at position {at} ({time[at]})"
         )
     if entry is None:
         return
-    if len(entry) != len(time):
-        raise OutcomeError(f"{len(entry)} entry times for {len(time)} times")
+    if entry.shape != time.shape:
+        raise OutcomeError(f"entry times of shape {entry.shape} for times of shape {time.shape}")
     late = ~((entry >= 0) & (entry < time))
     if late.any():
         raise OutcomeError(
             f"entry must lie from 0 to before the time; {int(late.sum())} do not, "
-            f"the first at row {int(np.flatnonzero(late)[0])}"
+            f"the first at position {int(np.flatnonzero(late)[0])}"
         )
+
+
+def _check_names(names: tuple[str, ...], whose: str, what: str) -> None:
+    if len(names) < 2:
+        raise OutcomeError(f"{whose} need at least two {what}")
+    if len(set(names)) < len(names):
+        raise OutcomeError(f"{what} must differ: {', '.join(names)}")
+
+
+def _check_codes(codes: Ints, highest: int, what: str) -> None:
+    if not np.issubdtype(codes.dtype, np.integer):
+        raise OutcomeError(f"{what} must be integers, not {codes.dtype}")
+    if not 0 <= codes.min() <= codes.max() <= highest:
+        raise OutcomeError(f"{what} must lie between 0 and {highest}")

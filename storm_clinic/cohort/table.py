@@ -1,0 +1,283 @@
+"""A cohort: its patients, slides and outcomes, typed by what cohort.yaml declares."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storm_clinic.cohort.attrition import Attrition, AttritionStep
+from storm_clinic.cohort.declarations import (
+    BinnedColumn,
+    ColumnDeclaration,
+    ContinuousColumn,
+    EndpointDeclaration,
+)
+from storm_clinic.cohort.endpoints import EndpointTable, derive_outcome
+from storm_clinic.cohort.intake import read_clinical, read_slides
+from storm_clinic.cohort.manifest import (
+    Manifest,
+    Origin,
+    data_folder,
+    find_manifest,
+    read_manifest,
+)
+from storm_clinic.cohort.values import is_among, to_codes, to_numbers
+from storm_clinic.errors import CohortError
+from storm_clinic.files import Workspace, digest_file
+from storm_clinic.study import did_you_mean
+
+
+@dataclass(frozen=True)
+class Column:
+    """A covariate as its consumers see it.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"continuous", "ordinal", "nominal"}
+        A ``binned`` declaration is ordinal here.
+    source : str
+        Column of the clinical table (for a binned one: the declared column it is cut from).
+    unit : str, optional
+        Of a continuous column.
+    levels : tuple of str
+        Of an ordinal (low to high) or nominal (reference first) column, else empty.
+    """
+
+    name: str
+    kind: Literal["continuous", "ordinal", "nominal"]
+    source: str
+    unit: str | None = None
+    levels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SlideJoin:
+    """Patients with the slides that stand for them.
+
+    Attributes
+    ----------
+    patient_ids : tuple of str, length n_patients
+    slide_ids : tuple of tuple of str, length n_patients
+        Slides of each patient in the order of the slides table, at least one.
+    attrition : Attrition
+        Of slides and of patients.
+    """
+
+    patient_ids: tuple[str, ...]
+    slide_ids: tuple[tuple[str, ...], ...]
+    attrition: Attrition
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """Patients, slides and endpoints of one cohort.
+
+    Attributes
+    ----------
+    name : str
+    patients : DataFrame indexed by ``patient_id`` (str)
+        The declared columns: continuous as float64 with NaN, ordinal and nominal as Categorical
+        with the declared levels; and ``site`` (str or None) if declared. No outcomes.
+    slides : DataFrame
+        ``slide_id, patient_id`` (str), ``path`` (absolute, str or None), ``mpp`` (float64, µm per
+        px, or NaN), ``scanner`` (str or None); only slides of these patients.
+    columns : mapping of name to Column
+    endpoints : mapping of name to declaration
+    origin : Origin
+    attrition : Attrition
+        From the tables' rows to these patients and slides.
+    digests : mapping of file to SHA-256
+        ``cohort.yaml``, ``clinical/<file>``, ``slides/<file>``.
+    manifest_path : Path
+    """
+
+    name: str
+    patients: pd.DataFrame
+    slides: pd.DataFrame
+    columns: Mapping[str, Column]
+    endpoints: Mapping[str, EndpointDeclaration]
+    origin: Origin
+    attrition: Attrition
+    digests: Mapping[str, str]
+    manifest_path: Path
+    _cells: pd.DataFrame = field(repr=False)
+    _missing: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def read(cls, name_or_path: str | Path, workspace: Workspace | None = None) -> Cohort:
+        """Read a cohort by name (``cohorts/<name>/cohort.yaml``) or by the path of its file.
+
+        Raises
+        ------
+        CohortError
+            Naming file, line, column or rows: what is undeclared, unreadable or contradictory.
+        OutcomeError
+            Where times or event codes are.
+        """
+        workspace = workspace or Workspace()
+        path = find_manifest(name_or_path, workspace)
+        manifest = read_manifest(path)
+        if path.parent.parent == workspace.cohorts and path.parent.name != manifest.cohort:
+            raise CohortError(
+                f"the file says cohort: {manifest.cohort}, its folder {path.parent.name}",
+                where=path,
+                fix="Make them equal: features and studies find a cohort by its folder.",
+            )
+        root = data_folder(manifest, path, workspace)
+        clinical = read_clinical(manifest, root)
+        slides = read_slides(manifest, root, clinical.cells.index)
+        digests = {"cohort.yaml": digest_file(path), **clinical.digests, **slides.digests}
+        return cls(
+            name=manifest.cohort,
+            patients=_typed(manifest, clinical.cells),
+            slides=slides.cells,
+            columns={name: _column(name, spec) for name, spec in manifest.columns.items()},
+            endpoints=dict(manifest.endpoints),
+            origin=manifest.origin,
+            attrition=clinical.attrition.joined(slides.attrition),
+            digests=digests,
+            manifest_path=path,
+            _cells=clinical.cells,
+            _missing=manifest.missing,
+        )
+
+    @property
+    def n_patients(self) -> int:
+        return len(self.patients)
+
+    def outcome(self, endpoint_name: str) -> EndpointTable:
+        """The patients who have an outcome, and why the others have none.
+
+        Raises
+        ------
+        CohortError
+            If no such endpoint is declared.
+        OutcomeError
+            If nobody has an outcome.
+        """
+        if endpoint_name not in self.endpoints:
+            hint = did_you_mean(endpoint_name, list(self.endpoints))
+            raise CohortError(f"no endpoint {endpoint_name!r}{hint}", where=self.manifest_path)
+        endpoint = self.endpoints[endpoint_name]
+        return derive_outcome(endpoint_name, endpoint, self._cells, self._missing)
+
+    def covariates(self, names: Sequence[str]) -> pd.DataFrame:
+        """Some declared columns of all patients, in the order asked for.
+
+        Raises
+        ------
+        CohortError
+            If one is not declared (the site is no covariate).
+        """
+        for name in names:
+            if name not in self.columns:
+                hint = did_you_mean(name, list(self.columns))
+                raise CohortError(f"no column {name!r} is declared{hint}", where=self.manifest_path)
+        return self.patients[list(names)]
+
+    def join_slides(
+        self, patient_ids: Sequence[str], available: Collection[str] | None = None
+    ) -> SlideJoin:
+        """The slides of some patients, for models that need them.
+
+        Parameters
+        ----------
+        patient_ids : sequence of str
+            Patients that are analysed; their order is kept.
+        available : collection of str, optional
+            Slides that have features; without it every slide of the table counts.
+
+        Raises
+        ------
+        CohortError
+            If a patient is not of this cohort, or no patient is left.
+        """
+        strangers = set(patient_ids) - set(self.patients.index)
+        if strangers:
+            raise CohortError(f"{len(strangers)} patients are not of cohort {self.name}")
+        wanted = self.slides["patient_id"].isin(set(patient_ids))
+        step = AttritionStep.drop(
+            "slides of patients analysed",
+            "slides",
+            len(self.slides),
+            tuple((s, "its patient is left out") for s in self.slides["slide_id"][~wanted]),
+        )
+        steps, slides = [step], self.slides[wanted]
+        if available is not None:
+            has = slides["slide_id"].isin(set(available))
+            gone = tuple((s, "no feature file") for s in slides["slide_id"][~has])
+            steps.append(AttritionStep.drop("slides with features", "slides", len(slides), gone))
+            slides = slides[has]
+        of: dict[str, tuple[str, ...]] = {}
+        for patient, slide in zip(slides["patient_id"], slides["slide_id"], strict=True):
+            of[patient] = (*of.get(patient, ()), slide)
+        kept = tuple(patient for patient in patient_ids if patient in of)
+        steps.append(self._patients_with_slides(patient_ids, of))
+        if not kept:
+            raise CohortError(
+                f"none of {len(patient_ids)} patients has a slide with features",
+                where=self.manifest_path,
+                fix="Compare the slide ids of the slides table with the names of feature files.",
+            )
+        return SlideJoin(kept, tuple(of[patient] for patient in kept), Attrition(tuple(steps)))
+
+    def _patients_with_slides(
+        self, patient_ids: Sequence[str], of: Mapping[str, tuple[str, ...]]
+    ) -> AttritionStep:
+        listed = set(self.slides["patient_id"])
+        excluded = tuple(
+            (patient, "no features of any of its slides" if patient in listed else "no slide")
+            for patient in patient_ids
+            if patient not in of
+        )
+        return AttritionStep.drop("patients with slides", "patients", len(patient_ids), excluded)
+
+
+def _column(name: str, spec: ColumnDeclaration) -> Column:
+    if isinstance(spec, ContinuousColumn):
+        return Column(name, "continuous", spec.source, unit=spec.unit)
+    kind: Literal["ordinal", "nominal"] = "nominal" if spec.kind == "nominal" else "ordinal"
+    return Column(name, kind, spec.source, levels=spec.levels)
+
+
+def _typed(manifest: Manifest, cells: pd.DataFrame) -> pd.DataFrame:
+    made: dict[str, pd.Series[Any]] = {}
+    for name, spec in manifest.columns.items():
+        if isinstance(spec, BinnedColumn):
+            continue
+        markers = {*manifest.missing, *spec.missing}
+        source = cells[spec.source]
+        if isinstance(spec, ContinuousColumn):
+            made[name] = pd.Series(to_numbers(source, markers))
+        else:
+            codes = to_codes(source, spec.meaning)
+            made[name] = _categorical(codes, spec.levels, ordered=spec.kind == "ordinal")
+    for name, spec in manifest.columns.items():
+        if isinstance(spec, BinnedColumn):
+            made[name] = _binned(np.asarray(made[spec.source], dtype=np.float64), spec)
+    if manifest.site:
+        site = cells[manifest.site].reset_index(drop=True)
+        made["site"] = site.mask(is_among(site, manifest.missing), None)
+    # In the order of the manifest.
+    order = [*manifest.columns, *(["site"] if manifest.site else [])]
+    rows = pd.RangeIndex(len(cells))
+    return pd.DataFrame({name: made[name] for name in order}, index=rows).set_axis(cells.index)
+
+
+def _binned(values: NDArray[np.float64], spec: BinnedColumn) -> pd.Series[str]:
+    band = np.searchsorted(spec.cuts, values, side="right")
+    return _categorical(np.where(np.isnan(values), -1, band), spec.levels, ordered=True)
+
+
+def _categorical(
+    codes: NDArray[np.int64], levels: tuple[str, ...], *, ordered: bool
+) -> pd.Series[str]:
+    values = pd.Categorical.from_codes(codes, categories=pd.Index(levels), ordered=ordered)
+    return pd.Series(values)

@@ -1,0 +1,136 @@
+"""CSV and TSV files as text, every row with the number a spreadsheet shows for it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from storm_clinic.errors import CohortError
+from storm_clinic.files import digest_bytes
+from storm_clinic.study import did_you_mean
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+
+
+@dataclass(frozen=True, eq=False)
+class TextTable:
+    """A table as it stands in its file.
+
+    Attributes
+    ----------
+    path : Path
+    frame : DataFrame of str
+        The index is the row's number in the file; the header is row 1.
+    digest : str
+        SHA-256 of the file.
+    """
+
+    path: Path
+    frame: pd.DataFrame
+    digest: str
+
+    def column(self, name: str, *, asked_by: str) -> pd.Series[str]:
+        """One column.
+
+        Raises
+        ------
+        CohortError
+            If there is none of that name; the message names the nearest.
+        """
+        if name not in self.frame:
+            known = [str(column) for column in self.frame.columns]
+            hint = did_you_mean(name, known)
+            if len(known) == 1 and any(mark in known[0] for mark in ";,\t"):
+                hint = "; the header is one word: is another separator used than the ending says?"
+            raise CohortError(
+                f"no column {name!r}, which {asked_by} asks for{hint}", where=self.path
+            )
+        return self.frame[name]
+
+
+def read_text_table(path: Path) -> TextTable:
+    """Read a CSV or TSV (by its ending; ``.gz`` may follow) without interpreting anything.
+
+    Blank lines are skipped but counted; columns without a name are left out.
+
+    Raises
+    ------
+    CohortError
+        If the file is absent, of another kind, not UTF-8, empty, or has rows of unequal length or
+        two columns of one name.
+    """
+    delimiter = _delimiter(path)
+    try:
+        data = path.read_bytes()
+        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        decoded = text.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise CohortError("there is no such file", where=path) from None
+    except UnicodeDecodeError as problem:
+        raise CohortError("not UTF-8 text", where=path, fix="Save it as UTF-8.") from problem
+    except (OSError, EOFError, zlib.error) as problem:
+        raise CohortError(f"cannot be read: {problem}", where=path) from problem
+    records = _records(decoded, delimiter, path)
+    if not records:
+        raise CohortError("the file is empty", where=path)
+    (_, header), *rows = records
+    _check_header(header, path)
+    _check_lengths(rows, len(header), path)
+    named = [at for at, name in enumerate(header) if name]
+    frame = pd.DataFrame(
+        [[row[at] for at in named] for _, row in rows],
+        index=pd.Index([number for number, _ in rows], name="row"),
+        columns=[header[at] for at in named],
+        dtype=object,
+    )
+    return TextTable(path, frame, digest_bytes(data))
+
+
+def say_rows(rows: Iterable[object]) -> str:
+    """Up to ten row numbers in words."""
+    numbers = [str(row) for row in rows]
+    shown = ", ".join(numbers[:10])
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}{more}"
+
+
+def _delimiter(path: Path) -> str:
+    ending = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if ending.lower() not in _DELIMITERS:
+        raise CohortError(
+            f"{ending or 'no ending'} is no kind of table that can be read",
+            where=path,
+            fix="Save it as .csv (commas) or .tsv (tabs), UTF-8.",
+        )
+    return _DELIMITERS[ending.lower()]
+
+
+def _records(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [(number, row) for number, row in enumerate(reader, start=1) if row]
+    except csv.Error as problem:
+        raise CohortError(f"line {reader.line_num}: {problem}", where=path) from problem
+
+
+def _check_header(header: list[str], path: Path) -> None:
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise CohortError(f"the header names column {twice[0]!r} more than once", where=path)
+
+
+def _check_lengths(rows: list[tuple[int, list[str]]], width: int, path: Path) -> None:
+    uneven = [number for number, row in rows if len(row) != width]
+    if uneven:
+        raise CohortError(
+            f"{len(uneven)} rows have not the header's {width} columns: {say_rows(uneven)}",
+            where=path,
+            fix="Quote cells that hold the separator.",
+        )
