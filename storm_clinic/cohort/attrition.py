@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +53,6 @@ class AttritionStep:
                 where=f"attrition step {self.step!r}",
             )
 
-    @classmethod
-    def drop(
-        cls, step: str, unit: Unit, n_before: int, excluded: tuple[tuple[str, str], ...] = ()
-    ) -> AttritionStep:
-        """A step whose end is what its start and its exclusions leave."""
-        return cls(step, unit, n_before, n_before - len(excluded), excluded)
-
 
 @dataclass(frozen=True)
 class Attrition:
@@ -84,6 +77,21 @@ class Attrition:
                     where="attrition",
                 )
             left[step.unit] = step
+
+    @classmethod
+    def left_out(
+        cls,
+        step: str,
+        ids: Iterable[str],
+        reasons: Mapping[str, str],
+        *,
+        unit: Literal["patients", "slides"] = "patients",
+    ) -> Attrition:
+        """One step from these ids to those of them that have no reason to be left out."""
+        entered = tuple(ids)
+        excluded = tuple((name, reasons[name]) for name in entered if name in reasons)
+        n_after = len(entered) - len(excluded)
+        return cls((AttritionStep(step, unit, len(entered), n_after, excluded),))
 
     def __iter__(self) -> Iterator[AttritionStep]:
         return iter(self.steps)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.cohort.attrition import Attrition, AttritionStep
+from storm_clinic.cohort.attrition import Attrition
 from storm_clinic.cohort.checks import Rule, declared, numeric
 from storm_clinic.cohort.declarations import (
     ClassesEndpoint,
@@ -100,9 +100,9 @@ def derive_outcome(
             outcome = Survival(time[keep], code[keep] == 1, entered)
         else:
             outcome = CompetingRisks(time[keep], code[keep], endpoint.causes, entered)
-    return EndpointTable(
-        tuple(cells.index[keep]), outcome, _attrition(name, cells.index, reasons, keep)
-    )
+    without = dict(zip(cells.index[~keep], reasons[~keep], strict=True))
+    attrition = Attrition.left_out(f"with outcome {name}", cells.index, without)
+    return EndpointTable(tuple(cells.index[keep]), outcome, attrition)
 
 
 def _follow_up(
@@ -133,13 +133,6 @@ def _kept(name: str, reasons: NDArray[np.object_]) -> NDArray[np.bool_]:
         found = ", ".join(sorted(set(reasons.tolist()))) or "there are no patients"
         raise OutcomeError(f"no patient has this outcome: {found}", where=f"endpoint {name}")
     return keep
-
-
-def _attrition(
-    name: str, ids: pd.Index[str], reasons: NDArray[np.object_], keep: NDArray[np.bool_]
-) -> Attrition:
-    excluded = tuple(zip(ids[~keep], reasons[~keep], strict=True))
-    return Attrition((AttritionStep.drop(f"with outcome {name}", "patients", len(ids), excluded),))
 
 
 def _not_negative(column: str, declared_by: str) -> Rule:

@@ -44,13 +44,12 @@ def read_clinical(manifest: Manifest, root: Path) -> Intake:
     used = [spec.patient_id, *([manifest.site] if manifest.site else [])]
     used += [c.source for c in manifest.columns.values() if not isinstance(c, BinnedColumn)]
     used += [name for e in manifest.endpoints.values() for name in endpoint_columns(e)]
-    cells, step = _one_row_each(table, spec.patient_id, list(dict.fromkeys(used)), "patient")
+    cells, repeats = _one_row_each(table, spec.patient_id, list(dict.fromkeys(used)), "patient")
     if cells.empty:
         raise CohortError("holds no patient", where=table.path)
     cells.index = pd.Index(cells[spec.patient_id], name="patient_id", dtype=object)
-    all_of_them = AttritionStep.drop("patients of the clinical table", "patients", len(cells))
-    steps = (*step, all_of_them)
-    return Intake(cells, Attrition(steps), {f"clinical/{table.path.name}": table.digest})
+    attrition = repeats.joined(Attrition.left_out("in the clinical table", cells.index, {}))
+    return Intake(cells, attrition, {f"clinical/{table.path.name}": table.digest})
 
 
 def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> Intake:
@@ -71,18 +70,17 @@ def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> I
     optional = _optional_columns(spec, table)
     check_cells(table, _slide_rules(spec, optional, manifest.missing))
     used = [spec.slide_id, spec.patient_id, *optional.values()]
-    rows, steps = _one_row_each(table, spec.slide_id, list(dict.fromkeys(used)), "slide")
+    rows, repeats = _one_row_each(table, spec.slide_id, list(dict.fromkeys(used)), "slide")
     slides = _slide_frame(rows, spec, optional, manifest.missing, root)
     known = slides["patient_id"].isin(patient_ids)
-    excluded = tuple(
-        (s, "its patient is not in the clinical table") for s in slides["slide_id"][~known]
+    strangers = dict.fromkeys(
+        slides["slide_id"][~known], "its patient is not in the clinical table"
     )
-    step = AttritionStep.drop("slides of known patients", "slides", len(slides), excluded)
-    return Intake(
-        slides[known].reset_index(drop=True),
-        Attrition((*steps, step)),
-        {f"slides/{table.path.name}": table.digest},
+    attrition = repeats.joined(
+        Attrition.left_out("of known patients", slides["slide_id"], strangers, unit="slides")
     )
+    digests = {f"slides/{table.path.name}": table.digest}
+    return Intake(slides[known].reset_index(drop=True), attrition, digests)
 
 
 def _clinical_rules(manifest: Manifest) -> list[Rule]:
@@ -166,7 +164,7 @@ def _slide_frame(
 
 def _one_row_each(
     table: TextTable, id_column: str, used: list[str], what: str
-) -> tuple[pd.DataFrame, tuple[AttritionStep, ...]]:
+) -> tuple[pd.DataFrame, Attrition]:
     """Drop rows that repeat an id with equal cells in the used columns; refuse others."""
     cells = table.frame[used]
     repeated = cells.duplicated(keep="first")
@@ -175,12 +173,12 @@ def _one_row_each(
     if not twice.empty:
         raise _contradiction(table, twice, id_column, what)
     if not repeated.any():
-        return kept.copy(), ()
+        return kept.copy(), Attrition()
     excluded = tuple(
         (f"row {row}", f"repeats an earlier row of its {what}") for row in cells.index[repeated]
     )
-    step = AttritionStep.drop(f"one row a {what}", "rows", len(cells), excluded)
-    return kept.copy(), (step,)
+    step = AttritionStep(f"one row a {what}", "rows", len(cells), len(kept), excluded)
+    return kept.copy(), Attrition((step,))
 
 
 def _contradiction(table: TextTable, twice: pd.DataFrame, id_column: str, what: str) -> CohortError:

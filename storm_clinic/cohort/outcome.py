@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,6 +202,45 @@ def stratum(outcome: Outcome) -> Ints:
     if isinstance(outcome, Survival):
         return outcome.event.astype(np.int64)
     return outcome.cause if isinstance(outcome, CompetingRisks) else outcome.label
+
+
+def concatenate(outcomes: Sequence[Outcome]) -> Outcome:
+    """Patients of several cohorts one after another.
+
+    Where only some cohorts have entry times, the others' patients enter at 0.
+
+    Raises
+    ------
+    OutcomeError
+        If there is none, or their types, causes or levels differ.
+    """
+    if len({_kind(outcome) for outcome in outcomes}) != 1:
+        raise OutcomeError(
+            "only outcomes of one kind, with the same causes or levels, can be joined",
+            fix="Declare the endpoint alike in every cohort.yaml.",
+        )
+    classes = [outcome for outcome in outcomes if isinstance(outcome, Classes)]
+    if classes:
+        return Classes(np.concatenate([o.label for o in classes]), classes[0].levels)
+    timed = [outcome for outcome in outcomes if not isinstance(outcome, Classes)]
+    times = np.concatenate([o.time_months for o in timed])
+    entry = None
+    if any(o.entry_months is not None for o in timed):
+        zeros = [np.zeros(len(o)) if o.entry_months is None else o.entry_months for o in timed]
+        entry = np.concatenate(zeros)
+    competing = [o for o in timed if isinstance(o, CompetingRisks)]
+    if competing:
+        cause = np.concatenate([o.cause for o in competing])
+        return CompetingRisks(times, cause, competing[0].causes, entry)
+    return Survival(times, np.concatenate([stratum(o) for o in timed]) == 1, entry)
+
+
+def _kind(outcome: Outcome) -> tuple[str, ...]:
+    if isinstance(outcome, Survival):
+        return ("survival",)
+    if isinstance(outcome, CompetingRisks):
+        return ("competing", *outcome.causes)
+    return ("classes", *outcome.levels)
 
 
 def required_strata(outcome: Outcome) -> tuple[int, ...]:

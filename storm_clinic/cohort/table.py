@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.cohort.attrition import Attrition, AttritionStep
+from storm_clinic.cohort.attrition import Attrition
 from storm_clinic.cohort.declarations import (
     BinnedColumn,
     ColumnDeclaration,
@@ -202,42 +202,33 @@ class Cohort:
         strangers = set(patient_ids) - set(self.patients.index)
         if strangers:
             raise CohortError(f"{len(strangers)} patients are not of cohort {self.name}")
-        wanted = self.slides["patient_id"].isin(set(patient_ids))
-        step = AttritionStep.drop(
-            "slides of patients analysed",
-            "slides",
-            len(self.slides),
-            tuple((s, "its patient is left out") for s in self.slides["slide_id"][~wanted]),
-        )
-        steps, slides = [step], self.slides[wanted]
+        wanted = set(patient_ids)
+        others = self.slides["slide_id"][~self.slides["patient_id"].isin(wanted)]
+        why = dict.fromkeys(others, "its patient is left out")
         if available is not None:
-            has = slides["slide_id"].isin(set(available))
-            gone = tuple((s, "no feature file") for s in slides["slide_id"][~has])
-            steps.append(AttritionStep.drop("slides with features", "slides", len(slides), gone))
-            slides = slides[has]
+            gone = set(self.slides["slide_id"]) - set(available) - set(why)
+            why |= dict.fromkeys(gone, "no feature file")
+        attrition = Attrition.left_out("analysed", self.slides["slide_id"], why, unit="slides")
         of: dict[str, tuple[str, ...]] = {}
-        for patient, slide in zip(slides["patient_id"], slides["slide_id"], strict=True):
-            of[patient] = (*of.get(patient, ()), slide)
-        kept = tuple(patient for patient in patient_ids if patient in of)
-        steps.append(self._patients_with_slides(patient_ids, of))
-        if not kept:
+        for patient, slide in zip(self.slides["patient_id"], self.slides["slide_id"], strict=True):
+            if slide not in why:
+                of[patient] = (*of.get(patient, ()), slide)
+        if not of:
             raise CohortError(
-                f"none of {len(patient_ids)} patients has a slide with features",
+                f"none of {len(patient_ids)} patients has a slide"
+                + ("" if available is None else f" among the {len(available)} with features"),
                 where=self.manifest_path,
-                fix="Compare the slide ids of the slides table with the names of feature files.",
+                fix="Compare the slides table's slide ids with the names of the feature files.",
             )
-        return SlideJoin(kept, tuple(of[patient] for patient in kept), Attrition(tuple(steps)))
+        kept = tuple(patient for patient in patient_ids if patient in of)
+        without = self._without_slides(wanted - set(kept))
+        step = Attrition.left_out("with slides", patient_ids, without)
+        return SlideJoin(kept, tuple(of[patient] for patient in kept), attrition.joined(step))
 
-    def _patients_with_slides(
-        self, patient_ids: Sequence[str], of: Mapping[str, tuple[str, ...]]
-    ) -> AttritionStep:
+    def _without_slides(self, patient_ids: set[str]) -> dict[str, str]:
         listed = set(self.slides["patient_id"])
-        excluded = tuple(
-            (patient, "no features of any of its slides" if patient in listed else "no slide")
-            for patient in patient_ids
-            if patient not in of
-        )
-        return AttritionStep.drop("patients with slides", "patients", len(patient_ids), excluded)
+        reason = {True: "none of its slides has features", False: "no slide in the slides table"}
+        return {patient: reason[patient in listed] for patient in patient_ids}
 
 
 def _column(name: str, spec: ColumnDeclaration) -> Column:
@@ -263,8 +254,9 @@ def _typed(manifest: Manifest, cells: pd.DataFrame) -> pd.DataFrame:
         if isinstance(spec, BinnedColumn):
             made[name] = _binned(np.asarray(made[spec.source], dtype=np.float64), spec)
     if manifest.site:
-        site = cells[manifest.site].reset_index(drop=True)
-        made["site"] = site.mask(is_among(site, manifest.missing), None)
+        unknown = is_among(cells[manifest.site], manifest.missing)
+        sites = [None if no else s for s, no in zip(cells[manifest.site], unknown, strict=True)]
+        made["site"] = pd.Series(sites, dtype=object)
     # In the order of the manifest.
     order = [*manifest.columns, *(["site"] if manifest.site else [])]
     rows = pd.RangeIndex(len(cells))
