@@ -2,6 +2,7 @@
 
 from storm_clinic.bundle.folder import Bundle, read_bundle, required_models, write_bundle
 from storm_clinic.bundle.manifest import ClinicalColumn, Manifest, OutcomeDefinition, TrainingCohort
+from storm_clinic.bundle.pyfunc import write_mlflow_model
 
 __all__ = [
     "Bundle",
@@ -12,4 +13,5 @@ __all__ = [
     "read_bundle",
     "required_models",
     "write_bundle",
+    "write_mlflow_model",
 ]

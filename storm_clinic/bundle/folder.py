@@ -1,12 +1,17 @@
-"""Writing and reading a bundle: every byte is digested, and nothing but three files may be there.
+"""Writing and reading a bundle: three files, every byte of them digested.
 
-model.safetensors   arrays of every model, named ``<model>/<array>``
-manifest.json       what it is (see manifest.py), the digest of every file, the bundle digest
-card.md             the model card, generated from the manifest
+====================  =====================================================================
+``model.safetensors``  arrays of every model, named ``<model>/<array>``
+``manifest.json``      what the models are, the digests of the other files, and its own
+``card.md``            the model card, generated from the manifest
+====================  =====================================================================
 """
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,56 +19,46 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
 
+from storm_clinic.bundle.card import write_card
 from storm_clinic.bundle.manifest import Manifest
+from storm_clinic.errors import RegistryError, StorageError
+from storm_clinic.files import atomic_write, digest_bytes, digest_value, storage_errors
 from storm_clinic.study import Study
+
+FORMAT = "storm_clinic/bundle"
+VERSION = 1
+MANIFEST = "manifest.json"
+TENSORS = "model.safetensors"
+CARD = "card.md"
 
 Arrays = dict[str, NDArray[Any]]
 State = tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]
 
 
-def required_models(study: Study) -> tuple[str, ...]:
-    """Models that a bundle must hold: candidate, clinical comparator, comparators of claims."""
-    raise NotImplementedError
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A verified bundle in memory.
 
-
-def write_bundle(
-    folder: Path,
-    models: Mapping[str, State],
-    manifest: Manifest,
-    *,
-    performance: str = "",
-) -> Bundle:
-    """Write a new bundle and return it as read back.
-
-    Parameters
+    Attributes
     ----------
     folder : Path
-        Must not exist; appears whole or not at all.
-    models : dict of model name to (arrays, settings)
-        What ``FittedModel.state()`` gave, at least for `required_models`.
+        Where it was read.
+    digest : str
+        SHA-256 over everything in it: two bundles with one digest are the same model.
     manifest : Manifest
-    performance : str
-        Markdown table for the card, with where its numbers come from.
+        What it declares.
+    study : Study
+        The study it answers.
+    settings : dict of model name to dict
+        What each model's ``state()`` gave beside its arrays.
+    arrays : dict of model name to dict of array name to array
+        Weights, scalers, baseline hazards.
     """
-    raise NotImplementedError
-
-
-def read_bundle(folder: Path, *, expected_digest: str | None = None) -> Bundle:
-    """Read a bundle, verifying every byte.
-
-    Raises
-    ------
-    RegistryError
-        If a file is missing, not expected, a link or changed, the format is newer than this
-        program, or the bundle's digest is not ``expected_digest``.
-    """
-    raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A verified bundle in memory."""
 
     folder: Path
     digest: str
@@ -75,12 +70,215 @@ class Bundle:
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models inside, the candidate first."""
-        raise NotImplementedError
+        others = [spec.name for spec in self.study.models if spec.name in self.settings]
+        return (self.study.candidate, *[name for name in others if name != self.study.candidate])
 
     def restore(self, model: str | None = None) -> Any:
-        """The fitted model of that name (default: the candidate), as `heads.zoo.restore` gives."""
-        raise NotImplementedError
+        """The fitted model of that name (default: the candidate), as `heads.zoo.restore` gives.
+
+        Raises
+        ------
+        RegistryError
+            If the bundle holds no such model.
+        """
+        from storm_clinic.heads import zoo  # brings torch along, which reading a bundle needs not
+
+        name = model or self.study.candidate
+        if name not in self.settings:
+            raise RegistryError(
+                f"holds no model {name!r}; it holds {', '.join(self.models)}", where=self.folder
+            )
+        head = self.study.model(name).head
+        return zoo.restore(head, self.arrays[name], self.settings[name])
 
     def risk_group(self, model: str, risk: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Risk group of each risk, 0 = lowest, by the thresholds fixed on development data."""
-        raise NotImplementedError
+        """Risk group of each patient, 0 = lowest, by thresholds fixed on development data.
+
+        A risk equal to a threshold belongs to the group above it.
+        """
+        return np.digitize(risk, self.manifest.risk_thresholds[model]).astype(np.int64)
+
+
+def required_models(study: Study) -> tuple[str, ...]:
+    """Models that a bundle must hold: candidate, clinical comparator, comparators of claims."""
+    comparators = [claim.over for claim in study.claims if claim.over is not None]
+    clinical = [] if study.comparator is None else [study.comparator.name]
+    return tuple(dict.fromkeys([study.candidate, *clinical, *comparators]))
+
+
+def write_bundle(
+    folder: Path, models: Mapping[str, State], manifest: Manifest, *, performance: str = ""
+) -> Bundle:
+    """Write a new bundle and return it as read back.
+
+    Parameters
+    ----------
+    folder : Path
+        Must not exist; appears whole or not at all.
+    models : dict of model name to (arrays, settings)
+        What ``FittedModel.state()`` gave, at least for `required_models`.
+    manifest : Manifest
+        What is declared of them.
+    performance : str
+        Markdown for the card: a table with where its numbers come from.
+
+    Raises
+    ------
+    RegistryError
+        If a required model or its thresholds are missing, a model is not of the study, or a
+        state holds anything but numbers and JSON.
+    StorageError
+        If the folder exists or cannot be written.
+    """
+    study = manifest.read_study()
+    _check_models(models, manifest, study)
+    tensors = {
+        f"{model}/{name}": _plain_array(array, where=f"{model}/{name}")
+        for model, (arrays, _) in models.items()
+        for name, array in arrays.items()
+    }
+    files = {
+        TENSORS: save_tensors(tensors),
+        CARD: write_card(manifest, study, tuple(models), performance).encode(),
+    }
+    document = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "models": {name: {"settings": dict(settings)} for name, (_, settings) in models.items()},
+        "manifest": manifest.model_dump(mode="json"),
+        "files": {name: digest_bytes(data) for name, data in files.items()},
+    }
+    try:
+        digest = digest_value(document)
+        files[MANIFEST] = _canonical(document | {"bundle_digest": digest})
+    except (TypeError, ValueError) as error:
+        raise RegistryError(f"settings that are no JSON: {error}", where="models") from error
+    _write_folder(folder, files)
+    return read_bundle(folder, expected_digest=digest)
+
+
+def read_bundle(folder: Path, *, expected_digest: str | None = None) -> Bundle:
+    """Read a bundle, verifying every byte. Nothing in it can run code.
+
+    Raises
+    ------
+    RegistryError
+        If a file is missing, not expected, a link or changed, the format is newer than this
+        program, or the bundle's digest is not ``expected_digest``.
+    """
+    data = _read_files(folder)
+    document = _read_document(data[MANIFEST], folder / MANIFEST)
+    digest = document.pop("bundle_digest")
+    if digest_value(document) != digest:
+        raise _changed(folder / MANIFEST, "was edited: its digest does not fit its content")
+    for name in (TENSORS, CARD):
+        if digest_bytes(data[name]) != document["files"].get(name):
+            raise _changed(folder / name, "is not the file that the manifest names")
+    if expected_digest is not None and digest != expected_digest:
+        raise _changed(
+            folder, f"is another bundle: its digest is {digest}, expected is {expected_digest}"
+        )
+    return _assemble(folder, digest, document, data[TENSORS])
+
+
+def _assemble(folder: Path, digest: str, document: dict[str, Any], tensors: bytes) -> Bundle:
+    try:
+        manifest = Manifest.model_validate(document["manifest"])
+        settings = {name: entry["settings"] for name, entry in document["models"].items()}
+        # The very bytes that were digested, not the file again.
+        flat = load_tensors(tensors)
+    except (KeyError, TypeError, AttributeError, ValidationError, SafetensorError) as error:
+        raise RegistryError(f"is not a bundle of this format: {error}", where=folder) from error
+    arrays: dict[str, Arrays] = {name: {} for name in settings}
+    for key, array in flat.items():
+        model, _, name = key.partition("/")
+        if model not in arrays:
+            raise RegistryError(f"array {key!r} belongs to no model", where=folder / TENSORS)
+        arrays[model][name] = array
+    return Bundle(folder, digest, manifest, manifest.read_study(), settings, arrays)
+
+
+def _check_models(models: Mapping[str, State], manifest: Manifest, study: Study) -> None:
+    known = {spec.name for spec in study.models}
+    for name in (*required_models(study), *models):
+        if name not in models or name not in known:
+            problem = "is not given" if name in known else "is no model of the study"
+            raise RegistryError(f"model {name!r} {problem}", where="bundle")
+        if name not in manifest.risk_thresholds:
+            raise RegistryError(
+                f"model {name!r} has no risk thresholds from development data", where="bundle"
+            )
+
+
+def _plain_array(array: Any, *, where: str) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise RegistryError(f"is {kind}, not an array of numbers", where=where)
+    # Safetensors writes the buffer as it lies, whatever the strides and byte order say.
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    if folder.exists():
+        raise StorageError("exists already", where=folder, fix="Bundles are never overwritten.")
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    with storage_errors(folder):
+        part.mkdir(parents=True)
+        try:
+            for name, data in files.items():
+                with atomic_write(part / name) as path:
+                    path.write_bytes(data)
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _read_files(folder: Path) -> dict[str, bytes]:
+    expected = {MANIFEST, TENSORS, CARD}
+    try:
+        if folder.is_symlink():
+            raise _changed(folder, "is a link, not a folder")
+        entries = list(os.scandir(folder))
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name not in expected:
+                raise _changed(folder / entry.name, "does not belong in a bundle")
+            if not entry.is_file(follow_symlinks=False):
+                raise _changed(folder / entry.name, "is no plain file")
+        missing = sorted(expected - {entry.name for entry in entries})
+        if missing:
+            raise _changed(folder / missing[0], "is missing")
+        return {name: (folder / name).read_bytes() for name in expected}
+    except OSError as error:
+        raise RegistryError(f"cannot be read: {error.strerror}", where=folder) from error
+
+
+def _read_document(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise _changed(path, f"is no JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RegistryError("is not the manifest of a bundle", where=path)
+    if document.get("format_version") != VERSION:
+        raise RegistryError(
+            f"format_version {document.get('format_version')!r} is not {VERSION}, "
+            "the one this version reads",
+            where=path,
+            fix="Update storm-clinic.",
+        )
+    required = {"format", "format_version", "models", "manifest", "files", "bundle_digest"}
+    if set(document) != required or not isinstance(document["files"], dict):
+        raise _changed(path, "lacks a field, or holds one that is unknown")
+    # Values alone would leave spaces, key order and doubled keys open to editing.
+    if _canonical(document) != data:
+        raise _changed(path, "was edited: it is not as it was written")
+    return document
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _changed(where: Path, problem: str) -> RegistryError:
+    return RegistryError(problem, where=where, fix="Restore the bundle as it was written.")

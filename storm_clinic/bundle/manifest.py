@@ -1,11 +1,15 @@
-"""What a bundle says about itself: ``manifest.json`` as frozen, typed models."""
+"""What a bundle says about itself: the declared part of ``manifest.json``."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 
+from storm_clinic.errors import CohortError
+from storm_clinic.predictions import horizon_column
 from storm_clinic.study import StrictModel, Study
 
 Sha256 = str
@@ -17,9 +21,34 @@ class ClinicalColumn(StrictModel):
     name: str = Field(description="Column name.")
     kind: Literal["continuous", "ordinal", "nominal"] = Field(description="How it is read.")
     unit: str | None = Field(default=None, description="Unit of a continuous column.")
-    levels: tuple[str, ...] | None = Field(
-        default=None, description="Legal values of an ordinal or nominal column, in order."
+    levels: tuple[str, ...] = Field(
+        default=(), description="Legal values of an ordinal (low to high) or nominal column."
     )
+
+    def typed(self, cells: pd.Series) -> pd.Series:
+        """The cells as float64 with NaN, or as a categorical of the declared levels.
+
+        Raises
+        ------
+        CohortError
+            Naming the column, the first row (counted from 0) and the value that is not legal.
+        """
+        if self.kind == "continuous":
+            values = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+            self._refuse(cells, cells.notna() & ~np.isfinite(values), "is no finite number")
+            return values
+        text = cells.astype(object).where(cells.notna(), None)
+        known = ", ".join(self.levels)
+        self._refuse(text, text.notna() & ~text.isin(self.levels), f"is none of {known}")
+        kind = pd.CategoricalDtype(list(self.levels), ordered=self.kind == "ordinal")
+        return text.astype(kind)
+
+    def _refuse(self, cells: pd.Series, bad: pd.Series, why: str) -> None:
+        if bad.any():
+            row = int(np.flatnonzero(bad.to_numpy())[0])
+            raise CohortError(
+                f"row {row}: {cells.iloc[row]!r} {why}", where=f"column {self.name!r}"
+            )
 
 
 class OutcomeDefinition(StrictModel):
@@ -27,22 +56,31 @@ class OutcomeDefinition(StrictModel):
 
     name: str = Field(description="The endpoint's name.")
     kind: Literal["survival", "competing_risks", "classes"] = Field(description="Type of outcome.")
-    definition: str = Field(default="", description="In words, from the cohort's manifest.")
+    definition: str = Field(default="", description="In words, where the cohort gives them.")
     horizons_months: tuple[float, ...] = Field(default=(), description="Months of the risks.")
     levels: tuple[str, ...] = Field(default=(), description="Classes, or names of the causes.")
+
+    @property
+    def probability_columns(self) -> list[str]:
+        """Columns of a prediction beside the risk."""
+        if self.kind == "classes":
+            return [f"p_{level}" for level in self.levels]
+        return [horizon_column(months) for months in self.horizons_months]
 
 
 class TrainingCohort(StrictModel):
     """One development cohort: counts and digests, no patients."""
 
     n_patients: int = Field(description="Patients trained on.")
-    n_events: int = Field(description="Events among them.")
+    n_events: int = Field(description="Events among them (of classes: patients of the last).")
     digests: dict[str, Sha256] = Field(description="SHA-256 of its inputs by name, never by id.")
-    origin: dict[str, str] = Field(default_factory=dict, description="Source and licence.")
+    origin: dict[str, str | bool | None] = Field(
+        default_factory=dict, description="Source, licence, citation, whether it is simulated."
+    )
 
 
 class Manifest(StrictModel):
-    """All that a bundle declares, but for what `write_bundle` adds (models, files, digest)."""
+    """All that a bundle declares beside its models and the digests of its files."""
 
     study: dict[str, Any] = Field(description="The resolved study.")
     features: dict[str, Any] | None = Field(
@@ -51,15 +89,35 @@ class Manifest(StrictModel):
     clinical: tuple[ClinicalColumn, ...] = Field(description="The clinical input.")
     outcome: OutcomeDefinition = Field(description="What is predicted.")
     risk_thresholds: dict[str, tuple[float, ...]] = Field(
-        description="Model name to the cut points of `risk` between risk groups, ascending."
+        description="Model name to the cut points of its risk between risk groups, ascending."
     )
     training: dict[str, TrainingCohort] = Field(description="Development cohorts by name.")
     seeds: dict[str, int] = Field(description="Every seed by its purpose.")
     key_id: str | None = Field(description="Which institution secret keyed the patients.")
-    code: dict[str, Any] = Field(description="`provenance.code_version()`.")
+    code: dict[str, Any] = Field(description="The code version that trained.")
     packages: dict[str, str] = Field(description="Package versions that made the weights.")
     run_id: str | None = Field(description="The MLflow run of the training.")
 
     def read_study(self) -> Study:
-        """The study as an object."""
+        """The study as an object; its own checks run again."""
         return Study.from_document(self.study, where="manifest.json: study")
+
+    def clinical_table(self, table: pd.DataFrame) -> pd.DataFrame | None:
+        """The clinical columns typed as the models expect them; None where they use none.
+
+        Raises
+        ------
+        CohortError
+            If a column is missing, or a value is no number or no declared level.
+        """
+        if not self.clinical:
+            return None
+        missing = [column.name for column in self.clinical if column.name not in table]
+        if missing:
+            raise CohortError(
+                f"no column {', '.join(missing)}",
+                where="clinical table",
+                fix="An unknown value may be left empty; the column itself must be there.",
+            )
+        typed = {column.name: column.typed(table[column.name]) for column in self.clinical}
+        return pd.DataFrame(typed, index=table.index)

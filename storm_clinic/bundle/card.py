@@ -1,0 +1,141 @@
+"""The model card: what a manifest says, for people."""
+
+from __future__ import annotations
+
+from storm_clinic.bundle.manifest import Manifest
+from storm_clinic.study import Study
+
+
+def write_card(manifest: Manifest, study: Study, models: tuple[str, ...], performance: str) -> str:
+    """The card as Markdown; the same manifest gives the same text.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        All facts come from here.
+    study : Study
+        As the manifest holds it.
+    models : tuple of str
+        Models in the bundle.
+    performance : str
+        Markdown with the numbers and where they come from; empty if there are none.
+    """
+    parts = {
+        f"# {study.study}": _warning(manifest) + study.question,
+        "## Intended use": _use(manifest),
+        "## What it predicts": _outcome(manifest),
+        "## What it needs": _inputs(manifest),
+        "## Models inside": _models(study, models),
+        "## Development data": _data(manifest),
+        "## Performance": performance or "No numbers were given when this card was written.",
+        "## Claims to be shown on validation cohorts": _claims(study),
+        "## Limits": _limits(manifest, study),
+        "## Provenance": _provenance(manifest, study),
+    }
+    return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items()) + "\n"
+
+
+def _warning(manifest: Manifest) -> str:
+    simulated = [
+        name for name, cohort in manifest.training.items() if cohort.origin.get("simulated")
+    ]
+    if not simulated:
+        return ""
+    return f"**Trained on simulated patients ({', '.join(simulated)}): of no clinical use.**\n\n"
+
+
+def _use(manifest: Manifest) -> str:
+    lines = [
+        "Research on the question above, in patients like those it was developed in. Not a medical "
+        "device; not for decisions about a patient's care."
+    ]
+    licence = (manifest.features or {}).get("licence")
+    if manifest.features is not None:
+        lines.append(
+            f"- Licence of the encoder {manifest.features.get('encoder')}: "
+            f"{licence or 'not stated; find out before any use beyond research'}."
+        )
+    for name, cohort in manifest.training.items():
+        lines.append(f"- Data of {name}: {cohort.origin.get('licence') or 'licence not stated'}.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def _outcome(manifest: Manifest) -> str:
+    outcome = manifest.outcome
+    text = f"`{outcome.name}` ({outcome.kind.replace('_', ' ')}). {outcome.definition}".strip()
+    if outcome.kind == "classes":
+        return f"{text}\nProbability of each of: {', '.join(outcome.levels)}."
+    months = ", ".join(f"{month:g}" for month in outcome.horizons_months)
+    return f"{text}\nA relative risk, and the probability of the event by {months} months."
+
+
+def _inputs(manifest: Manifest) -> str:
+    lines = []
+    for column in manifest.clinical:
+        detail = column.unit or ", ".join(column.levels)
+        lines.append(f"- `{column.name}`, {column.kind}: {detail}. May be missing.")
+    if manifest.features is not None:
+        contract = manifest.features
+        scale = "unknown scale"
+        if contract.get("mpp") is not None:
+            scale = f"{contract['tile_px']} px tiles at {contract['mpp']} µm/px"
+        lines.append(
+            f"- Tile embeddings of `{contract.get('encoder')}` ({contract.get('width')} numbers, "
+            f"{scale}, {contract.get('provenance')}), from any number of slides of a patient."
+        )
+    return "\n".join(lines) or "Nothing."
+
+
+def _models(study: Study, models: tuple[str, ...]) -> str:
+    lines = ["| model | head | inputs | role |", "| --- | --- | --- | --- |"]
+    for spec in (spec for spec in study.models if spec.name in models):
+        role = "candidate" if spec.name == study.candidate else "comparator"
+        lines.append(f"| {spec.name} | {spec.head} | {', '.join(spec.inputs)} | {role} |")
+    return "\n".join(lines)
+
+
+def _data(manifest: Manifest) -> str:
+    lines = ["| cohort | patients | events | source |", "| --- | --- | --- | --- |"]
+    for name, cohort in manifest.training.items():
+        source = cohort.origin.get("source") or "not stated"
+        lines.append(f"| {name} | {cohort.n_patients} | {cohort.n_events} | {source} |")
+    return "\n".join(lines)
+
+
+def _claims(study: Study) -> str:
+    lines = []
+    for claim in study.claims:
+        bound = claim.model_dump(exclude_none=True, exclude={"metric", "over"})
+        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in bound.items())
+        over = f" over {claim.over}" if claim.over else ""
+        lines.append(f"- {claim.metric}{over}: {text}")
+    return "\n".join(lines) or "None: nothing is claimed for this model."
+
+
+def _limits(manifest: Manifest, study: Study) -> str:
+    cohorts = ", ".join(manifest.training)
+    lines = [
+        f"- Developed in {cohorts} only. Other hospitals, scanners, stains or stages may differ.",
+        f"- To be validated in: {', '.join(study.validation) or 'no cohort was named'}.",
+        "- Missing covariates are filled from the others; the more are missing, the less it knows.",
+    ]
+    if manifest.features is not None and manifest.features.get("provenance") == "declared":
+        lines.append("- The embeddings were imported; how they were made is declared, not checked.")
+    return "\n".join(lines)
+
+
+def _provenance(manifest: Manifest, study: Study) -> str:
+    code = manifest.code
+    dirty = ", with uncommitted changes" if code.get("dirty") else ""
+    packages = ", ".join(f"{name} {version}" for name, version in manifest.packages.items())
+    seeds = ", ".join(f"{name} {seed}" for name, seed in manifest.seeds.items())
+    return "\n".join(
+        [
+            f"- Study digest: `{study.digest}`",
+            f"- Code: storm-clinic {code.get('version')}, digest `{code.get('digest')}`, "
+            f"commit {code.get('commit') or 'unknown'}{dirty}",
+            f"- Packages: {packages}",
+            f"- Seeds: {seeds}",
+            f"- MLflow run: {manifest.run_id or 'none'}",
+        ]
+    )
