@@ -339,7 +339,7 @@ def test_a_store_travels_to_worker_processes(store, toy_slide):
 
 def test_reading_features_loads_neither_torch_nor_mlflow():
     code = (
-        "import sys, storm_clinic.features.store\n"
+        "import sys, storm_clinic.features.store, storm_clinic.steps.feature_store\n"
         "print(sorted({'torch', 'mlflow'} & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[2]

@@ -1,0 +1,271 @@
+"""``features list | check | import``: what is in the workspace's feature stores, and into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from storm_clinic.errors import FeatureError
+from storm_clinic.features.contract import CONTRACT_NAME
+from storm_clinic.features.declaration import Declaration
+from storm_clinic.features.inspection import inspect_store, shared_slides
+from storm_clinic.features.interop import ImportResult, import_slides
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.files import Workspace
+
+Progress = Callable[[str, int, int], None]
+_LISTED = (
+    "cohort",
+    "encoder",
+    "slides",
+    "tiles",
+    "failed_tiles",
+    "unusable",
+    "width",
+    "dtype",
+    "mpp",
+    "tile_px",
+    "overlap_px",
+    "provenance",
+    "gigabytes",
+    "contract",
+    "problem",
+)
+_FOUND = ("cohort", "encoder", "slide_id", "severity", "code", "finding")
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureListing:
+    """The stores of a workspace.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a store: ``cohort, encoder, slides, tiles, failed_tiles, unusable`` (files that
+        cannot be read), ``width, dtype, mpp, tile_px, overlap_px, provenance, gigabytes,
+        contract`` (first 12 digits of its digest: equal where stores can be used together) and
+        ``problem`` (why a folder is no usable store).
+    """
+
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureCheck:
+    """What checking the stores found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a finding, errors first: ``cohort, encoder, slide_id, severity`` (error or
+        warning), ``code, finding``. Empty if all is well.
+    n_stores, n_slides : int
+        What was looked at.
+    """
+
+    table: pd.DataFrame
+    n_stores: int
+    n_slides: int
+
+    def count(self, severity: str) -> int:
+        """Findings of that severity."""
+        return int((self.table["severity"] == severity).sum())
+
+    @property
+    def exit_code(self) -> int:
+        """0 if there is no error (there may be warnings), else 3."""
+        return 3 if self.count("error") else 0
+
+
+def list_features(workspace: Workspace) -> FeatureListing:
+    """List every feature store of a workspace, and folders that should be one but are not."""
+    rows = [_listed(folder) for folder in _store_folders(workspace)]
+    return FeatureListing(pd.DataFrame(rows, columns=list(_LISTED)))
+
+
+def check_features(
+    workspace: Workspace,
+    *,
+    cohort: str | None = None,
+    encoder: str | None = None,
+    progress: Progress | None = None,
+) -> FeatureCheck:
+    """Read every file of the workspace's stores, or of one cohort's or encoder's, and check it.
+
+    Within a store see `storm_clinic.features.inspection.inspect_store`. Between stores of one
+    encoder: contracts that differ (``contracts differ``) and slides of one cohort that are also in
+    another are warnings; development and validation cohorts may not share any.
+
+    Raises
+    ------
+    FeatureError
+        If there is no store of that cohort or encoder.
+    """
+    folders = [
+        folder
+        for folder in _store_folders(workspace)
+        if cohort in (None, folder.parent.name) and encoder in (None, folder.name)
+    ]
+    if not folders:
+        wanted = f"features/{cohort or '*'}/{encoder or '*'}"
+        raise FeatureError(
+            f"there is no feature store at {wanted}",
+            where=workspace.root,
+            fix="See 'storm-clinic features list'.",
+        )
+    rows: list[dict[str, Any]] = []
+    stores: list[FeatureStore] = []
+    for folder in folders:
+        found, store = _checked(folder, progress)
+        rows += found
+        stores += [store] if store is not None else []
+    rows += _between(stores)
+    table = pd.DataFrame(rows, columns=list(_FOUND))
+    # Stable, so that slides stay together in the order they were looked at.
+    table = table.sort_values("severity", kind="stable").reset_index(drop=True)
+    return FeatureCheck(table, len(folders), sum(len(store.slide_ids()) for store in stores))
+
+
+def import_features(
+    sources: Iterable[str | Path],
+    *,
+    cohort: str,
+    encoder: str,
+    workspace: Workspace,
+    mpp: float | None = None,
+    tile_px: int | None = None,
+    geometry_unknown: bool = False,
+    slides: Collection[str] | None = None,
+    progress: Progress | None = None,
+) -> ImportResult:
+    """Import embeddings that others made into ``features/<cohort>/<encoder>``.
+
+    Parameters
+    ----------
+    sources : paths
+        Files or folders: TRIDENT or CLAM HDF5, CLAM ``.pt``, or HDF5 with ``features`` alone.
+    cohort, encoder : str
+        Name the store.
+    workspace : Workspace
+        Where the store lies.
+    mpp, tile_px : float and int, optional
+        Pixel size in µm and side of a tile as the encoder saw it, unless the files state them.
+    geometry_unknown : bool
+        Nobody knows them; only heads that need no coordinates may use the features.
+    slides : collection of str, optional
+        The cohort's slide ids, to check the files' names against.
+    progress : callable, optional
+        Called with a name, the number done and the total.
+
+    Raises
+    ------
+    FeatureError, ContractMismatch, StorageError
+        See `storm_clinic.features.interop.import_slides`.
+    """
+    declaration = Declaration(encoder, mpp, tile_px, geometry_unknown)
+    folder = workspace.store(cohort, encoder)
+    return import_slides(sources, folder, declaration, slides=slides, progress=progress)
+
+
+def _store_folders(workspace: Workspace) -> list[Path]:
+    """Folders two levels down that hold a contract or feature files, sorted."""
+    folders = sorted(path for path in workspace.features.glob("*/*") if path.is_dir())
+    return [
+        folder
+        for folder in folders
+        if (folder / CONTRACT_NAME).exists() or any(folder.glob("*.h5"))
+    ]
+
+
+def _named(folder: Path) -> dict[str, Any]:
+    return {"cohort": folder.parent.name, "encoder": folder.name}
+
+
+def _listed(folder: Path) -> dict[str, Any]:
+    try:
+        store = FeatureStore.open(folder)
+    except FeatureError as error:
+        return _named(folder) | {"problem": error.problem}
+    contract, index = store.contract, store.index()
+    unusable = int(index["problem"].notna().sum())
+    return _named(folder) | {
+        "slides": len(index) - unusable,
+        "tiles": int(index["n_tiles"].sum()),
+        "failed_tiles": int(index["n_failed"].sum()),
+        "unusable": unusable,
+        "width": contract.width,
+        "dtype": contract.dtype,
+        "mpp": contract.mpp,
+        "tile_px": contract.tile_px,
+        "overlap_px": contract.overlap_px,
+        "provenance": contract.provenance,
+        "gigabytes": index["bytes"].sum() / 1e9,
+        "contract": contract.digest[:12],
+        "problem": _misplaced(folder, store),
+    }
+
+
+def _misplaced(folder: Path, store: FeatureStore) -> str | None:
+    if store.contract.encoder == folder.name:
+        return None
+    return f"the folder is named {folder.name}, its contract says {store.contract.encoder}"
+
+
+def _checked(
+    folder: Path, progress: Progress | None
+) -> tuple[list[dict[str, Any]], FeatureStore | None]:
+    try:
+        store = FeatureStore.open(folder)
+    except FeatureError as error:
+        return [_found(folder, "", "error", "no contract", str(error))], None
+    rows = [_named(folder) | asdict(item) for item in inspect_store(store, progress=progress)]
+    misplaced = _misplaced(folder, store)
+    if misplaced:
+        rows.append(_found(folder, "", "error", "contract", misplaced))
+    return rows, store
+
+
+def _between(stores: list[FeatureStore]) -> list[dict[str, Any]]:
+    """What stores of the same encoder say about one another."""
+    rows = []
+    for encoder in dict.fromkeys(store.folder.name for store in stores):
+        alike = [store for store in stores if store.folder.name == encoder]
+        for store in alike[1:]:
+            rows += _contracts_differ(alike[0], store)
+        rows += _shared_between(alike)
+    return rows
+
+
+def _contracts_differ(first: FeatureStore, other: FeatureStore) -> list[dict[str, Any]]:
+    found = first.contract.differences(other.contract)
+    if not found:
+        return []
+    home = first.folder.parent.name
+    text = "; ".join(f"{key} is {b!r}, in {home} {a!r}" for key, a, b in found)
+    return [_found(other.folder, "", "warning", "contracts differ", text)]
+
+
+def _shared_between(stores: list[FeatureStore]) -> list[dict[str, Any]]:
+    folders = {store.folder.parent.name: store.folder for store in stores}
+    indices = []
+    for cohort, store in zip(folders, stores, strict=True):
+        index = store.index()
+        # One id may be in both cohorts; "/" occurs in no id.
+        indices.append(index.assign(slide_id=f"{cohort}/" + index["slide_id"]))
+    rows = []
+    for code, ids in shared_slides(pd.concat(indices, ignore_index=True)):
+        cohort, _, slide_id = ids[0].partition("/")
+        elsewhere = [other for other in ids[1:] if not other.startswith(f"{cohort}/")]
+        if elsewhere:
+            text = f"also there as {', '.join(elsewhere)}"
+            rows.append(_found(folders[cohort], slide_id, "warning", code, text))
+    return rows
+
+
+def _found(folder: Path, slide_id: str, severity: str, code: str, text: str) -> dict[str, Any]:
+    values = {"slide_id": slide_id, "severity": severity, "code": code, "finding": text}
+    return _named(folder) | values
