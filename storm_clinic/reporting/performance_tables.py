@@ -21,6 +21,7 @@ from storm_clinic.reporting.tables import (
 from storm_clinic.reporting.wording import describe_inputs
 from storm_clinic.validation.evidence import (
     CalibrationCurve,
+    ClassCurves,
     Estimate,
     Evidence,
     RiskGroupCurves,
@@ -182,6 +183,19 @@ def risk_group_records(curves: Sequence[RiskGroupCurves]) -> tuple[dict[str, Val
         for group in item.groups
         for i in range(len(group.months))
     )
+
+
+def class_records(curves: Sequence[ClassCurves]) -> tuple[dict[str, Value], ...]:
+    """Points of the curves of classes as records: both curves, told apart by ``curve``."""
+    records: list[dict[str, Value]] = []
+    for item in curves:
+        base: dict[str, Value] = {"cohort": item.cohort, "model": item.model, "event": item.event}
+        for name, x, y in (
+            ("roc", item.false_positive_rate, item.true_positive_rate),
+            ("precision-recall", item.recall, item.precision),
+        ):
+            records += [{**base, "curve": name, "x": a, "y": b} for a, b in zip(x, y, strict=True)]
+    return tuple(records)
 
 
 def _label(metric: str, comparator: str | None) -> str:

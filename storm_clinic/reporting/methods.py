@@ -1,0 +1,167 @@
+"""The methods paragraph, the limits and the references, made from the study and the evidence."""
+
+from __future__ import annotations
+
+from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.notation import listed, months, readable
+from storm_clinic.reporting.wording import describe_inputs
+from storm_clinic.study import ModelSpec, Study
+from storm_clinic.validation.evidence import Evidence
+
+_REFERENCES = {
+    "c_index": (
+        "Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Stat Med 1996;15:361-387."
+    ),
+    "c_index_uno": (
+        "Uno H, et al. On the C-statistics for evaluating overall adequacy of risk prediction "
+        "procedures with censored survival data. Stat Med 2011;30:1105-1117."
+    ),
+    "auc": (
+        "Blanche P, Dartigues JF, Jacqmin-Gadda H. Estimating and comparing time-dependent areas "
+        "under ROC curves for censored event times with competing risks. "
+        "Stat Med 2013;32:5381-5397."
+    ),
+    "brier": (
+        "Graf E, et al. Assessment and comparison of prognostic classification schemes for "
+        "survival data. Stat Med 1999;18:2529-2545."
+    ),
+    "brier_scaled": (
+        "Kattan MW, Gerds TA. The index of prediction accuracy. Diagn Progn Res 2018;2:7."
+    ),
+    "calibration_slope": (
+        "Van Calster B, et al. Calibration: the Achilles heel of predictive analytics. "
+        "BMC Med 2019;17:230."
+    ),
+}
+_REPORTING = (
+    "Collins GS, et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction "
+    "models that use regression or machine learning methods. BMJ 2024;385:e078378."
+)
+
+
+def methods(content: ReportContent) -> list[str]:
+    """Paragraphs that say how everything on the page was made."""
+    paragraphs = []
+    if content.study is None:
+        paragraphs.append(
+            "The predictions were made by another program and were evaluated as they are; how its "
+            "models were fitted is not known here."
+        )
+    else:
+        paragraphs += [_design(content, content.study), _models(content.study)]
+        if content.development is not None:
+            paragraphs.append(_resampling(content.study))
+    if content.validation:
+        paragraphs.append(_validation(content))
+    measured = [e for e in (content.development, *content.validation) if e is not None]
+    if measured:
+        paragraphs.append(_measures(measured))
+    return paragraphs
+
+
+def _design(content: ReportContent, study: Study) -> str:
+    endpoint = content.endpoint or study.endpoint.name
+    text = f"The endpoint is {endpoint}."
+    if study.endpoint.horizons_months:
+        at = listed([f"{h:g}" for h in study.endpoint.horizons_months])
+        text += f" Risks are predicted and judged at {at} months."
+    if study.endpoint.tau_months is not None:
+        tau = months(study.endpoint.tau_months)
+        text += f" Patients are ranked by events before {tau}."
+    text += f" Models were developed on {listed(study.development)}"
+    if study.validation:
+        return f"{text}; {listed(study.validation)} was set aside for validation beforehand."
+    return f"{text}; no validation cohort is named."
+
+
+def _models(study: Study) -> str:
+    lines = [_model(study, spec) for spec in study.models]
+    encoder = f" Histology enters as embeddings of the frozen encoder {study.features.encoder}."
+    sees_images = any(set(spec.inputs) - {"clinical"} for spec in study.models)
+    return f"Compared were {listed(lines)}.{encoder if sees_images else ''}"
+
+
+def _model(study: Study, spec: ModelSpec) -> str:
+    text = f"‘{spec.name}’ ({spec.head} on {describe_inputs(study, spec.name)}"
+    settings = [f"{readable(name)} {value}" for name, value in spec.options.items()]
+    tuned = [
+        f"{readable(name)} chosen from {', '.join(map(str, values))}"
+        for name, values in spec.tune.items()
+    ]
+    return f"{'; '.join([text, *settings, *tuned])})"
+
+
+def _resampling(study: Study) -> str:
+    plan = study.evaluation
+    group = (
+        "patients of one site were never split between folds"
+        if plan.group == "site"
+        else "all slides of a patient stayed in one fold"
+    )
+    return (
+        f"On development data every model went through {plan.folds}-fold cross-validation, "
+        f"repeated {plan.repeats} times; {group}. Settings and numbers of epochs were chosen by "
+        f"{plan.inner_folds} folds inside each training part, never on the fold that is reported. "
+        "Risks were ranked inside folds only, because the models of different folds share no "
+        "scale, and numbers were averaged over repeats. Their intervals describe resampling of "
+        "these patients and support no claim about others."
+    )
+
+
+def _validation(content: ReportContent) -> str:
+    cohorts = listed([name for evidence in content.validation for name in evidence.cohorts])
+    if content.study is None:
+        return f"On {cohorts} the predictions were compared with the outcomes as they were given."
+    text = (
+        f"On {cohorts} nothing was fitted again: models, preprocessing and thresholds were those "
+        "fixed on development data, and risks were computed before outcomes were joined."
+    )
+    named = " The claims had been named in the study file before."
+    return f"{text}{named if content.study.claims else ''}"
+
+
+def _measures(measured: list[Evidence]) -> str:
+    plans = sorted({e.method for item in measured for e in item.estimates if e.lower is not None})
+    short = sorted({plan.split("; ")[1] for plan in plans if "; " in plan})
+    text = "The patient is the unit of every number. Intervals: " + (listed(short) or "none")
+    text += ". Gains are differences between two models on the same resamples of patients."
+    return f"{text} The exact method of every number stands in the CSV tables."
+
+
+def references(content: ReportContent) -> list[str]:
+    """Sources of the measures that are on the page, and of the way of reporting."""
+    used = {
+        estimate.metric
+        for item in (content.development, *content.validation)
+        if item is not None
+        for estimate in item.estimates
+    }
+    return [*(text for metric, text in _REFERENCES.items() if metric in used), _REPORTING]
+
+
+def limits(content: ReportContent) -> list[str]:
+    """What restricts the conclusions: general ones, checks that did not pass, and notes."""
+    found = []
+    if not content.validation:
+        found.append(
+            "There is no external validation: every number comes from the patients the models "
+            "were developed on."
+        )
+    if content.comparator is None:
+        found.append("There is no clinical comparator, so added value cannot be judged.")
+    measured = [e for e in (content.development, *content.validation) if e is not None]
+    for item in measured:
+        found += [
+            f"{check.title}: {check.reason} ({check.code})."
+            for check in item.checks
+            if check.status in ("fail", "warn")
+        ]
+        found += item.notes
+    for cohort in content.cohorts:
+        left = sum(s.n_before - s.n_after for s in cohort.flow if s.unit == "patients")
+        if left:
+            found.append(
+                f"{left} patients of {cohort.name} were left out; if they differ from those "
+                "analysed, so may the results (section 1)."
+            )
+    return [*dict.fromkeys(found), *content.limits]
