@@ -11,8 +11,7 @@ from storm_clinic.metrics.inputs import (
     as_probability,
     as_risk,
     binary_event,
-    check_horizon,
-    require_whole_follow_up,
+    required_horizon,
 )
 from storm_clinic.metrics.regression import CoxSlope, LogisticLine
 from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
@@ -32,11 +31,12 @@ def observed_expected(
 
     Parameters
     ----------
-    outcome : Survival (without entry times) or Classes (two), length n_patients
+    outcome : Survival or Classes, length n_patients
+        Survival without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
-        Survival only; from the first event to before the last follow-up.
+        Survival only; from the first event to the last follow-up.
 
     Raises
     ------
@@ -60,7 +60,9 @@ def observed_expected(
 
         what = "observed/expected"
     else:
-        horizon = _checked_horizon(outcome, horizon_months, "observed/expected")
+        horizon = required_horizon(
+            outcome, horizon_months, "observed/expected", followed_beyond=False
+        )
         sets = RiskSets(outcome)
         k = int(sets.up_to(horizon))
 
@@ -201,14 +203,6 @@ def _ended(outcome: Survival, horizon_months: float) -> Survival:
     if outcome.entry_months is not None:
         time = np.where(outcome.entry_months < horizon_months, time, outcome.time_months)
     return Survival(time, event, outcome.entry_months)
-
-
-def _checked_horizon(outcome: Survival, horizon_months: float | None, what: str) -> float:
-    if horizon_months is None:
-        raise StatisticsError("a survival outcome needs horizon_months")
-    require_whole_follow_up(outcome, what)
-    check_horizon(outcome, horizon_months)
-    return horizon_months
 
 
 def _with_influence(statistic: Statistic, influence: Floats) -> Statistic:

@@ -22,6 +22,7 @@ def risk_groups(risk: ArrayLike, thresholds: ArrayLike) -> Ints:
     Parameters
     ----------
     risk : float array, shape (n_patients,)
+        On the scale of the thresholds.
     thresholds : float array, shape (n_groups - 1,)
         Strictly ascending.
 

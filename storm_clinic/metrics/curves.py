@@ -168,8 +168,10 @@ def at_risk(outcome: Survival, months: ArrayLike, groups: ArrayLike | None = Non
 
     Parameters
     ----------
-    outcome : Survival
+    outcome : Survival, length n_patients
+        Entry times are honoured.
     months : float array, shape (n_times,)
+        Times of the table's columns.
     groups : int array, shape (n_patients,), optional
         0, 1, ... ; a single group by default.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Survival
-from storm_clinic.errors import NoComparablePairs, StatisticsError
+from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Survival
+from storm_clinic.errors import NoComparablePairs
 from storm_clinic.metrics.censoring import Uncensored
-from storm_clinic.metrics.inputs import as_risk, binary_event, check_horizon
+from storm_clinic.metrics.inputs import as_risk, binary_event, required_horizon
 from storm_clinic.metrics.pairs import ComparablePairs
+from storm_clinic.metrics.ranked_cases import RankedCases, area
+from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -57,17 +61,10 @@ def concordance(
         outcome.time_months < (np.inf if tau_months is None else tau_months)
     )
     pairs = ComparablePairs(outcome, values, eligible, _strata(within, outcome))
-    influence = _influence(pairs, None, outcome, tau_months)
-
-    def under(weights: Floats) -> Floats:
-        credit, number = pairs.resampled(weights)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(credit / number, dtype=np.float64)
-
     method = (
         f"Harrell's C{_up_to(tau_months)}{', pairs within folds' if within is not None else ''}"
     )
-    return Statistic.of(outcome, under, method, influence=influence)
+    return _of_pairs(pairs, None, outcome, tau_months, method)
 
 
 def uno_concordance(
@@ -120,15 +117,8 @@ def uno_concordance(
         # Patients who open no pair in a resample may lie beyond its last censoring.
         return np.divide(1.0, g**2, out=np.zeros_like(g), where=g > 0)
 
-    def under(weights: Floats) -> Floats:
-        credit, number = pairs.resampled(weights, opened(weights))
-        with np.errstate(invalid="ignore"):
-            return np.asarray(credit / number, dtype=np.float64)
-
-    own = opened(np.ones((1, outcome.n_patients)))[0]
-    influence = _influence(pairs, own, outcome, tau_months)
     method = f"Uno's C{_up_to(tau_months)}{_weighted_by(censoring)}"
-    return Statistic.of(outcome, under, method, influence=influence)
+    return _of_pairs(pairs, opened, outcome, tau_months, method)
 
 
 def dynamic_auc(
@@ -169,7 +159,7 @@ def dynamic_auc(
     Uno et al., JASA 102 (2007) 527-537. Blanche et al., Stat. Med. 32 (2013) 5381-5397.
     """
     values = as_risk(risk, outcome)
-    check_horizon(outcome, horizon_months)
+    required_horizon(outcome, horizon_months, "an AUC", followed_beyond=True)
     time = outcome.time_months
     case = outcome.event & (time <= horizon_months)
     control = time > horizon_months
@@ -177,12 +167,12 @@ def dynamic_auc(
     uncensored.require_positive(time[case])
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
-    ranked = [_Ranked(values, case, control, strata == code) for code in np.unique(strata)]
+    ranked = [RankedCases(values, case, control, strata == code) for code in np.unique(strata)]
 
     def under(weights: Floats) -> Floats:
         g = uncensored.just_before(uncensored.curve(weights), time)
         case_weights = weights * np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        return _area(ranked, case_weights, weights)
+        return area(ranked, case_weights, weights)
 
     method = (
         f"cumulative/dynamic AUC at {horizon_months:g} months"
@@ -218,11 +208,11 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
     case = binary_event(outcome) > 0
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, ~case, strata, "any time")
-    ranked = [_Ranked(values, case, ~case, strata == code) for code in np.unique(strata)]
+    ranked = [RankedCases(values, case, ~case, strata == code) for code in np.unique(strata)]
     influence = ranked[0].delong() if within is None else None
     method = f"AUROC{', pairs within folds' if within is not None else ''}"
     return Statistic.of(
-        outcome, lambda weights: _area(ranked, weights, weights), method, influence=influence
+        outcome, lambda weights: area(ranked, weights, weights), method, influence=influence
     )
 
 
@@ -260,65 +250,37 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
     return Statistic.of(outcome, under, "average precision")
 
 
-class _Ranked:
-    """Cases and controls of one stratum, sorted by risk, for areas under many weights."""
-
-    def __init__(self, risk: Floats, case: Ints, control: Ints, member: Ints) -> None:
-        self.case = np.flatnonzero(case & member)
-        controls = np.flatnonzero(control & member)
-        self.control = controls[np.argsort(risk[controls], kind="stable")]
-        ranked = risk[self.control]
-        self.below = np.searchsorted(ranked, risk[self.case], side="left")
-        self.not_above = np.searchsorted(ranked, risk[self.case], side="right")
-
-    def placements(self, control_weights: Floats) -> Floats:
-        """Weight of the controls below each case, ties one half: (n_resamples, n_cases)."""
-        total = np.cumsum(control_weights[:, self.control], axis=1)
-        total = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
-        return np.asarray(0.5 * (total[:, self.below] + total[:, self.not_above]))
-
-    def delong(self) -> Floats | None:
-        """Influences whose squares sum to DeLong's variance, and products to his covariance."""
-        n = len(self.case) + len(self.control)
-        influence = np.zeros(n)
-        m, k = len(self.case), len(self.control)
-        if min(m, k) < 2:
-            return None  # a variance needs two of each
-        by_case = self.placements(np.ones((1, n)))[0] / k
-        # The same placements seen from the controls: the share of cases above each.
-        ends = np.arange(k)
-        above = m - np.searchsorted(np.sort(self.below), ends, side="right")
-        touching = m - np.searchsorted(np.sort(self.not_above), ends, side="right")
-        by_control = 0.5 * (above + touching) / m
-        area = by_case.mean()
-        influence[self.case] = (by_case - area) / np.sqrt(m * (m - 1))
-        influence[self.control] = (by_control - area) / np.sqrt(k * (k - 1))
-        return influence
-
-
-def _area(ranked: list[_Ranked], case_weights: Floats, control_weights: Floats) -> Floats:
-    credit, pairs = np.zeros(len(control_weights)), np.zeros(len(control_weights))
-    for part in ranked:
-        cases = case_weights[:, part.case]
-        credit += (cases * part.placements(control_weights)).sum(axis=1)
-        pairs += cases.sum(axis=1) * control_weights[:, part.control].sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(credit / pairs, dtype=np.float64)
-
-
-def _influence(
-    pairs: ComparablePairs, opened: Floats | None, outcome: Survival, tau_months: float | None
-) -> Floats:
-    sums = pairs.sums(opened)
+def _of_pairs(
+    pairs: ComparablePairs,
+    opened: Callable[[Floats], Floats] | None,
+    outcome: Survival,
+    tau_months: float | None,
+    method: str,
+) -> Statistic:
+    """The statistic of some pairs, ``opened`` giving what a pair counts by who opens it."""
+    ones = np.ones((1, outcome.n_patients))
+    sums = pairs.sums(None if opened is None else opened(ones)[0])
     number = sums.concordant + sums.discordant + sums.tied
     total = number.sum() / 2  # each pair was counted in both roles
     if not total > 0:
         raise NoComparablePairs(
             f"no two of {outcome.n_patients} patients can be compared: {_why(outcome, tau_months)}"
         )
-    somers_d = (sums.concordant - sums.discordant).sum() / 2 / total
-    return np.asarray(
-        (sums.concordant - sums.discordant - somers_d * number) / total / 2, dtype=np.float64
+    balance = sums.concordant - sums.discordant
+    somers_d = balance.sum() / 2 / total
+
+    def under(weights: Floats) -> Floats:
+        credit, pairs_met = pairs.resampled(weights, None if opened is None else opened(weights))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(credit / pairs_met, dtype=np.float64)
+
+    return Statistic(
+        float((1 + somers_d) / 2),
+        outcome.n_patients,
+        outcome.n_events,
+        method,
+        under,
+        np.asarray((balance - somers_d * number) / total / 2, dtype=np.float64),
     )
 
 
@@ -331,7 +293,7 @@ def _why(outcome: Survival, tau_months: float | None) -> str:
     return "no event has anybody of the same stratum at risk after it"
 
 
-def _require_cases_and_controls(case: Ints, control: Ints, strata: Ints, when: str) -> None:
+def _require_cases_and_controls(case: Bools, control: Bools, strata: Ints, when: str) -> None:
     both = np.intersect1d(strata[case], strata[control])
     if not len(both):
         raise NoComparablePairs(
@@ -343,10 +305,7 @@ def _require_cases_and_controls(case: Ints, control: Ints, strata: Ints, when: s
 def _strata(within: ArrayLike | None, outcome: Survival | Classes) -> Ints:
     if within is None:
         return np.zeros(outcome.n_patients, dtype=np.int64)
-    labels = np.asarray(within)
-    if labels.shape != (outcome.n_patients,):
-        raise StatisticsError(f"folds of shape {labels.shape} for {outcome.n_patients} patients")
-    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+    return label_codes(within, outcome.n_patients, "folds")
 
 
 def _up_to(tau_months: float | None) -> str:

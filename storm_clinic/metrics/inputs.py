@@ -63,7 +63,7 @@ def binary_event(outcome: Classes) -> Floats:
             f"{outcome.n_events} of {outcome.n_patients} patients are {outcome.levels[1]!r}",
             fix="Both classes must occur.",
         )
-    return (outcome.label == 1).astype(np.float64)
+    return np.asarray(outcome.label == 1, dtype=np.float64)
 
 
 def require_whole_follow_up(outcome: Survival, what: str) -> None:
@@ -75,23 +75,44 @@ def require_whole_follow_up(outcome: Survival, what: str) -> None:
         )
 
 
-def check_horizon(outcome: Survival, horizon_months: float) -> None:
-    """Refuse a horizon by which nothing has happened, or after which nobody is followed.
+def required_horizon(
+    outcome: Survival, horizon_months: float | None, what: str, *, followed_beyond: bool
+) -> float:
+    """Refuse entry times, and a horizon by which nothing happened or to which nobody is followed.
+
+    Parameters
+    ----------
+    outcome : Survival
+        The evaluated patients.
+    horizon_months : float or None
+        As given by the caller; None is refused.
+    what : str
+        The number, for the message.
+    followed_beyond : bool
+        Whether somebody must be followed beyond the horizon (weighting by the chance of being
+        uncensored), or just up to it (Kaplan-Meier).
 
     Raises
     ------
     StatisticsError
-        With the range of legal horizons: from the first event (included) to the last follow-up
-        (excluded).
+        With the range of legal horizons: from the first event to the last follow-up.
     """
+    if horizon_months is None:
+        raise StatisticsError(f"{what} of a survival outcome needs horizon_months")
+    require_whole_follow_up(outcome, what)
     if not outcome.n_events:
         raise StatisticsError(
             f"no event among {outcome.n_patients} patients", fix="No horizon can be judged."
         )
     first, last = outcome.time_months[outcome.event].min(), outcome.time_months.max()
-    if not first <= horizon_months < last:
+    inside = first <= horizon_months and (
+        horizon_months < last if followed_beyond else horizon_months <= last
+    )
+    if not inside:
+        end = ")" if followed_beyond else "]"
         raise StatisticsError(
-            f"a horizon of {horizon_months:g} months lies outside what these "
+            f"{what} at {horizon_months:g} months lies outside what these "
             f"{outcome.n_patients} patients show",
-            fix=f"Legal horizons: [{first:g}, {last:g}) months, first event to last follow-up.",
+            fix=f"Legal are [{first:g}, {last:g}{end} months: first event to last follow-up.",
         )
+    return float(horizon_months)

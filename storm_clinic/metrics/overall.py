@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Classes, Floats, Survival
-from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.censoring import Uncensored
-from storm_clinic.metrics.inputs import as_probability, binary_event, check_horizon
+from storm_clinic.metrics.inputs import as_probability, binary_event, required_horizon
 from storm_clinic.metrics.risk_sets import RiskSets, with_start
 from storm_clinic.metrics.uncertainty import Statistic
 
@@ -28,7 +27,8 @@ def brier(
 
     Parameters
     ----------
-    outcome : Survival (without entry times) or Classes (two), length n_patients
+    outcome : Survival or Classes, length n_patients
+        Survival without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
@@ -57,11 +57,11 @@ def brier_scaled(
     horizon_months: float | None = None,
     censoring: Survival | None = None,
 ) -> Statistic:
-    """Scaled Brier score (index of prediction accuracy): 1 less Brier over that of one risk for all.
+    """Scaled Brier score: 1 less the Brier score over that of one risk for everybody.
 
-    The one risk is the Kaplan-Meier estimate (or the share with the event) of the evaluated
-    patients, so 0 means no better than knowing the average, and a model can fall below it.
-    Parameters and errors as `brier`.
+    Also called index of prediction accuracy. The one risk is the Kaplan-Meier estimate (or the
+    share with the event) of the evaluated patients, so 0 means no better than knowing the average,
+    and a model can fall below it. Parameters and errors as `brier`.
 
     References
     ----------
@@ -92,19 +92,17 @@ class _SquaredError:
             self._happened = binary_event(outcome)
             self._free = 1 - self._happened
             return
-        if horizon_months is None:
-            raise StatisticsError("a survival outcome needs horizon_months")
-        check_horizon(outcome, horizon_months)
-        self.label = f" at {horizon_months:g} months" + (
+        horizon = required_horizon(outcome, horizon_months, "a Brier score", followed_beyond=True)
+        self.label = f" at {horizon:g} months" + (
             "" if censoring is None else ", censoring weights from other patients"
         )
-        self._time, self._horizon = outcome.time_months, horizon_months
-        self._happened = (outcome.event & (self._time <= horizon_months)).astype(np.float64)
-        self._free = (self._time > horizon_months).astype(np.float64)
+        self._time, self._horizon = outcome.time_months, horizon
+        self._happened = (outcome.event & (self._time <= horizon)).astype(np.float64)
+        self._free = (self._time > horizon).astype(np.float64)
         self._sets = RiskSets(outcome)
         self._uncensored = Uncensored(outcome, censoring)
         self._uncensored.require_positive(self._time[self._happened > 0])
-        self._uncensored.require_positive(self._time, at=horizon_months)
+        self._uncensored.require_positive(self._time, at=horizon)
 
     def brier(self, weights: Floats) -> Floats:
         happened, free = self._shares(weights)

@@ -175,41 +175,26 @@ def _count_pairs(
     lower, equal, higher = (np.zeros(len(at)) for _ in range(3))
     for bit in range(int(at.max(initial=0)).bit_length() - 1, -1, -1):
         # Inside blocks of equal leading bits, elements stay in order of rank.
-        block = at[order] >> (bit + 1)
-        order = order[np.argsort(block, kind="stable")]
-        block = at[order] >> (bit + 1)
-        later = ((at[order] >> bit) & 1).astype(bool)
-        first, second = opener[order] & ~later, ~opener[order] & later
+        order = order[np.argsort(at[order] >> (bit + 1), kind="stable")]
+        block, ranked, opens = at[order] >> (bit + 1), rank[order], opener[order]
+        given = amount[order]
+        later = ((at[order] >> bit) & 1).astype(np.bool_)
+        first, second = opens & ~later, ~opens & later
+        block_edge = np.append(True, block[1:] != block[:-1])
+        run_edge = block_edge | np.append(True, ranked[1:] != ranked[:-1])
         for receives, gives in ((first, second), (second, first)):
-            given = np.where(gives, amount[order], 0.0)
-            below, same, above = _by_rank(block, rank[order], given)
+            total = np.append(0.0, np.cumsum(np.where(gives, given, 0.0)))
+            before, until = _around(total, block_edge, receives)
+            below, upto = _around(total, run_edge, receives)
             into = order[receives]
-            lower[into] += below[receives]
-            equal[into] += same[receives]
-            higher[into] += above[receives]
+            lower[into] += below - before
+            equal[into] += upto - below
+            higher[into] += until - upto
     return lower, equal, higher
 
 
-def _by_rank(block: Ints, rank: Ints, given: Floats) -> tuple[Floats, Floats, Floats]:
-    """Sum of ``given`` over the same block with lower, equal and higher rank (sorted input)."""
-    n = len(block)
-    new_block = np.append(True, block[1:] != block[:-1])
-    new_run = new_block | np.append(True, rank[1:] != rank[:-1])
-    total = np.append(0.0, np.cumsum(given))
-    block_start, run_start = _starts(new_block), _starts(new_run)
-    block_end, run_end = _ends(new_block, n), _ends(new_run, n)
-    return (
-        total[run_start] - total[block_start],
-        total[run_end] - total[run_start],
-        total[block_end] - total[run_end],
-    )
-
-
-def _starts(new: Bools) -> Ints:
-    at = np.where(new, np.arange(len(new)), 0)
-    return np.maximum.accumulate(at).astype(np.int64)
-
-
-def _ends(new: Bools, n: int) -> Ints:
-    starts = np.flatnonzero(new)
-    return np.append(starts[1:], n)[np.cumsum(new) - 1].astype(np.int64)
+def _around(total: Floats, edge: Bools, where: Bools) -> tuple[Floats, Floats]:
+    """Running total at the start and the end of the stretch (from edge to edge) of elements."""
+    at_edges = total[np.append(np.flatnonzero(edge), len(edge))]
+    stretch = (np.cumsum(edge) - 1)[where]
+    return at_edges[stretch], at_edges[stretch + 1]

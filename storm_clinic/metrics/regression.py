@@ -60,25 +60,23 @@ class CoxSlope:
             _, mean, variance = self._moments(w, share, beta)
             score = own - np.einsum("bd,bd->b", counted, mean)
             with np.errstate(invalid="ignore", divide="ignore"):
-                return score / np.einsum("bd,bd->b", counted, variance)
+                return np.asarray(score / np.einsum("bd,bd->b", counted, variance))
 
         return _newton(step, np.full(len(w), start * self._sd)) / self._sd
 
     def influence(self, slope: float) -> Floats:
         """How far each patient moves the slope (R's ``dfbeta``), with every case weight 1."""
-        n, n_times = len(self._x), len(self._tie_start)
+        n = len(self._x)
         w, beta = np.ones((1, n)), np.array([slope * self._sd])
         share = self._ties(w)[1]
         s0, mean, variance = (moment[0] for moment in self._moments(w, share, beta))
         hazard = _relative_hazard(beta, self._x)[0]
-        rate, rate_mean = (np.bincount(self._tie, v, n_times) for v in (1 / s0, mean / s0))
+        rate, rate_mean = (self._per_time(v) for v in (1 / s0, mean / s0))
         residual = -hazard * (self._x * self._exposure(rate) - self._exposure(rate_mean))
         # Efron: those who die at a tie are at risk there only in part.
-        part, part_mean = (
-            np.bincount(self._tie, share[0] * v, n_times)[self._tie] for v in (1 / s0, mean / s0)
-        )
+        part, part_mean = (self._per_time(share[0] * v)[self._tie] for v in (1 / s0, mean / s0))
         dead, x_dead = self._deaths, self._x[self._deaths]
-        tie_mean = (np.bincount(self._tie, mean) / np.bincount(self._tie))[self._tie]
+        tie_mean = (self._per_time(mean) / self._per_time(np.ones(len(dead))))[self._tie]
         residual[dead] += x_dead - tie_mean + hazard[dead] * (x_dead * part - part_mean)
         influence = np.empty(n)
         influence[self._order] = residual / variance.sum() / self._sd
@@ -90,8 +88,8 @@ class CoxSlope:
         present = weight > 0
         number = np.add.reduceat(present, self._tie_start, axis=1, dtype=np.float64)
         mean = np.add.reduceat(weight, self._tie_start, axis=1) / np.maximum(number, 1)
-        before = np.cumsum(present, axis=1) - present
-        rank = before - before[:, self._tie_start][:, self._tie]
+        before: Floats = np.cumsum(present, axis=1, dtype=np.float64) - present
+        rank: Floats = before - before[:, self._tie_start][:, self._tie]
         return mean[:, self._tie] * present, rank / np.maximum(number, 1)[:, self._tie]
 
     def _moments(self, w: Floats, share: Floats, beta: Floats) -> tuple[Floats, Floats, Floats]:
@@ -110,6 +108,10 @@ class CoxSlope:
             total = total - suffix_sums(values[:, self._entry_order])[:, self._late_from]
         dying = np.add.reduceat(values[:, self._deaths], self._tie_start, axis=1)
         return np.asarray(total[:, self._tie] - share * dying[:, self._tie])
+
+    def _per_time(self, per_death: Floats) -> Floats:
+        """Sum of a value per death over the deaths at each time."""
+        return np.add.reduceat(per_death, self._tie_start)
 
     def _exposure(self, per_time: Floats) -> Floats:
         """Sum of a value per death time over the times at which each patient is at risk."""
@@ -153,7 +155,7 @@ class LogisticLine:
             p = _expit(alpha[:, None] + self._offset)
             score = np.einsum("bn,bn->b", weights, self._event - p)
             with np.errstate(invalid="ignore", divide="ignore"):
-                return score / np.einsum("bn,bn->b", weights, p * (1 - p))
+                return np.asarray(score / np.einsum("bn,bn->b", weights, p * (1 - p)))
 
         return _newton(step, np.zeros(len(weights)))
 
@@ -185,9 +187,8 @@ def _newton(step: Callable[[Floats], Floats], start: Floats) -> Floats:
         if not (np.abs(move) >= _TOLERANCE).any():  # NaN has no way back
             break
     found = (np.abs(move) < _TOLERANCE) & (np.abs(at) < _DIVERGED)
-    if at.ndim > 1:
-        found = found.all(axis=1, keepdims=True)
-    return np.where(found, at, np.nan)
+    everywhere = found if at.ndim == 1 else np.all(found, axis=1, keepdims=True)
+    return np.where(everywhere, at, np.nan)
 
 
 def _relative_hazard(beta: Floats, x: Floats) -> Floats:

@@ -18,8 +18,7 @@ from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import (
     as_probability,
     binary_event,
-    check_horizon,
-    require_whole_follow_up,
+    required_horizon,
 )
 from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
 from storm_clinic.metrics.uncertainty import Statistic, bootstrap_band
@@ -64,11 +63,12 @@ def calibration_curve(
 
     Parameters
     ----------
-    outcome : Survival (without entry times) or Classes (two), length n_patients
+    outcome : Survival or Classes, length n_patients
+        Survival without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
-        Survival only; from the first event to before the last follow-up.
+        Survival only; from the first event to the last follow-up.
     n, seed : int
         Resamples of patients behind the band, and their seed.
     level : float
@@ -140,16 +140,18 @@ def pseudo_observations(
 
     Parameters
     ----------
-    outcome : Survival, length n_patients, without entry times
+    outcome : Survival, length n_patients
+        Without entry times.
     horizon_months : float
+        From the first event to the last follow-up.
     weights : float64 array, shape (n_resamples, n_patients), optional
+        Case weights; all 1 by default.
 
     Returns
     -------
     float64 array, shape (n_patients,), or (n_resamples, n_patients) with weights
     """
-    require_whole_follow_up(outcome, "a pseudo-observation")
-    check_horizon(outcome, horizon_months)
+    required_horizon(outcome, horizon_months, "a pseudo-observation", followed_beyond=False)
     sets = RiskSets(outcome)
     w = np.ones((1, outcome.n_patients)) if weights is None else weights
     risk = 1 - with_start(sets.event_free(w))[:, [int(sets.up_to(horizon_months))]]
@@ -188,11 +190,10 @@ def _observed(
     if isinstance(outcome, Classes):
         event = binary_event(outcome)
         return lambda weights: np.broadcast_to(event, weights.shape)
-    if horizon_months is None:
-        raise StatisticsError("a survival outcome needs horizon_months")
-    require_whole_follow_up(outcome, "a smooth calibration curve")
-    check_horizon(outcome, horizon_months)
-    survival, horizon = outcome, horizon_months
+    survival = outcome
+    horizon = required_horizon(
+        survival, horizon_months, "a smooth calibration curve", followed_beyond=False
+    )
     return lambda weights: pseudo_observations(survival, horizon, weights)
 
 

@@ -8,20 +8,20 @@ statistic on the same resamples, which is what a paired comparison needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
 from storm_clinic.cohort.outcome import Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.resampling import label_codes, resample
 
 Scale = Literal["identity", "log"]
 
-_BLOCK_VALUES = 2_000_000  # weights held at once: 16 MB
 _MAX_LOST = 0.05  # share of resamples that may fail before an interval would mislead
 
 
@@ -155,8 +155,9 @@ class Statistic:
             )
         influence, by = self.influence, ""
         if clusters is not None:
-            codes = _codes(clusters, self.n_patients, "clusters")
-            influence, by = np.bincount(codes, weights=influence), ", clustered"
+            codes = label_codes(clusters, self.n_patients, "clusters")
+            summed = np.bincount(codes, weights=influence)
+            influence, by = np.asarray(summed, dtype=np.float64), f", {len(summed)} clusters"
         se = float(np.sqrt(np.sum(influence**2)))
         reach = float(norm.ppf(0.5 + level / 2)) * se
         if self.scale == "log":
@@ -268,22 +269,6 @@ def bootstrap_band(
     return lower, upper
 
 
-def resample(
-    compute: Callable[[Floats], Floats],
-    n_patients: int,
-    *,
-    n: int,
-    seed: int,
-    strata: ArrayLike | None = None,
-    clusters: ArrayLike | None = None,
-) -> Floats:
-    """Values of ``compute`` on ``n`` bootstrap resamples, shape (n, ...)."""
-    if n < 1:
-        raise StatisticsError(f"{n} resamples", fix="Ask for at least one.")
-    blocks = _weights(n_patients, n, np.random.default_rng(seed), strata, clusters)
-    return np.concatenate([compute(block) for block in blocks])
-
-
 def one_by_one(outcome: Outcome, compute: Callable[[Ints], float], method: str) -> Statistic:
     """Turn any function of patient positions into a statistic, one resample at a time.
 
@@ -314,44 +299,3 @@ def _percentiles(draws: Floats, level: float, what: str) -> tuple[Floats, Floats
         )
     lower, upper = np.nanquantile(draws, [0.5 - level / 2, 0.5 + level / 2], axis=0)
     return lower, upper, int(lost.max())
-
-
-def _weights(
-    n_patients: int,
-    n: int,
-    rng: np.random.Generator,
-    strata: ArrayLike | None,
-    clusters: ArrayLike | None,
-) -> Iterator[Floats]:
-    if strata is not None and clusters is not None:
-        raise StatisticsError("resample inside strata or whole clusters, not both")
-    rows = max(1, _BLOCK_VALUES // n_patients)
-    for start in range(0, n, rows):
-        b = min(rows, n - start)
-        if clusters is not None:
-            codes = _codes(clusters, n_patients, "clusters")
-            yield _draw(rng, b, int(codes.max()) + 1)[:, codes]
-        elif strata is not None:
-            codes = _codes(strata, n_patients, "strata")
-            block = np.empty((b, n_patients))
-            for code in range(int(codes.max()) + 1):
-                members = np.flatnonzero(codes == code)
-                block[:, members] = _draw(rng, b, len(members))
-            yield block
-        else:
-            yield _draw(rng, b, n_patients)
-
-
-def _draw(rng: np.random.Generator, rows: int, size: int) -> Floats:
-    """How often each of ``size`` units is drawn in ``size`` draws, for each row."""
-    drawn = rng.integers(0, size, size=(rows, size))
-    drawn += np.arange(rows)[:, None] * size
-    return np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
-
-
-def _codes(labels: ArrayLike, n_patients: int, what: str) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.shape != (n_patients,):
-        raise StatisticsError(f"{array.shape} {what} for {n_patients} patients")
-    codes: NDArray[np.int64] = np.unique(array, return_inverse=True)[1].astype(np.int64)
-    return codes

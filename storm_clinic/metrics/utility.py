@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Classes, Floats, Survival
+from storm_clinic.cohort.outcome import Classes, Floats, Ints, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import (
     as_probability,
     binary_event,
-    check_horizon,
-    require_whole_follow_up,
+    required_horizon,
 )
 from storm_clinic.metrics.risk_sets import RiskSets, with_start
 from storm_clinic.metrics.uncertainty import Statistic, bootstrap_band
@@ -47,19 +47,20 @@ def net_benefit(
     """Net benefit of treating those at or above a threshold, averaged over some thresholds.
 
     At threshold t: P(above) [P(event | above) - P(no event | above) t / (1 - t)]; in survival data
-    P(event | above) is 1 - Kaplan-Meier at the horizon among those above. Where their follow-up ends
-    before the horizon the curve's last value is carried on, which understates the benefit; R's
-    dcurves gives NA there.
+    P(event | above) is 1 - Kaplan-Meier at the horizon among those above. Where their follow-up
+    ends before the horizon the curve's last value is carried on, which understates the benefit;
+    R's dcurves gives NA there.
 
     Parameters
     ----------
-    outcome : Survival (without entry times) or Classes (two), length n_patients
+    outcome : Survival or Classes, length n_patients
+        Survival without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     thresholds : float or float array, shape (n_thresholds,)
         Strictly between 0 and 1; their plain mean is taken.
     horizon_months : float
-        Survival only; from the first event to before the last follow-up.
+        Survival only; from the first event to the last follow-up.
 
     Raises
     ------
@@ -131,14 +132,7 @@ class _Benefit:
                 fix="Legal are probabilities strictly between 0 and 1.",
             )
         self._above = [np.flatnonzero(probability >= cut) for cut in self.thresholds]
-        self._outcome, self._horizon = outcome, horizon_months
-        at = ""
-        if isinstance(outcome, Survival):
-            if horizon_months is None:
-                raise StatisticsError("a survival outcome needs horizon_months")
-            require_whole_follow_up(outcome, "net benefit")
-            check_horizon(outcome, horizon_months)
-            at = f" at {horizon_months:g} months"
+        self._risk, at = _risk_among(outcome, horizon_months)
         self.label = f"net benefit{at}, " + (
             f"threshold {self.thresholds[0]:g}"
             if len(self.thresholds) == 1
@@ -150,26 +144,37 @@ class _Benefit:
         """Net benefit at each threshold, (n_resamples, n_thresholds)."""
         total = weights.sum(axis=1)
         found = np.zeros((len(weights), len(self.thresholds)))
-        previous: int = -1
-        for k, above in enumerate(self._above):
-            # Neighbouring thresholds often have the same patients above them.
-            if k == 0 or len(above) != previous or not np.array_equal(above, self._above[k - 1]):
-                treated = weights[:, above].sum(axis=1) / total
-                risk = self._risk(weights, above)
-            previous = len(above)
-            odds = self.thresholds[k] / (1 - self.thresholds[k])
-            found[:, k] = treated * (risk - (1 - risk) * odds)
+        # Patients above a threshold are nested: as many are the same ones.
+        seen: dict[int, tuple[Floats, Floats]] = {0: (np.zeros_like(total), np.zeros_like(total))}
+        for k, (cut, above) in enumerate(zip(self.thresholds, self._above, strict=True)):
+            if len(above) not in seen:
+                w = weights[:, above]
+                seen[len(above)] = (w.sum(axis=1) / total, self._risk(w, above))
+            treated, risk = seen[len(above)]
+            found[:, k] = treated * (risk - (1 - risk) * cut / (1 - cut))
         return found
 
-    def _risk(self, weights: Floats, above: Floats) -> Floats:
-        """Probability of the event among those above, 0 where nobody is."""
-        w = weights[:, above]
-        if not len(above):
-            return np.zeros(len(weights))
-        if isinstance(self._outcome, Classes):
-            total = w.sum(axis=1)
-            event = w @ binary_event(self._outcome)[above]
-            return np.divide(event, total, out=np.zeros_like(total), where=total > 0)
-        assert self._horizon is not None
-        sets = RiskSets(self._outcome.take(above))
-        return np.asarray(1 - with_start(sets.event_free(w))[:, int(sets.up_to(self._horizon))])
+
+def _risk_among(
+    outcome: Survival | Classes, horizon_months: float | None
+) -> tuple[Callable[[Floats, Ints], Floats], str]:
+    """Probability of the event among some patients, given their weights and positions."""
+    if isinstance(outcome, Classes):
+        event = binary_event(outcome)
+
+        def share(weights: Floats, patients: Ints) -> Floats:
+            total = weights.sum(axis=1)
+            happened = weights @ event[patients]
+            shares = np.divide(happened, total, out=np.zeros_like(total), where=total > 0)
+            return np.asarray(shares, dtype=np.float64)
+
+        return share, ""
+    survival = outcome
+    horizon = required_horizon(outcome, horizon_months, "net benefit", followed_beyond=False)
+
+    def risk(weights: Floats, patients: Ints) -> Floats:
+        sets = RiskSets(survival.take(patients))
+        free = with_start(sets.event_free(weights))[:, int(sets.up_to(horizon))]
+        return np.asarray(1 - free, dtype=np.float64)
+
+    return risk, f" at {horizon:g} months"

@@ -1,0 +1,53 @@
+"""Cases against controls, ranked by risk: areas under many case weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from storm_clinic.cohort.outcome import Bools, Floats
+
+
+class RankedCases:
+    """Cases and controls of one stratum, sorted by risk, for areas under many weights."""
+
+    def __init__(self, risk: Floats, case: Bools, control: Bools, member: Bools) -> None:
+        self.case = np.flatnonzero(case & member)
+        controls = np.flatnonzero(control & member)
+        self.control = controls[np.argsort(risk[controls], kind="stable")]
+        ranked = risk[self.control]
+        self.below = np.searchsorted(ranked, risk[self.case], side="left")
+        self.not_above = np.searchsorted(ranked, risk[self.case], side="right")
+
+    def placements(self, control_weights: Floats) -> Floats:
+        """Weight of the controls below each case, ties one half: (n_resamples, n_cases)."""
+        total = np.cumsum(control_weights[:, self.control], axis=1)
+        total = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
+        return np.asarray(0.5 * (total[:, self.below] + total[:, self.not_above]))
+
+    def delong(self) -> Floats | None:
+        """Influences whose squares sum to DeLong's variance, and products to his covariance."""
+        n = len(self.case) + len(self.control)
+        influence = np.zeros(n)
+        m, k = len(self.case), len(self.control)
+        if min(m, k) < 2:
+            return None  # a variance needs two of each
+        by_case = self.placements(np.ones((1, n)))[0] / k
+        # The same placements seen from the controls: the share of cases above each.
+        ends = np.arange(k)
+        above = m - np.searchsorted(np.sort(self.below), ends, side="right")
+        touching = m - np.searchsorted(np.sort(self.not_above), ends, side="right")
+        by_control = 0.5 * (above + touching) / m
+        area = by_case.mean()
+        influence[self.case] = (by_case - area) / np.sqrt(m * (m - 1))
+        influence[self.control] = (by_control - area) / np.sqrt(k * (k - 1))
+        return influence
+
+
+def area(ranked: list[RankedCases], case_weights: Floats, control_weights: Floats) -> Floats:
+    credit, pairs = np.zeros(len(control_weights)), np.zeros(len(control_weights))
+    for part in ranked:
+        cases = case_weights[:, part.case]
+        credit += (cases * part.placements(control_weights)).sum(axis=1)
+        pairs += cases.sum(axis=1) * control_weights[:, part.control].sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(credit / pairs, dtype=np.float64)
