@@ -1,1 +1,1 @@
-"""Frozen tile encoders: a contract, a table of facts, and loaders."""
+"""Tile encoders: facts, weights, and pixels to embeddings."""

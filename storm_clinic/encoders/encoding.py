@@ -1,0 +1,157 @@
+"""Pixels to embeddings."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.errors import EncoderError
+
+_GPU_FACTOR = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEncoder:
+    """An encoder with its weights, on a device.
+
+    Attributes
+    ----------
+    card : EncoderCard
+    model : torch.nn.Module
+        In evaluation mode, fp32 weights.
+    digest : str
+        SHA-256 of the weights' content; see `weights_digest`.
+    device : torch.device
+    """
+
+    card: EncoderCard
+    model: torch.nn.Module
+    digest: str
+    device: torch.device
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles a batch that suit the device."""
+        return self.card.batch_size * (1 if self.device.type == "cpu" else _GPU_FACTOR)
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic in use: "bf16" (autocast) or "fp32"."""
+        return "fp32" if self.device.type == "cpu" else self.card.precision
+
+    def encode(self, tiles: torch.Tensor, *, pad_to: int | None = None) -> torch.Tensor:
+        """Embed a batch of tiles.
+
+        Parameters
+        ----------
+        tiles : uint8 tensor, shape (b, side, side, 3)
+            RGB. Sides other than the card's ``input_px`` are resized and cropped as it says.
+        pad_to : int, optional
+            Fill the batch up to this many tiles, so that every batch has one shape: the same tile
+            then gives the same bits wherever the last, shorter batch ends.
+
+        Returns
+        -------
+        float32 tensor on the CPU, shape (b, width)
+
+        Raises
+        ------
+        EncoderError
+            If the tiles are of another type or shape.
+        """
+        if tiles.dtype != torch.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
+            raise EncoderError(
+                f"tiles must be uint8 (b, side, side, 3), are {tiles.dtype} {tuple(tiles.shape)}",
+                where=f"encoder {self.card.name}",
+            )
+        n_tiles = len(tiles)
+        with torch.inference_mode():
+            pixels = tiles.to(self.device, non_blocking=True)
+            if pad_to is not None and n_tiles < pad_to:
+                pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, pad_to - n_tiles))
+            prepared = prepare(pixels, self.card)
+            with self._autocast():
+                embedding = embed(self.model, prepared, self.card)
+            return embedding[:n_tiles].float().cpu()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+def prepare(tiles: torch.Tensor, card: EncoderCard) -> torch.Tensor:
+    """Resize, crop and normalise as a card says.
+
+    Parameters
+    ----------
+    tiles : uint8 tensor, shape (b, side, side, 3)
+        RGB.
+    card : EncoderCard
+        Says how.
+
+    Returns
+    -------
+    float32 tensor, shape (b, 3, input_px, input_px)
+    """
+    pixels = tiles.permute(0, 3, 1, 2)  # a view: its memory stays channels-last
+    if pixels.shape[2:] != (card.input_px, card.input_px):
+        pixels = _resize_and_crop(pixels, card)
+    # Computed in float64, so that (x - 127) / 128 has exact factors.
+    factors = _column([1 / (255 * std) for std in card.std], tiles.device)
+    shifts = _column([-m / s for m, s in zip(card.mean, card.std, strict=True)], tiles.device)
+    order = torch.channels_last if card.channels_last else torch.contiguous_format
+    return torch.addcmul(shifts, pixels.float(), factors).contiguous(memory_format=order)
+
+
+def _column(values: list[float], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, 3, 1, 1)
+
+
+def _resize_and_crop(pixels: torch.Tensor, card: EncoderCard) -> torch.Tensor:
+    side, wanted = card.resized_px, card.input_px
+    if pixels.shape[2] != side:
+        resized = functional.interpolate(
+            pixels.float(),
+            size=(side, side),
+            mode=card.interpolation,
+            align_corners=False,
+            antialias=True,
+        )
+        # The published pipelines resize 8-bit images: results are whole numbers from 0 to 255.
+        pixels = resized.round_().clamp_(0, 255)
+    start = (side - wanted) // 2
+    return pixels[:, :, start : start + wanted, start : start + wanted]
+
+
+def embed(model: torch.nn.Module, prepared: torch.Tensor, card: EncoderCard) -> torch.Tensor:
+    """Run the network and pool its output as the card says.
+
+    Returns
+    -------
+    tensor, shape (b, width)
+    """
+    if card.pooling == "pooled":
+        output: torch.Tensor = model(prepared)
+        return output
+    tokens = _tokens(model, prepared, card).float()
+    class_token = tokens[:, 0]
+    if card.pooling == "cls":
+        return class_token
+    # Registers hold what the network parks outside the picture; they are not patches.
+    return torch.cat([class_token, tokens[:, card.prefix_tokens :].mean(dim=1)], dim=1)
+
+
+def _tokens(model: torch.nn.Module, prepared: torch.Tensor, card: EncoderCard) -> torch.Tensor:
+    """All tokens after the final normalisation, shape (b, prefix + patches, d)."""
+    if card.loader == "timm":
+        tokens: torch.Tensor = model.forward_features(prepared)  # type: ignore[operator]
+    elif card.loader == "transformers":
+        tokens = model(pixel_values=prepared).last_hidden_state
+    else:
+        tokens = model(prepared)
+    return tokens

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, EntryPoints
+
+import pytest
+import torch
+
+from storm_clinic.encoders import catalogue
+from storm_clinic.encoders.catalogue import encoder_names, find_card
+from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.encoders.hub import build_model
+from storm_clinic.errors import EncoderError
+
+VITS = ("h0-mini", "uni2-h", "virchow2")
+
+# Parameters of the published networks, in millions, as their model cards and papers give them
+# (UNI2-h 681M, Virchow2 632M, H0-mini 86M); EfficientNet-Lite0 has 4.7M, 1.3M in its classifier.
+PUBLISHED_MILLIONS = {"h0-mini": 86, "uni2-h": 681, "virchow2": 631, "efficientnet-lite0": 3.4}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED_MILLIONS))
+def test_the_network_of_a_row_has_the_published_size(name):
+    model = build_model(find_card(name))
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    assert millions == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "token_width", "prefix_tokens", "width"),
+    # Class token + registers: 4 in H0-mini and Virchow2, 8 in UNI2-h.
+    [("h0-mini", 768, 5, 1536), ("uni2-h", 1536, 9, 1536), ("virchow2", 1280, 5, 2560)],
+)
+def test_the_network_of_a_row_gives_the_tokens_its_card_says(
+    name, token_width, prefix_tokens, width
+):
+    card = find_card(name)
+    model = build_model(card)
+    assert next(model.parameters()).is_meta  # hundreds of megabytes were not drawn at random
+    tokens = model.forward_features(torch.empty(1, 3, 224, 224, device="meta"))
+    # 16 x 16 patches of 14 px.
+    assert tokens.shape == (1, 256 + prefix_tokens, token_width)
+    assert (card.prefix_tokens, card.width) == (prefix_tokens, width)
+
+
+@pytest.mark.parametrize("name", VITS)
+def test_the_large_encoders_are_gated_and_forbid_derivatives(name):
+    card = find_card(name)
+    assert card.gated
+    assert card.licence == "CC-BY-NC-ND-4.0"
+    assert "derived" in card.notes
+
+
+def test_only_h0_mini_uses_the_statistics_of_h_optimus():
+    # A default ImageNet transform is the usual way to get this wrong.
+    means = {name: find_card(name).mean for name in VITS}
+    assert means["h0-mini"] == (0.707223, 0.578729, 0.703617)
+    assert means["uni2-h"] == means["virchow2"] == (0.485, 0.456, 0.406)
+
+
+def test_an_unknown_name_gets_the_nearest_known_one():
+    with pytest.raises(EncoderError, match="did you mean 'virchow2'"):
+        find_card("virchow-2")
+
+
+def _outside() -> EncoderCard:
+    return EncoderCard(
+        name="outside",
+        loader=lambda: torch.nn.Identity(),
+        tile_px=224,
+        mpp=0.5,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        pooling="pooled",
+        width=3,
+        licence="MIT",
+        citation="none",
+    )
+
+
+def _broken() -> EncoderCard:
+    raise KeyError("weights")
+
+
+def _not_a_card() -> str:
+    return "outside"
+
+
+@pytest.fixture
+def entry_point(monkeypatch):
+    def install(*functions):
+        points = EntryPoints(
+            EntryPoint(name, f"{__name__}:{name}", catalogue.ENTRY_POINTS) for name, _ in functions
+        )
+        loaded = dict(functions)
+        monkeypatch.setattr(EntryPoint, "load", lambda self: loaded[self.name])
+        monkeypatch.setattr(catalogue, "entry_points", lambda group: points.select(group=group))
+
+    return install
+
+
+def test_a_package_adds_an_encoder_by_one_function(entry_point):
+    entry_point(("outside", _outside))
+    assert find_card("outside").licence == "MIT"
+    assert "outside" in encoder_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "message"),
+    [
+        ("outside", _broken, "cannot be loaded: KeyError"),
+        ("outside", _not_a_card, "must return an EncoderCard"),
+        ("renamed", _outside, "must return an EncoderCard named 'renamed'"),
+        ("virchow2", _outside, "claimed by storm_clinic and"),
+    ],
+)
+def test_a_package_that_adds_a_bad_encoder_is_named(entry_point, name, function, message):
+    entry_point((name, function))
+    with pytest.raises(EncoderError, match=message):
+        find_card(name)
+
+
+def test_a_bad_package_does_not_hide_the_built_in_encoders(entry_point):
+    entry_point(("outside", _broken))
+    assert find_card("virchow2").width == 2560
