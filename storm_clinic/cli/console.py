@@ -80,7 +80,7 @@ def _cell(value: Any) -> str:
 
 
 class Bars:
-    """Progress bars by name; a step calls this with what it does, how far it is and how far it goes.
+    """Progress bars by name; a step says what it does, how far it is and how far it goes.
 
     Away from a terminal each piece of work is one line when it ends, so that logs stay short.
     """

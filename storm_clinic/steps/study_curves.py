@@ -1,0 +1,145 @@
+"""The curves of a study's evidence: risk groups, calibration, and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
+from storm_clinic.errors import StatisticsError
+from storm_clinic.predictions import Predictions, horizon_column
+from storm_clinic.steps.study_patients import Evaluated
+from storm_clinic.study import Study
+from storm_clinic.validation.curves import (
+    calibration_curve,
+    class_curves,
+    cross_validated_groups,
+    curves_of_groups,
+    risk_group_curves,
+)
+from storm_clinic.validation.evidence import (
+    CalibrationCurve,
+    ClassCurves,
+    Kind,
+    RiskGroupCurves,
+)
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All curves of one evaluation."""
+
+    risk_groups: tuple[RiskGroupCurves, ...]
+    calibration: tuple[CalibrationCurve, ...]
+    classes: tuple[ClassCurves, ...]
+
+
+def draw_curves(
+    study: Study,
+    predictions: Predictions,
+    evaluated: Sequence[Evaluated],
+    kind: Kind,
+    thresholds: Mapping[str, tuple[float, ...]],
+) -> Curves:
+    """Curves of every model on every cohort.
+
+    Of several repeats of cross-validation the first is drawn: averaging them would draw an
+    ensemble that nobody trained.
+
+    Raises
+    ------
+    StatisticsError
+        For competing risks, which have no curves here yet.
+    """
+    groups: list[RiskGroupCurves] = []
+    calibration: list[CalibrationCurve] = []
+    classes: list[ClassCurves] = []
+    for item in evaluated:
+        outcome, cohort = item.outcome, item.patients.cohort.name
+        if isinstance(outcome, CompetingRisks):
+            raise StatisticsError("competing risks have no curves yet", where=cohort)
+        for model in predictions.models:
+            rows, note = _first_repeat(predictions, model, item)
+            calibration += _calibration(study, rows, outcome, cohort, model, note)
+            if isinstance(outcome, Classes):
+                classes.append(class_curves(outcome, rows["risk"], cohort=cohort, model=model))
+            elif kind == "cross-validation":
+                groups.append(_groups_within_folds(study, rows, outcome, cohort, model, note))
+            elif model in thresholds:
+                groups.append(
+                    risk_group_curves(
+                        outcome,
+                        rows["risk"],
+                        thresholds[model],
+                        cohort=cohort,
+                        model=model,
+                        until_months=_until(study),
+                    )
+                )
+    return Curves(tuple(groups), tuple(calibration), tuple(classes))
+
+
+def _first_repeat(
+    predictions: Predictions, model: str, item: Evaluated
+) -> tuple[pd.DataFrame, str]:
+    table = predictions.of(model=model, cohort=item.patients.cohort.name).table
+    repeats = sorted(table["repeat"].unique())
+    rows = table[table["repeat"] == repeats[0]].set_index("patient_key")
+    note = f"first of {len(repeats)} repeats of cross-validation" if len(repeats) > 1 else ""
+    return rows.loc[list(item.patients.data.keys)], note
+
+
+def _calibration(
+    study: Study,
+    rows: pd.DataFrame,
+    outcome: Survival | Classes,
+    cohort: str,
+    model: str,
+    note: str,
+) -> list[CalibrationCurve]:
+    if isinstance(outcome, Classes):
+        if len(outcome.levels) > 2:
+            return []
+        columns: dict[str, float | None] = {f"p_{outcome.levels[1]}": None}
+    else:
+        # Beyond the longest follow-up nothing is observed; check SC102 says so in words.
+        reached = [h for h in study.endpoint.horizons_months if (outcome.time_months > h).any()]
+        columns = {horizon_column(horizon): horizon for horizon in reached}
+    return [
+        calibration_curve(
+            outcome, rows[column], cohort=cohort, model=model, horizon_months=horizon, note=note
+        )
+        for column, horizon in columns.items()
+    ]
+
+
+def _groups_within_folds(
+    study: Study, rows: pd.DataFrame, outcome: Survival, cohort: str, model: str, note: str
+) -> RiskGroupCurves:
+    quantiles = study.risk_groups.quantiles
+    risk, fold = rows["risk"].to_numpy(np.float64), rows["fold"].to_numpy(np.int64)
+    return curves_of_groups(
+        outcome,
+        cross_validated_groups(risk, fold, quantiles),
+        n_groups=len(quantiles) + 1,
+        cohort=cohort,
+        model=model,
+        until_months=_until(study),
+        note="; ".join(part for part in ("groups cut inside each fold", note) if part),
+    )
+
+
+def _until(study: Study) -> float | None:
+    """Curves end a little after the last month that the study asks about."""
+    horizons = study.endpoint.horizons_months
+    return 1.25 * horizons[-1] if horizons else None
+
+
+def outcome_kind(outcome: Outcome) -> str:
+    """How bundles and reports name the kind of an outcome."""
+    if isinstance(outcome, Survival):
+        return "survival"
+    return "competing_risks" if isinstance(outcome, CompetingRisks) else "classes"

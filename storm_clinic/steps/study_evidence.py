@@ -1,0 +1,124 @@
+"""From predictions and outcomes of a study to evidence: numbers, curves and checks together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from storm_clinic.cohort.outcome import Classes, Outcome
+from storm_clinic.predictions import Predictions
+from storm_clinic.steps.study_curves import draw_curves
+from storm_clinic.steps.study_patients import Evaluated
+from storm_clinic.study import Study
+from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
+from storm_clinic.validation.evidence import Evidence, Kind
+from storm_clinic.validation.protocol import evaluate
+
+
+def collect_evidence(
+    study: Study,
+    predictions: Predictions,
+    evaluated: Sequence[Evaluated],
+    *,
+    kind: Kind,
+    development: Sequence[CohortFacts] = (),
+    thresholds: Mapping[str, tuple[float, ...]] | None = None,
+    clinical_parameters: int | None = None,
+    n_overlapping: int | None = None,
+    notes: Sequence[str] = (),
+) -> Evidence:
+    """Judge every model of the predictions on every cohort.
+
+    Parameters
+    ----------
+    study : Study
+        The question, and how it is resampled.
+    predictions : Predictions
+        Out-of-fold ones, or those of a locked model on cohorts it never saw.
+    evaluated : sequence of Evaluated
+        One a cohort; the same patients as the predictions.
+    kind : {"cross-validation", "external"}
+        Only external evidence supports claims.
+    development : sequence of CohortFacts
+        What the model was trained on, where ``evaluated`` is something else.
+    thresholds : mapping of model to cut points of its risk, optional
+        Fixed on development data; needed for risk groups of external cohorts.
+    clinical_parameters : int, optional
+        Coefficients of the clinical comparator.
+    n_overlapping : int, optional
+        Patients or slides shared with development; None where nobody looked.
+    notes : sequence of str
+        What a reader must know, such as where a design differs from what was asked for.
+    """
+    comparator = None if study.comparator is None else study.comparator.name
+    if comparator not in predictions.models:
+        comparator = None
+    estimates = [
+        estimate
+        for item in evaluated
+        for estimate in evaluate(
+            predictions,
+            item.patients.data.keys,
+            item.outcome,
+            cohort=item.patients.cohort.name,
+            endpoint=study.endpoint,
+            candidate=study.candidate,
+            comparator=comparator,
+            kind=kind,
+            seed=study.evaluation.seed,
+            bootstraps=study.evaluation.bootstraps,
+        )
+    ]
+    role = "validation" if kind == "external" else "development"
+    facts = [*development, *(cohort_facts(study, item, role) for item in evaluated)]
+    checks = run_checks(
+        CheckInput(
+            kind=kind,
+            estimates=estimates,
+            cohorts=facts,
+            candidate=study.candidate,
+            comparator=comparator,
+            clinical_parameters=clinical_parameters,
+            n_overlapping=n_overlapping,
+            encoder=study.features.encoder if evaluated[0].patients.store else None,
+        )
+    )
+    curves = draw_curves(study, predictions, evaluated, kind, thresholds or {})
+    return Evidence(
+        study=study.study,
+        study_digest=study.digest,
+        kind=kind,
+        candidate=study.candidate,
+        comparator=comparator,
+        estimates=tuple(estimates),
+        checks=checks,
+        risk_groups=curves.risk_groups,
+        calibration=curves.calibration,
+        classes=curves.classes,
+        digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
+        notes=tuple(notes),
+    )
+
+
+def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
+    """What the checks must know of one cohort."""
+    cohort, outcome = item.patients.cohort, item.outcome
+    covariates = item.patients.data.clinical
+    missing = {} if covariates is None else covariates.isna().mean().to_dict()
+    return CohortFacts(
+        name=cohort.name,
+        role="validation" if role == "validation" else "development",
+        n_patients=outcome.n_patients,
+        n_events=outcome.n_events,
+        n_sites=len(set(item.patients.sites)) if "site" in cohort.patients else None,
+        followed_beyond=_followed_beyond(study, outcome),
+        missing_share={str(name): float(share) for name, share in missing.items()},
+        encoders_seen=cohort.origin.encoders_pretrained,
+        simulated=cohort.origin.simulated,
+    )
+
+
+def _followed_beyond(study: Study, outcome: Outcome) -> dict[float, int]:
+    if isinstance(outcome, Classes):
+        return {}
+    horizons = study.endpoint.horizons_months
+    return {horizon: int((outcome.time_months > horizon).sum()) for horizon in horizons}
