@@ -18,13 +18,29 @@ from storm_clinic.cohort.values import is_among, to_numbers
 from storm_clinic.errors import CohortError
 
 
+@dataclass(frozen=True)
+class Source:
+    """One table's file as it was read: its role, size and SHA-256."""
+
+    role: str
+    path: Path
+    n_rows: int
+    n_columns: int
+    digest: str
+
+    @classmethod
+    def of(cls, role: str, table: TextTable) -> Source:
+        """What a table came from."""
+        return cls(role, table.path, *table.frame.shape, table.digest)
+
+
 @dataclass(frozen=True, eq=False)
 class Intake:
-    """Checked rows of one table, what was left out, and the file's digest."""
+    """Checked rows of one table, what was left out, and the file behind it."""
 
     cells: pd.DataFrame
     attrition: Attrition
-    digests: Mapping[str, str]
+    sources: tuple[Source, ...]
 
 
 def read_clinical(manifest: Manifest, root: Path) -> Intake:
@@ -49,7 +65,7 @@ def read_clinical(manifest: Manifest, root: Path) -> Intake:
         raise CohortError("holds no patient", where=table.path)
     cells.index = pd.Index(cells[spec.patient_id], name="patient_id", dtype=object)
     attrition = repeats.joined(Attrition.left_out("in the clinical table", cells.index, {}))
-    return Intake(cells, attrition, {f"clinical/{table.path.name}": table.digest})
+    return Intake(cells, attrition, (Source.of("clinical", table),))
 
 
 def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> Intake:
@@ -65,7 +81,7 @@ def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> I
     if spec is None:
         columns = ["slide_id", "patient_id", "path", "mpp", "scanner"]
         empty = pd.DataFrame(columns=columns, dtype=object).astype({"mpp": float})
-        return Intake(empty, Attrition(), {})
+        return Intake(empty, Attrition(), ())
     table = read_text_table(root / spec.path)
     optional = _optional_columns(spec, table)
     check_cells(table, _slide_rules(spec, optional, manifest.missing))
@@ -79,8 +95,8 @@ def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> I
     attrition = repeats.joined(
         Attrition.left_out("of known patients", slides["slide_id"], strangers, unit="slides")
     )
-    digests = {f"slides/{table.path.name}": table.digest}
-    return Intake(slides[known].reset_index(drop=True), attrition, digests)
+    kept = slides[known].reset_index(drop=True)
+    return Intake(kept, attrition, (Source.of("slides", table),))
 
 
 def _clinical_rules(manifest: Manifest) -> list[Rule]:

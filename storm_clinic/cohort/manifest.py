@@ -124,15 +124,18 @@ def read_manifest(path: Path) -> Manifest:
         Naming file, line and field: a key that is unknown, missing or wrong, or a value that
         still says ``DECIDE``.
     """
+    waiting = find_undecided(path)
+    if waiting:
+        lines = "1 line waits" if len(waiting) == 1 else f"{len(waiting)} lines wait"
+        head = f"{lines} for a decision; write each answer in place of its {UNDECIDED}:"
+        raise CohortError("\n  - ".join([head, *waiting]), where=path)
+    return parse(Manifest, read_yaml(path, CohortError), where=str(path), error=CohortError)
+
+
+def find_undecided(path: Path) -> list[str]:
+    """Lines of a cohort.yaml whose value still says ``DECIDE``: line, field and question."""
     document = read_yaml(path, CohortError)
-    undecided = [f"line {line}, {field}: {text}" for field, line, text in _undecided(document)]
-    if undecided:
-        raise CohortError(
-            "\n  - ".join([f"{len(undecided)} lines wait for a decision", *undecided]),
-            where=path,
-            fix="\nNothing here is guessed: write the answer in place of each DECIDE.",
-        )
-    return parse(Manifest, document, where=str(path), error=CohortError)
+    return [f"line {line}, {field}: {text}" for field, line, text in _undecided(document)]
 
 
 def find_manifest(name_or_path: str | Path, workspace: Workspace) -> Path:

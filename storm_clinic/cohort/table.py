@@ -19,7 +19,7 @@ from storm_clinic.cohort.declarations import (
     EndpointDeclaration,
 )
 from storm_clinic.cohort.endpoints import EndpointTable, derive_outcome
-from storm_clinic.cohort.intake import read_clinical, read_slides
+from storm_clinic.cohort.intake import Source, read_clinical, read_slides
 from storm_clinic.cohort.manifest import (
     Manifest,
     Origin,
@@ -95,6 +95,8 @@ class Cohort:
         From the tables' rows to these patients and slides.
     digests : mapping of file to SHA-256
         ``cohort.yaml``, ``clinical/<file>``, ``slides/<file>``.
+    sources : tuple of Source
+        The tables' files: role, path, rows, columns, SHA-256.
     manifest_path : Path
     """
 
@@ -106,6 +108,7 @@ class Cohort:
     origin: Origin
     attrition: Attrition
     digests: Mapping[str, str]
+    sources: tuple[Source, ...]
     manifest_path: Path
     _cells: pd.DataFrame = field(repr=False)
     _missing: tuple[str, ...] = field(repr=False)
@@ -133,7 +136,9 @@ class Cohort:
         root = data_folder(manifest, path, workspace)
         clinical = read_clinical(manifest, root)
         slides = read_slides(manifest, root, clinical.cells.index)
-        digests = {"cohort.yaml": digest_file(path), **clinical.digests, **slides.digests}
+        sources = (*clinical.sources, *slides.sources)
+        digests = {"cohort.yaml": digest_file(path)}
+        digests |= {f"{source.role}/{source.path.name}": source.digest for source in sources}
         return cls(
             name=manifest.cohort,
             patients=_typed(manifest, clinical.cells),
@@ -143,6 +148,7 @@ class Cohort:
             origin=manifest.origin,
             attrition=clinical.attrition.joined(slides.attrition),
             digests=digests,
+            sources=sources,
             manifest_path=path,
             _cells=clinical.cells,
             _missing=manifest.missing,
