@@ -47,6 +47,7 @@ class FileHeader:
     offset: int
     features_digest: str
     slide_digest: str | None
+    slide_mpp: float | None
     provenance: str
     n_failed: int
     coords_digest: str | None
@@ -161,6 +162,7 @@ def _header(file: h5py.File, path: Path, contract: FeatureContract) -> FileHeade
         offset=features.id.get_offset() or 0,
         features_digest=str(_text(features, path, "sha256")),
         slide_digest=_text(file, path, "slide_digest", optional=True),
+        slide_mpp=_number(file, path, "slide_mpp", optional=True),
         provenance=contract.provenance,
         n_failed=failed,
         coords_digest=_text(file["coords"], path, "sha256") if "coords" in file else None,

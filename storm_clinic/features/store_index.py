@@ -25,6 +25,7 @@ _SCHEMA = pa.schema(
         ("width", pa.int64()),
         ("dtype", pa.string()),
         ("slide_digest", pa.string()),
+        ("slide_mpp", pa.float64()),
         ("features_digest", pa.string()),
         ("provenance", pa.string()),
         ("n_failed", pa.int64()),
