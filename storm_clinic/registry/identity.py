@@ -111,15 +111,15 @@ def load_keys(workspace: Workspace) -> PatientKeys:
             where=path,
             fix=f"Move it elsewhere and set {SECRET_VARIABLE} to its new place.",
         )
-    if not path.exists():
-        _create(path)
     try:
+        if not path.exists():
+            _create(path)
         with path.open("rb") as handle:
             _check_mode(path, os.fstat(handle.fileno()).st_mode)
             return PatientKeys(handle.read().strip())
     except OSError as error:
         raise StorageError(
-            f"the secret cannot be read: {error.strerror}",
+            f"the secret can be neither read nor made: {error.strerror}",
             where=path,
             fix=f"Check its permissions, or set {SECRET_VARIABLE} to a file that you may read.",
         ) from error

@@ -1,0 +1,226 @@
+"""The chain shows what was done to it; what it cannot show is shown too."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from storm_clinic.errors import RegistryError, StorageError
+from storm_clinic.registry import trail as trail_module
+from storm_clinic.registry.trail import Trail
+
+
+def _anything(events) -> None:
+    """Allow every event."""
+
+
+@pytest.fixture
+def trail(tmp_path) -> Trail:
+    trail = Trail(tmp_path / "mlruns" / "trail.db")
+    for number in range(5):
+        trail.append({"event": "note", "by": "a.weber", "number": number}, allowed=_anything)
+    return trail
+
+
+def _tamper(trail: Trail, *statements: str) -> None:
+    connection = sqlite3.connect(trail.path, isolation_level=None)
+    for name in ("trail_no_update", "trail_no_delete"):
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+
+
+def test_an_absent_trail_holds_no_events_and_reading_does_not_make_it(tmp_path):
+    trail = Trail(tmp_path / "mlruns" / "trail.db")
+    assert trail.events() == ()
+    assert trail.problems() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_events_come_back_in_order_with_who_and_when(trail):
+    before = datetime.now(UTC)
+    event = trail.append({"event": "locked", "by": "b.meier"}, allowed=_anything)
+    assert trail.events()[-1] == event
+    assert [e.seq for e in trail.events()] == [1, 2, 3, 4, 5, 6]
+    assert (event.kind, event.by) == ("locked", "b.meier")
+    assert before <= event.when <= datetime.now(UTC)
+
+
+def test_the_chain_can_be_verified_without_this_program(trail):
+    previous = "0" * 64
+    connection = sqlite3.connect(trail.path)
+    for seq, before, digest, body in connection.execute("SELECT * FROM trail ORDER BY seq"):
+        assert before == previous
+        assert digest == hashlib.sha256(f"{seq}\n{before}\n{body}".encode()).hexdigest()
+        previous = digest
+    connection.close()
+    assert previous == trail.events()[-1].digest
+
+
+@pytest.mark.parametrize(
+    ("statements", "finding"),
+    [
+        (
+            ["UPDATE trail SET body = replace(body, 'web', 'hub') WHERE seq = 2"],
+            "row 2 was edited",
+        ),
+        (["DELETE FROM trail WHERE seq = 3"], "row 3 is missing"),
+        (["DELETE FROM trail WHERE seq = 1"], "row 1 is missing"),
+        (
+            [
+                "UPDATE trail SET seq = 99 WHERE seq = 2",
+                "UPDATE trail SET seq = 2 WHERE seq = 3",
+                "UPDATE trail SET seq = 3 WHERE seq = 99",
+            ],
+            "row 2 does not follow",
+        ),
+        (["UPDATE trail SET digest = 'x' WHERE seq = 5"], "row 5 was edited"),
+        (["UPDATE trail SET previous = '' WHERE seq = 4"], "row 4 does not follow"),
+        (["UPDATE trail SET body = x'00' WHERE seq = 4"], "row 4 was edited"),
+        (["INSERT INTO trail VALUES (6, 'a', 'b', '{}')"], "row 6 does not follow"),
+        (
+            ["DELETE FROM trail WHERE seq = 2", "UPDATE trail SET seq = seq - 1 WHERE seq > 2"],
+            "row 2 does not follow",
+        ),
+    ],
+)
+def test_tampering_is_named_and_nothing_is_added_to_a_broken_chain(trail, statements, finding):
+    _tamper(trail, *statements)
+    assert any(finding in problem for problem in trail.problems()), trail.problems()
+    with pytest.raises(RegistryError, match=f"the trail was changed: {finding}"):
+        trail.events()
+    with pytest.raises(RegistryError, match="the trail was changed"):
+        trail.append({"event": "note", "by": "a.weber"}, allowed=_anything)
+
+
+def _forge(trail: Trail, body: str) -> None:
+    """Append a row whose digest fits, as somebody with this source code could."""
+    last = trail.events()[-1]
+    digest = hashlib.sha256(f"{last.seq + 1}\n{last.digest}\n{body}".encode()).hexdigest()
+    row = f"({last.seq + 1}, '{last.digest}', '{digest}', '{body}')"
+    _tamper(trail, f"INSERT INTO trail VALUES {row}")
+
+
+def test_an_event_that_is_dated_back_is_named_although_its_digest_fits(trail):
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="microseconds")
+    _forge(trail, f'{{"by":"a.weber","event":"locked","when":"{yesterday}"}}')
+    assert trail.problems() == ["row 6 is dated before the row it follows"]
+
+
+def test_a_row_that_is_no_event_is_named_although_its_digest_fits(trail):
+    _forge(trail, "[]")
+    assert trail.problems() == ["row 6 is no event"]
+
+
+def test_a_lost_tail_and_a_chain_written_anew_are_beyond_the_chain(trail, tmp_path):
+    """Stated in docs/registry.md: only a head kept elsewhere shows these."""
+    head = trail.events()[-1].digest
+    _tamper(trail, "DELETE FROM trail WHERE seq = 5")
+    assert trail.problems() == []
+    assert trail.events()[-1].digest != head
+
+
+def test_sql_alone_cannot_change_or_delete_a_row(trail):
+    connection = sqlite3.connect(trail.path)
+    for statement in ("UPDATE trail SET body = ''", "DELETE FROM trail"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+    connection.close()
+
+
+def test_a_clock_that_went_back_is_refused(trail, monkeypatch):
+    class _Slow(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) - timedelta(hours=1)
+
+    monkeypatch.setattr(trail_module, "datetime", _Slow)
+    with pytest.raises(RegistryError, match=r"the clock says .*cannot be dated back"):
+        trail.append({"event": "note", "by": "a.weber"}, allowed=_anything)
+
+
+def test_a_refused_event_leaves_no_row(trail):
+    def refuse(events) -> None:
+        raise RegistryError(f"no, after {len(events)}")
+
+    with pytest.raises(RegistryError, match="no, after 5"):
+        trail.append({"event": "note", "by": "a.weber"}, allowed=refuse)
+    assert len(trail.events()) == 5
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    path = tmp_path / "trail.db"
+    path.write_text("not SQLite " * 500)
+    with pytest.raises(StorageError, match=r"trail\.db: the trail cannot be read or written"):
+        Trail(path).events()
+
+
+def _append_once(path: str) -> bool:
+    """Like a lock: allowed only if nobody was first."""
+
+    def allowed(events) -> None:
+        if any(event.kind == "locked" for event in events):
+            raise RegistryError("locked before")
+
+    try:
+        Trail(Path(path)).append({"event": "locked", "by": str(os.getpid())}, allowed=allowed)
+    except RegistryError:
+        return False
+    return True
+
+
+def test_of_many_who_move_at_once_exactly_one_succeeds(tmp_path):
+    path = str(tmp_path / "trail.db")
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        assert sum(pool.map(_append_once, [path] * 16, chunksize=1)) == 1
+    assert len(Trail(Path(path)).events()) == 1
+
+
+class _Mortal(sqlite3.Connection):
+    """Dies, as a machine does, right before its n-th statement."""
+
+    left = 0
+
+    def execute(self, *arguments):
+        if type(self).left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        type(self).left -= 1
+        return super().execute(*arguments)
+
+
+def _append_and_die(path: str, statements: int) -> None:
+    def connect(*arguments, **options):
+        return real(*arguments, **options, factory=_Mortal)
+
+    _Mortal.left, real = statements, sqlite3.connect
+    trail_module.sqlite3.connect = connect
+    Trail(Path(path)).append({"event": "locked", "by": "a.weber"}, allowed=_anything)
+
+
+def test_a_kill_before_any_statement_leaves_the_trail_before_or_after(trail, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    seen = []
+    for statements in range(12):
+        copy = tmp_path / f"{statements}.db"
+        shutil.copy(trail.path, copy)
+        process = context.Process(target=_append_and_die, args=(str(copy), statements))
+        process.start()
+        process.join()
+        survivor = Trail(copy)
+        assert survivor.problems() == []
+        seen.append((process.exitcode, len(survivor.events())))
+        survivor.append({"event": "note", "by": "a.weber"}, allowed=_anything)
+        if process.exitcode == 0:
+            break
+    assert seen[-1] == (0, 6), "the last round must have outlived every statement"
+    assert set(seen[:-1]) == {(-signal.SIGKILL, 5)}
+    assert len(seen) > 4, "BEGIN, reading, INSERT and COMMIT are statements"
