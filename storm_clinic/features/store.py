@@ -139,10 +139,10 @@ class FeatureStore:
     def index(self) -> pd.DataFrame:
         """One row a file, sorted by slide id.
 
-        Columns: ``slide_id, n_tiles, width, dtype, slide_digest, slide_mpp, features_digest, provenance,
-        n_failed, coords_digest, bytes, mtime_ns, problem``. A file that cannot be used has the
-        reason in ``problem`` (None in all others) and zero tiles; one bad file never hides the
-        rest.
+        Columns: ``slide_id, n_tiles, width, dtype, slide_digest, slide_mpp, features_digest,
+        provenance, n_failed, coords_digest, bytes, mtime_ns, problem``. A file that cannot be used
+        has the reason in ``problem`` (None in all others) and zero tiles; one bad file never hides
+        the rest.
         """
         return current_index(self.folder, self.contract)
 
