@@ -21,10 +21,13 @@ from storm_clinic.reporting.notation import (
 )
 from storm_clinic.reporting.svg import (
     BLUE,
+    DARKER,
+    GREEN,
     INK,
     MUTED,
     ORANGE,
     PALE,
+    PURPLE,
     RULE,
     VERMILLION,
     draw,
@@ -127,7 +130,7 @@ def _forest_panel(
             axes.hlines(height, estimate.lower, estimate.upper, color=colour, linewidth=1.6)
         marker = "s" if row.is_comparator else "o"
         axes.plot(estimate.value, height, marker, color=colour, markersize=5.5)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=RULE, linewidth=0.4)
@@ -209,13 +212,15 @@ def _calibration_panel(
 
 def _calibration_curve(axes: Axes, curve: CalibrationCurve, *, is_candidate: bool) -> None:
     x, y = np.asarray(curve.predicted), np.asarray(curve.observed)
+    grouped = bool(curve.n_patients)  # a point a group; else a smooth curve
     if not is_candidate:
-        axes.plot(x, y, color=MUTED, linewidth=1.0, linestyle=(0, (3, 2)), label=curve.model)
+        style = {"marker": "s", "mfc": "none", "ms": 3.5, "ls": ""} if grouped else {"ls": "--"}
+        axes.plot(x, y, color=MUTED, linewidth=1.0, label=curve.model, **style)
         return
-    if curve.n_patients:  # groups of patients: a point and an interval each
+    if grouped:
         if curve.lower:
             axes.vlines(x, curve.lower, curve.upper, color=BLUE, linewidth=1.2)
-        axes.plot(x, y, "o-", color=BLUE, markersize=4, linewidth=1.0, label=curve.model)
+        axes.plot(x, y, "o", color=BLUE, markersize=4, label=curve.model)
         return
     if curve.lower:
         axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.18, linewidth=0)
@@ -239,7 +244,7 @@ def _calibration_words(curves: Sequence[CalibrationCurve]) -> str:
 def group_colours(n_groups: int) -> list[str]:
     """Colours of risk groups from low to high."""
     return {1: [BLUE], 2: [BLUE, VERMILLION], 3: [BLUE, ORANGE, VERMILLION]}.get(
-        n_groups, [BLUE, "#009E73", ORANGE, VERMILLION, "#CC79A7", INK][:n_groups]
+        n_groups, [BLUE, GREEN, ORANGE, VERMILLION, PURPLE, INK][:n_groups]
     )
 
 
@@ -269,18 +274,17 @@ def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
             words = f"log-rank {p_value(curves.log_rank_p)}"
             axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
         axes.grid(axis="y", color=RULE, linewidth=0.4)
-        axes.tick_params(axis="x", labelbottom=False)
+        axes.set_xlabel("Months")
         _at_risk_table(table, curves, colours)
-        figure.align_ylabels([axes, table])
-        figure.tight_layout(pad=0.3, h_pad=0.3)
+        figure.tight_layout(pad=0.3, h_pad=0.6)
 
     return draw(
         paint,
         slug=slug,
         title=title,
         description=_group_words(curves),
-        width_in=6.2,
-        height_in=3.6 + 0.2 * n_groups,
+        width_in=6.8,
+        height_in=3.7 + 0.2 * n_groups,
     )
 
 
@@ -293,15 +297,14 @@ def _at_risk_table(axes: Axes, curves: RiskGroupCurves, colours: Sequence[str]) 
     axes.invert_yaxis()
     axes.set_yticks(range(len(curves.groups)), [group.label for group in curves.groups])
     for tick, colour in zip(axes.get_yticklabels(), colours, strict=True):
-        tick.set_color(colour)
+        tick.set_color(DARKER.get(colour, colour))
         tick.set_fontweight("bold")
     last = max(curves.ticks_months, default=1.0)
     axes.set_xlim(-0.03 * last, 1.03 * last)
     axes.set_xticks(curves.ticks_months)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set_title("At risk", fontsize=7.5, color=MUTED, pad=1, fontweight="normal")
-    axes.set_xlabel("Months")
+    axes.tick_params(axis="both", length=0, labelbottom=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_title("Patients at risk", fontsize=7.5, color=MUTED, pad=1, fontweight="normal")
 
 
 def _group_words(curves: RiskGroupCurves) -> str:

@@ -33,6 +33,7 @@ _REFERENCES = {
         "BMC Med 2019;17:230."
     ),
 }
+_STATUS = {"fail": "Failed check", "warn": "Warning"}
 _REPORTING = (
     "Collins GS, et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction "
     "models that use regression or machine learning methods. BMJ 2024;385:e078378."
@@ -152,9 +153,9 @@ def limits(content: ReportContent) -> list[str]:
     measured = [e for e in (content.development, *content.validation) if e is not None]
     for item in measured:
         found += [
-            f"{check.title}: {check.reason} ({check.code})."
+            f"{_STATUS[check.status]} {check.code}, ‘{check.title}’: {check.reason}."
             for check in item.checks
-            if check.status in ("fail", "warn")
+            if check.status in _STATUS
         ]
         found += item.notes
     for cohort in content.cohorts:

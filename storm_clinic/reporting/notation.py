@@ -33,7 +33,9 @@ def digits_of(estimate: Estimate) -> int:
         return measure.digits if measure else 3
     ends = [abs(x) for x in (estimate.value, estimate.lower, estimate.upper) if x]
     smallest = min(ends, default=1.0)
-    return min(6, max(_GAIN_DIGITS, -floor(log10(smallest))))
+    if smallest >= 0.5 * 10**-_GAIN_DIGITS:
+        return _GAIN_DIGITS
+    return min(6, -floor(log10(smallest)))
 
 
 def value_of(estimate: Estimate) -> str:

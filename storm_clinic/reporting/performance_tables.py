@@ -26,13 +26,35 @@ from storm_clinic.validation.evidence import (
     Evidence,
     RiskGroupCurves,
 )
-from storm_clinic.validation.measures import MEASURES, base_of, gain_of
+from storm_clinic.validation.measures import MEASURES, base_of, gain_of, label_of
+
+_MAX_COLUMNS = 6
+_RANKING = ("c_index", "c_index_uno", "auc", "auroc", "average_precision")
 
 
-def performance_table(content: ReportContent, evidence: Evidence, cohort: str, slug: str) -> Table:
-    """One line a model: the measures that have no horizon, and gains over the comparator."""
+def performance_tables(
+    content: ReportContent, evidence: Evidence, cohort: str, slug: str
+) -> list[Table]:
+    """One line a model: the measures that have no horizon, and gains over the comparator.
+
+    More columns than a page holds are split: ranking first, then error and calibration.
+    """
     found = [e for e in evidence.find(cohort=cohort) if e.horizon_months is None]
     shown = [e for e in found if e.over in (None, content.comparator)]
+    metrics = _ordered({e.metric for e in shown})
+    ranking = [m for m in metrics if base_of(m) in _RANKING]
+    rest = [m for m in metrics if m not in ranking]
+    parts = [metrics] if len(metrics) <= _MAX_COLUMNS else [ranking, rest]
+    return [
+        _performance(content, evidence, cohort, [e for e in shown if e.metric in part], name)
+        for part, name in zip(parts, (slug, f"{slug}-2"), strict=False)
+        if part
+    ]
+
+
+def _performance(
+    content: ReportContent, evidence: Evidence, cohort: str, shown: list[Estimate], slug: str
+) -> Table:
     metrics = _ordered({e.metric for e in shown})
     notes = Footnotes()
     header = (Cell("Model"), *(Cell(_label(m, content.comparator), numeric=True) for m in metrics))
@@ -91,7 +113,7 @@ def other_gains_table(
         ]
         cells = [estimate_cell(e, notes) for e in picked]
         rows.append(Row((Cell(other, describe_inputs(content.study, other)), *cells)))
-    labels = [Cell(f"Gain in {MEASURES[base_of(m)].label}", numeric=True) for m in metrics]
+    labels = [Cell(label_of(m), numeric=True) for m in metrics]
     return Table(
         slug,
         f"‘{content.candidate}’ over each other model on {cohort}",
@@ -199,11 +221,9 @@ def class_records(curves: Sequence[ClassCurves]) -> tuple[dict[str, Value], ...]
 
 
 def _label(metric: str, comparator: str | None) -> str:
-    measure = MEASURES.get(base_of(metric))
-    label = measure.label if measure else metric
-    if metric == base_of(metric):
-        return label
-    return f"Gain in {label} over {comparator}"
+    return (
+        label_of(metric) if metric == base_of(metric) else f"{label_of(metric)} over {comparator}"
+    )
 
 
 def _ordered(metrics: set[str]) -> list[str]:

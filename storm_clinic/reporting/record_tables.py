@@ -50,6 +50,7 @@ def claims_table(content: ReportContent, slug: str = "claims") -> Table | None:
     records = tuple(
         {
             "claim": describe_claim(result.claim),
+            "metric": result.claim.metric,
             "status": result.status,
             "reason": result.reason,
         }

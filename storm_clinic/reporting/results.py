@@ -18,7 +18,7 @@ from storm_clinic.reporting.notation import count, interval_of, value_of
 from storm_clinic.reporting.performance_tables import (
     horizon_table,
     other_gains_table,
-    performance_table,
+    performance_tables,
     risk_group_table,
 )
 from storm_clinic.reporting.tables import Table
@@ -44,7 +44,7 @@ class Results:
     cohort: str
     external: bool
     forest: Markup
-    performance: Table
+    performance: tuple[Table, ...]
     horizons: Table | None
     others: Table | None
     calibration: Markup | None
@@ -55,8 +55,8 @@ class Results:
     @property
     def tables(self) -> list[Table]:
         """All tables, for CSV."""
-        found = [self.performance, self.horizons, self.others, *(g.table for g in self.groups)]
-        return [table for table in found if table is not None]
+        found = [self.others, self.horizons, *(g.table for g in self.groups)]
+        return [*self.performance, *(table for table in found if table is not None)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _results(content: ReportContent, evidence: Evidence, cohort: str, slug: str)
         cohort=cohort,
         external=evidence.kind == "external",
         forest=_forest(content, evidence, cohort, slug),
-        performance=performance_table(content, evidence, cohort, f"{slug}-performance"),
+        performance=tuple(performance_tables(content, evidence, cohort, f"{slug}-performance")),
         horizons=horizon_table(content, evidence, cohort, f"{slug}-horizons"),
         others=other_gains_table(content, evidence, cohort, f"{slug}-other-gains"),
         calibration=calibration(

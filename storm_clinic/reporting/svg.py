@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, told apart with every common colour vision.
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
+PURPLE = "#CC79A7"
+DARKER = {ORANGE: "#8A5F00", PURPLE: "#8C3F6B", GREEN: "#00694D"}  # of these, for words on white
 INK, MUTED, RULE, PALE = "#1b2733", "#5b6875", "#c9d1d8", "#eef2f5"
 
 _STYLE = {

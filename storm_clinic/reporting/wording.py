@@ -126,7 +126,7 @@ def answer(content: ReportContent) -> str:
     found = readings(content)
     if not found:
         return "Nothing has been estimated yet, so the question has no answer."
-    start = "In simulated data: " if content.simulated else ""
+    start = "Simulated: " if content.simulated else ""
     if len(found) == 1:
         return _capital(f"{start}{_one(content, found[0])}")
     return _capital(f"{start}{_several(content, found)}")
@@ -137,13 +137,14 @@ def _one(content: ReportContent, reading: Reading) -> str:
     who = subject(content, content.candidate)
     if reading.verdict == "not estimated" or value is None:
         reason = value.note if value is not None and value.note else "it was not computed"
-        return f"how well {who} ranks patients cannot be said, because {reason}."
+        return f"how well the {who} ranks patients by risk cannot be said, because {reason}."
     place = (
         f"in {count(value.n_patients)} patients of {reading.cohort} "
         f"({count(value.n_events)} with the event)"
     )
     if reading.kind == "external":
-        place += ", none of them used for training,"
+        # Who made predictions elsewhere may have trained on anybody.
+        place += ", none of them used for training," if content.study is not None else ""
         tail = "."
     else:
         place += ", by cross-validation among the patients it was developed on,"
@@ -157,32 +158,29 @@ def _statement(content: ReportContent, reading: Reading, who: str) -> str:
     measured = f"{MEASURES[reading.metric].label} {in_words(value)}"
     change = in_words(gain) if gain is not None else "not computed"
     if reading.verdict == "reversed":
-        return f"the {who} ranked patients worse than chance: {measured}"
+        return f"the {who} ranked patients by risk worse than chance: {measured}"
     if reading.verdict == "chance":
-        return f"it was not shown that the {who} ranks patients better than chance: {measured}"
+        return (
+            f"it was not shown that the {who} ranks patients by risk better than chance: {measured}"
+        )
     if reading.verdict == "alone":
         clause = "with no clinical comparator, so that nothing is known about added value"
         if content.comparator == content.candidate:
             clause = "being itself the clinical comparator"
-        return f"the {who} ranked patients better than chance: {measured}, {clause}"
+        return f"the {who} ranked patients by risk better than chance: {measured}, {clause}"
     if reading.verdict == "gain unknown":
         return (
-            f"the {who} ranked patients better than chance: {measured}; "
+            f"the {who} ranked patients by risk better than chance: {measured}; "
             f"its gain over {against} is {change}"
         )
     other = reading.comparator
-    beside = f", against {value_of(other)} for {against}" if other and other.value else ""
+    beside = f", against {value_of(other)}" if other and other.value is not None else ""
+    numbers = f"{measured}{beside}, difference {change}"
     if reading.verdict == "no gain":
-        return (
-            f"no gain of the {who} over {against} was shown: {measured}{beside}, "
-            f"difference {change}"
-        )
+        return f"no gain of the {who} over {against} was shown: {numbers}"
     word = "better" if reading.verdict == "gain" else "worse"
     hedge = " on average" if reading.kind == "cross-validation" else ""
-    return (
-        f"the {who} ranked patients {word} than {against}{hedge}: {measured}{beside}, "
-        f"difference {change}"
-    )
+    return f"the {who} ranked patients by risk {word} than {against}{hedge}: {numbers}"
 
 
 def _several(content: ReportContent, found: list[Reading]) -> str:
@@ -192,7 +190,8 @@ def _several(content: ReportContent, found: list[Reading]) -> str:
     who, against = subject(content, content.candidate), opponent(content)
     if content.comparator in (None, content.candidate):
         shown = sum(reading.verdict == "alone" for reading in found)
-        start = f"the {who} was shown to rank patients better than chance in {_of(shown, found)}"
+        ranked = "was shown to rank patients by risk better than chance"
+        start = f"the {who} {ranked} in {_of(shown, found)}"
     else:
         start = f"a gain of the {who} over {against} was shown in {_of(wins, found)}"
     worse = f", and a loss in {losses}" if losses else ""
@@ -228,28 +227,43 @@ def findings(content: ReportContent) -> list[str]:
 
 
 def calibration_findings(content: ReportContent, evidence: Evidence, cohort: str) -> list[str]:
-    """How predicted and observed risks agree for the candidate, horizon by horizon."""
-    sentences = []
-    for estimate in evidence.find("o_e", model=content.candidate, cohort=cohort):
-        at = "" if estimate.horizon_months is None else f" by {months(estimate.horizon_months)}"
-        sentences.append(f"{cohort}: {_agreement(estimate, at)}")
-    return sentences
+    """How the candidate's predicted and observed risks agree: on average, and in their spread."""
+    said: dict[str, list[str]] = {}
+    for e in evidence.find("o_e", model=content.candidate, cohort=cohort):
+        at = "" if e.horizon_months is None else f"by {months(e.horizon_months)} "
+        said.setdefault(_agreement(e), []).append(f"{at}{in_words(e)}")
+    found = [
+        f"{cohort}: {words}. Observed/expected {'; '.join(numbers)}."
+        for words, numbers in said.items()
+    ]
+    spread = evidence.find("calibration_slope", model=content.candidate, cohort=cohort)
+    return found + [text for e in spread if (text := _spread(e))]
 
 
-def _agreement(estimate: Estimate, at: str) -> str:
-    shown = f"observed/expected {in_words(estimate)}"
+def _agreement(estimate: Estimate) -> str:
     if estimate.lower is None or estimate.upper is None:
-        return f"agreement of predicted and observed risk{at} cannot be judged: {shown}."
+        return "agreement of predicted and observed risk cannot be judged"
     if estimate.lower > 1:
-        return f"more events happened{at} than were predicted: {shown}."
+        return "more events happened than were predicted"
     if estimate.upper < 1:
-        return f"fewer events happened{at} than were predicted: {shown}."
+        return "fewer events happened than were predicted"
     if _AGREEMENT[0] <= estimate.lower and estimate.upper <= _AGREEMENT[1]:
-        return f"predicted and observed risk{at} agreed on average: {shown}."
+        return "predicted and observed risk agreed on average"
     return (
-        f"no disagreement between predicted and observed risk{at} was shown, "
-        f"but the data are too few to rule one out: {shown}."
+        "no disagreement between predicted and observed risk was shown, but the data are too few "
+        "to rule one out"
     )
+
+
+def _spread(estimate: Estimate) -> str:
+    """A sentence only where the slope is shown to be off."""
+    if estimate.upper is not None and estimate.upper < 1:
+        words = "too extreme: high risks are predicted too high, low ones too low"
+    elif estimate.lower is not None and estimate.lower > 1:
+        words = "too much alike: high risks are predicted too low, low ones too high"
+    else:
+        return ""
+    return f"{estimate.cohort}: predicted risks are {words}. Slope {in_words(estimate)}."
 
 
 def _claim_findings(content: ReportContent) -> list[str]:
@@ -262,14 +276,15 @@ def _claim_findings(content: ReportContent) -> list[str]:
     if met == len(results):
         many = "The one claim" if met == 1 else f"All {met} claims"
         return [f"{many} made beforehand {'holds' if met == 1 else 'hold'}."]
-    return [f"{met or 'None'} of the {len(results)} claims made beforehand hold."]
+    many = f"{met or 'None'} of the {len(results)} claims made beforehand"
+    return [f"{many} {'holds' if met == 1 else 'hold'}."]
 
 
 def _internal_findings(content: ReportContent, development: Evidence) -> list[str]:
     metric = headline(development)
     return [
-        f"In cross-validation on {cohort} before, {MEASURES[metric].label} was "
-        f"{number(estimate.value, digits_of(estimate))}."
+        f"In cross-validation on the development patients ({cohort}) the "
+        f"{MEASURES[metric].label} had been {number(estimate.value, digits_of(estimate))}."
         for cohort in development.cohorts
         for estimate in development.find(metric, model=content.candidate, cohort=cohort)
         if estimate.value is not None
@@ -282,7 +297,8 @@ def _check_findings(content: ReportContent) -> list[str]:
     if not failed:
         return []
     codes = listed(sorted({check.code for check in failed}))
-    return [f"{len(failed)} automatic check{'s' if len(failed) > 1 else ''} failed ({codes})."]
+    many = "One automatic check" if len(failed) == 1 else f"{len(failed)} automatic checks"
+    return [f"{many} failed: {codes}; see section 7."]
 
 
 def not_for(content: ReportContent) -> list[str]:
@@ -294,10 +310,16 @@ def not_for(content: ReportContent) -> list[str]:
     if not content.validation:
         rules.append("Patients from any other hospital: it has been tested on none.")
     else:
-        places = listed([cohort.name for cohort in content.cohorts] or ["those above"])
-        rules.append(f"Patients unlike those of {places}; see who they were in section 1.")
+        places = listed([cohort.name for cohort in content.cohorts])
+        rules.append(
+            f"Patients unlike those of {places}; see who they were in section 1."
+            if places
+            else "Patients unlike those evaluated here, who are not described."
+        )
     if not found or any(reading.verdict != "gain" for reading in found):
-        rules.append(f"Replacing {opponent(content)}: no gain over them has been shown everywhere.")
+        where = " in every cohort" if len(found) > 1 else ""
+        against = opponent(content).removesuffix(" alone")
+        rules.append(f"In place of {against}, or beside it: no gain over it has been shown{where}.")
     if not _risks_agree(content):
         rules.append(
             "Telling anyone a risk in per cent: agreement of predicted with observed risk "
@@ -307,18 +329,15 @@ def not_for(content: ReportContent) -> list[str]:
 
 
 def _risks_agree(content: ReportContent) -> bool:
-    ratios = [
-        estimate
-        for evidence in content.validation
-        for estimate in evidence.find("o_e", model=content.candidate)
-    ]
-    return bool(ratios) and all(
-        e.lower is not None
-        and e.upper is not None
-        and e.lower >= _AGREEMENT[0]
-        and e.upper <= _AGREEMENT[1]
-        for e in ratios
+    """Whether every ratio is narrowly around 1 and no slope is shown to be off."""
+    ratios, slopes = (
+        [e for item in content.validation for e in item.find(metric, model=content.candidate)]
+        for metric in ("o_e", "calibration_slope")
     )
+    agreed = "predicted and observed risk agreed on average"
+    close = all(_agreement(e) == agreed for e in ratios)
+    known = all(e.lower is not None for e in slopes)
+    return bool(ratios) and close and known and not any(_spread(e) for e in slopes)
 
 
 def _capital(text: str) -> str:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from storm_clinic.validation.evidence import Check, Estimate, Kind, Status
-from storm_clinic.validation.measures import MEASURES, gain_of
+from storm_clinic.validation.measures import MEASURES, gain_of, label_of
 
 _EVENTS_PER_PARAMETER = (5, 10)  # fail below, warn below; Peduzzi, J. Clin. Epidemiol. 48 (1995)
 _EVENTS_TO_VALIDATE = (20, 100)  # Collins, Ogundimu & Altman, Stat. Med. 35 (2016) 214-226: 100
@@ -295,8 +295,10 @@ def _contains(estimate: Estimate, value: float | None) -> bool:
 
 
 def _listed(estimates: Iterable[Estimate]) -> str:
-    return "; ".join(
-        f"{e.metric}{'' if e.horizon_months is None else f' at {e.horizon_months:g} months'} "
-        f"on {e.cohort} {e.value:.3f} ({e.lower:.3f} to {e.upper:.3f})"
-        for e in estimates
-    )
+    return "; ".join(_in_words(estimate) for estimate in estimates)
+
+
+def _in_words(e: Estimate) -> str:
+    at = "" if e.horizon_months is None else f" at {e.horizon_months:g} months"
+    numbers = f"{e.value:.3f} ({e.lower:.3f} to {e.upper:.3f})"
+    return f"{label_of(e.metric)}{at} on {e.cohort} {numbers}"

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from storm_clinic.study import Claim
 from storm_clinic.validation.evidence import Estimate, Evidence
-from storm_clinic.validation.measures import check_claims
+from storm_clinic.validation.measures import check_claims, label_of
 
 Verdict = Literal["met", "not met", "not shown"]
 
@@ -46,8 +46,9 @@ def claim_status(
 
 
 def describe_claim(claim: Claim) -> str:
-    """The claim as a phrase, e.g. ``c_index: lower bound at least 0.6``."""
-    subject = claim.metric if claim.over is None else f"{claim.metric} over {claim.over}"
+    """The claim as a phrase, e.g. ``C-index: lower bound at least 0.6``."""
+    over = "" if claim.over is None else f" over {claim.over}"
+    subject = f"{label_of(claim.metric)}{over}"
     low, high = _bounds(claim)
     if high == inf:
         return f"{subject}: lower bound at least {low:g}"

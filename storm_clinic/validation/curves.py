@@ -207,7 +207,8 @@ def calibration_curve(
         )
     notes = [note] if note else []
     if lost:
-        notes.append(f"{lost} groups are not followed to the horizon and not drawn")
+        groups_lost = "one group is" if lost == 1 else f"{lost} groups are"
+        notes.append(f"{groups_lost} not followed to {horizon_months:g} months and not drawn")
     x, y, lower, upper, sizes = zip(*points, strict=True)
     counts, edges = _histogram(p)
     interval = "Kaplan-Meier, log-log" if isinstance(outcome, Survival) else "Wilson"
@@ -222,7 +223,7 @@ def calibration_curve(
         n_patients=sizes,
         bin_edges=edges,
         bin_counts=counts,
-        method=f"{len(points)} groups of equal size by prediction; {interval} 95% interval",
+        method=f"groups of equal size by prediction, {interval} 95% interval",
         note="; ".join(notes),
     )
 

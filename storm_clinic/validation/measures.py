@@ -71,6 +71,24 @@ MEASURES: dict[str, Measure] = {
             has_gain=True,
         ),
         Measure(
+            "auroc",
+            "AUROC",
+            "Chance that a patient with the event had a higher predicted risk than one without. "
+            "0.5 is chance, 1 is perfect.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "average_precision",
+            "Average precision",
+            "Area under the precision-recall curve; chance is the share of patients with the "
+            "event.",
+            "higher",
+            None,
+            has_gain=True,
+        ),
+        Measure(
             "brier",
             "Brier score",
             "Mean squared distance between predicted risk and outcome at the horizon; "
@@ -105,24 +123,6 @@ MEASURES: dict[str, Measure] = {
             1.0,
         ),
         Measure(
-            "auroc",
-            "AUROC",
-            "Chance that a patient with the event had a higher predicted risk than one without. "
-            "0.5 is chance, 1 is perfect.",
-            "higher",
-            0.5,
-            has_gain=True,
-        ),
-        Measure(
-            "average_precision",
-            "Average precision",
-            "Area under the precision-recall curve; chance is the share of patients with the "
-            "event.",
-            "higher",
-            None,
-            has_gain=True,
-        ),
-        Measure(
             "calibration_intercept",
             "Calibration in the large",
             "Difference of observed from predicted log-odds. 0: right on average. "
@@ -142,6 +142,14 @@ def gain_of(metric: str) -> str:
 def base_of(metric: str) -> str:
     """The measure a gain is about; any other measure is its own base."""
     return metric.removesuffix("_gain")
+
+
+def label_of(metric: str) -> str:
+    """Name for a reader, e.g. ``Gain in C-index``; a stranger keeps its own name."""
+    measure = MEASURES.get(base_of(metric))
+    if measure is None:
+        return metric
+    return measure.label if metric in MEASURES else f"Gain in {measure.label}"
 
 
 def claimable() -> list[str]:
