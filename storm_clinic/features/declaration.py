@@ -56,13 +56,15 @@ def declared_contract(files: Sequence[ForeignFile], declaration: Declaration) ->
         If neither states the geometry; the message names the flag to add.
     """
     width, dtype = most_common((file.width, file.dtype) for file in files)
-    mpp = tile_px = None
+    mpp: float | None = None
+    tile_px: int | None = None
     overlap_px = 0
     if not declaration.geometry_unknown:
-        mpp = declaration.mpp or most_common(f.mpp for f in files if f.mpp is not None)
-        tile_px = declaration.tile_px or most_common(
-            f.tile_px for f in files if f.tile_px is not None
-        )
+        mpp, tile_px = declaration.mpp, declaration.tile_px
+        if mpp is None:
+            mpp = most_common(f.mpp for f in files if f.mpp is not None)
+        if tile_px is None:
+            tile_px = most_common(f.tile_px for f in files if f.tile_px is not None)
         overlap_px = most_common(f.overlap_px for f in files if f.overlap_px is not None) or 0
         _require_geometry(mpp, tile_px, files[0])
     return FeatureContract(

@@ -7,7 +7,7 @@ and external links, virtual datasets, storage outside the file, chunks and filte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from storm_clinic.features.slide_features import (
     nonfinite_rows,
 )
 
+Known = Mapping[str, Any]
 _AGAIN = "The file is damaged; make it again."
 _KINDS = {
     "features": ("f", 2),
@@ -64,7 +65,8 @@ def read_header(path: Path, contract: FeatureContract) -> FileHeader:
         If it was not made under ``contract``.
     """
     with _opened(path) as file:
-        return _header(file, path, contract)
+        known, datasets = _contents(file, path, contract)
+        return _header(known, datasets, path)
 
 
 def read_slide_file(
@@ -90,15 +92,16 @@ def read_slide_file(
         If it was not made under ``contract``.
     """
     with _opened(path) as file:
-        header = _header(file, path, contract)
+        known, datasets = _contents(file, path, contract)
         arrays: dict[str, Any] = {
-            name: _values(file, path, name) for name in _KINDS if name in file
+            name: _values(dataset, f"{path}: {name}") for name, dataset in datasets.items()
         }
-        facts: dict[str, Any] = {
-            name: _text(file, path, name, optional=True)
-            for name in ("slide_digest", "slide_mpp_source", "vendor")
-        }
-        facts["slide_mpp"] = _number(file, path, "slide_mpp", optional=True)
+    facts: dict[str, Any] = {
+        name: _text(known, path, name, optional=True)
+        for name in ("slide_digest", "slide_mpp_source", "vendor")
+    }
+    facts["slide_id"] = _text(known, path, "slide_id")
+    facts["slide_mpp"] = _number(known, path, "slide_mpp", optional=True)
     features = arrays["features"]
     if not allow_nonfinite and not math.isfinite(largest_magnitude(features)):
         raise FeatureError(
@@ -107,7 +110,7 @@ def read_slide_file(
             fix="Make the file again, or leave the slide out.",
         )
     try:
-        return SlideFeatures(slide_id=header.slide_id, **arrays, **facts)
+        return SlideFeatures(**arrays, **facts)
     except FeatureError as error:
         raise FeatureError(error.problem, where=path, fix=_AGAIN) from error
 
@@ -134,11 +137,18 @@ def _damage(where: str | Path) -> Iterator[None]:
         raise FeatureError(f"cannot be read as HDF5: {reason}", where=where, fix=_AGAIN) from error
 
 
-def _header(file: h5py.File, path: Path, contract: FeatureContract) -> FileHeader:
-    _check_version(file, path)
+def _contents(
+    file: h5py.File, path: Path, contract: FeatureContract
+) -> tuple[Known, dict[str, h5py.Dataset]]:
+    """The root's attributes and the file's datasets, of the form and contract they must have."""
+    known = dict(file.attrs)
+    _check_version(known, path)
     _check_links(file, path)
-    _check_contract(file, path, contract)
-    features = _dataset(file, path, "features")
+    _check_contract(known, path, contract)
+    datasets = {name: _dataset(file, path, name) for name in _KINDS if name in file}
+    if "features" not in datasets:
+        raise FeatureError("there is no such dataset", where=f"{path}: features", fix=_AGAIN)
+    features = datasets["features"]
     n_tiles, width = features.shape
     if width != contract.width or features.dtype.name != contract.dtype:
         raise ContractMismatch(
@@ -147,36 +157,45 @@ def _header(file: h5py.File, path: Path, contract: FeatureContract) -> FileHeade
             where=f"{path}: features",
         )
     for name in ("coords", "tissue"):
-        if name in file and len(_dataset(file, path, name)) != n_tiles:
+        if name in datasets and len(datasets[name]) != n_tiles:
             raise FeatureError(
-                f"{len(file[name])} rows, but features has {n_tiles}",
+                f"{len(datasets[name])} rows, but features has {n_tiles}",
                 where=f"{path}: {name}",
                 fix=_AGAIN,
             )
-    failed = len(_dataset(file, path, "failed_coords")) if "failed_coords" in file else 0
+    return known, datasets
+
+
+def _header(known: Known, datasets: dict[str, h5py.Dataset], path: Path) -> FileHeader:
+    features = datasets["features"]
+    digests = {
+        name: str(_text(datasets[name].attrs, path, "sha256"))
+        for name in ("features", "coords")
+        if name in datasets
+    }
     return FileHeader(
-        slide_id=str(_text(file, path, "slide_id")),
-        n_tiles=n_tiles,
-        width=width,
+        slide_id=str(_text(known, path, "slide_id")),
+        n_tiles=features.shape[0],
+        width=features.shape[1],
         dtype=features.dtype.name,
         offset=features.id.get_offset() or 0,
-        features_digest=str(_text(features, path, "sha256")),
-        slide_digest=_text(file, path, "slide_digest", optional=True),
-        slide_mpp=_number(file, path, "slide_mpp", optional=True),
-        provenance=contract.provenance,
-        n_failed=failed,
-        coords_digest=_text(file["coords"], path, "sha256") if "coords" in file else None,
+        features_digest=digests["features"],
+        slide_digest=_text(known, path, "slide_digest", optional=True),
+        slide_mpp=_number(known, path, "slide_mpp", optional=True),
+        provenance=str(_text(known, path, "provenance")),
+        n_failed=len(datasets["failed_coords"]) if "failed_coords" in datasets else 0,
+        coords_digest=digests.get("coords"),
     )
 
 
-def _check_version(file: h5py.File, path: Path) -> None:
-    if _text(file, path, "format", optional=True) != FORMAT:
+def _check_version(known: Known, path: Path) -> None:
+    if _text(known, path, "format", optional=True) != FORMAT:
         raise FeatureError(
             "not a feature file of this program",
             where=path,
             fix="Bring features made elsewhere in with 'storm-clinic features import'.",
         )
-    found = _number(file, path, "format_version")
+    found = _number(known, path, "format_version")
     if found != FORMAT_VERSION:
         raise FeatureError(
             f"format_version {found:g} is not {FORMAT_VERSION}, the one this version reads",
@@ -191,12 +210,12 @@ def _check_links(file: h5py.File, path: Path) -> None:
             raise FeatureError("is a link to somewhere else", where=f"{path}: {name}")
 
 
-def _check_contract(file: h5py.File, path: Path, contract: FeatureContract) -> None:
+def _check_contract(known: Known, path: Path, contract: FeatureContract) -> None:
     differing = []
     for name, asked in contract_attributes(contract).items():
         text = isinstance(asked, str) or (asked is None and name == "encoder_digest")
         read = _text if text else _number
-        found = read(file, path, name, optional=True)
+        found = read(known, path, name, optional=True)
         if found != asked:
             differing.append(f"{name} is {found!r}, not {asked!r}")
     if differing:
@@ -210,8 +229,6 @@ def _check_contract(file: h5py.File, path: Path, contract: FeatureContract) -> N
 def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """A dataset whose type, shape and storage are what the format says."""
     where = f"{path}: {name}"
-    if name not in file:
-        raise FeatureError("there is no such dataset", where=where, fix=_AGAIN)
     with _damage(where):
         dataset = file[name]
         _check_dataset(dataset, name, where, path.stat().st_size)
@@ -235,40 +252,37 @@ def _check_dataset(dataset: Any, name: str, where: str, file_bytes: int) -> None
         raise FeatureError("its values are not all there", where=where, fix=_AGAIN)
 
 
-def _values(file: h5py.File, path: Path, name: str) -> Array:
-    dataset = _dataset(file, path, name)
-    with _damage(f"{path}: {name}"):
+def _values(dataset: h5py.Dataset, where: str) -> Array:
+    with _damage(where):
         values: Array = dataset[()]
-    if digest_array(values) != _text(dataset, path, "sha256"):
+    if digest_array(values) != _text(dataset.attrs, where, "sha256"):
         raise FeatureError(
-            "its values are not those that were written (SHA-256 differs)",
-            where=f"{path}: {name}",
-            fix=_AGAIN,
+            "its values are not those that were written (SHA-256 differs)", where=where, fix=_AGAIN
         )
     return values
 
 
-def _text(target: Any, path: Path, name: str, *, optional: bool = False) -> str | None:
-    value = _attribute(target, path, name, optional)
+def _text(known: Known, where: str | Path, name: str, *, optional: bool = False) -> str | None:
+    value = _attribute(known, where, name, optional)
     if value is None:
         return None
     if not isinstance(value, bytes | str):
-        raise FeatureError(f"attribute {name} must be text, is {value}", where=path)
+        raise FeatureError(f"attribute {name} must be text, is {value}", where=where)
     return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
-def _number(target: Any, path: Path, name: str, *, optional: bool = False) -> float | None:
-    value = _attribute(target, path, name, optional)
+def _number(known: Known, where: str | Path, name: str, *, optional: bool = False) -> float | None:
+    value = _attribute(known, where, name, optional)
     if value is None:
         return None
     if not isinstance(value, np.integer | np.floating):
-        raise FeatureError(f"attribute {name} must be a number, is {value}", where=path)
+        raise FeatureError(f"attribute {name} must be a number, is {value}", where=where)
     return value.item()
 
 
-def _attribute(target: Any, path: Path, name: str, optional: bool) -> Any:
-    if name not in target.attrs:
+def _attribute(known: Known, where: str | Path, name: str, optional: bool) -> Any:
+    if name not in known:
         if optional:
             return None
-        raise FeatureError(f"attribute {name} is missing", where=path, fix=_AGAIN)
-    return target.attrs[name]
+        raise FeatureError(f"attribute {name} is missing", where=where, fix=_AGAIN)
+    return known[name]

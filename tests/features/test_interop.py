@@ -266,6 +266,19 @@ def test_geometry_cannot_be_declared_and_unknown(flag):
         Declaration("uni", geometry_unknown=True, **flag)
 
 
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"mpp": 0.0, "tile_px": 256}, r"mpp must lie within 0\.05 to 20\.0 µm, is 0\.0"),
+        ({"mpp": 0.5, "tile_px": 0}, "tile_px must be positive, is 0"),
+    ],
+)
+def test_a_declared_geometry_must_be_possible(given, bring, declared, message):
+    clam_file(given / "S-1.h5")
+    with pytest.raises(FeatureError, match=message):
+        bring(**declared)
+
+
 def test_one_file_that_contradicts_the_others_fails_alone(given, bring):
     for number in range(4):
         bare_file(given / f"S-{number}.h5", seed=number, mpp=0.5, tile_px=256, encoder="uni")

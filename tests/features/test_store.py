@@ -228,6 +228,16 @@ def test_a_disk_that_fills_while_the_file_is_closed_is_reported_as_full(
     assert not store.has("S-1")
 
 
+def test_two_writers_of_one_slide_leave_one_whole_file(store, toy_slide):
+    slides = [toy_slide(seed=seed) for seed in range(8)]
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(store.write, slides))
+    read = store.read("S-1").features
+    written = [slide.features.astype(np.float16) for slide in slides]
+    assert sum(np.array_equal(read, values) for values in written) == 1
+    assert [path.name for path in store.folder.glob("*.part")] == []
+
+
 def test_a_failed_write_leaves_the_earlier_file(store, toy_slide):
     before = store.write(toy_slide()).read_bytes()
     part = store.folder / f"S-1.h5.{os.getpid()}.part"
