@@ -1,0 +1,131 @@
+"""From feature files to bags: streamed into one memory-mapped array, kept by digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storm_clinic.errors import FeatureError
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.files import atomic_write, digest_value
+from storm_clinic.heads.bags import Bags
+
+Array = NDArray[Any]
+Row = Mapping[Any, Any]  # of the store's index
+
+_FORMAT = 1  # of the cache; part of its digest
+_FIX = "Delete it; it is derived and will be made again."
+
+
+def build_bags(
+    store: FeatureStore, slides_of_patients: Sequence[Sequence[str]], cache: Path | None = None
+) -> Bags:
+    """Pack the tiles of each patient's slides into one bag.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Where the slides' features lie.
+    slides_of_patients : sequence of sequences of str
+        For each patient the ids of their slides, in the order in which tiles are laid.
+    cache : Path, optional
+        Folder of packed arrays. What was packed once from the same feature files is mapped again;
+        without a folder everything is held in memory.
+
+    Returns
+    -------
+    Bags
+        One a patient, in the given order.
+
+    Raises
+    ------
+    FeatureError
+        Naming the slide whose features are absent, damaged or not finite.
+    StorageError
+        If the cache cannot be written.
+    """
+    slide_ids = [slide_id for slides in slides_of_patients for slide_id in slides]
+    if not slide_ids:
+        raise FeatureError("none of these patients has a slide", where=store.folder)
+    rows = _index(store, slide_ids)
+    sizes = [sum(int(rows[slide]["n_tiles"]) for slide in of) for of in slides_of_patients]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    if cache is None:
+        values = np.concatenate([store.read(slide_id).features for slide_id in slide_ids])
+        return Bags.pack(values, offsets)
+    digest = _digest(store, slides_of_patients, rows)
+    path = cache / f"bags-{digest[:32]}.npy"
+    shape = (int(offsets[-1]), store.contract.width)
+    if not path.exists():
+        _pack(store, slide_ids, shape, path)
+    return Bags.pack(_mapped(path, shape), offsets)
+
+
+def _index(store: FeatureStore, slide_ids: list[str]) -> dict[str, Row]:
+    """The index's rows of these slides, refused if one cannot be used."""
+    table = store.index().set_index("slide_id")
+    absent = [slide_id for slide_id in slide_ids if slide_id not in table.index]
+    if absent:
+        raise FeatureError(
+            f"{len(absent)} slides have no features, the first is {absent[0]!r}",
+            where=store.folder,
+            fix="Extract or import them, or exclude their patients.",
+        )
+    wanted = table.loc[list(dict.fromkeys(slide_ids))]
+    rows: dict[str, Row] = dict(zip(wanted.index, wanted.to_dict("records"), strict=True))
+    damaged = [str(row["problem"]) for row in rows.values() if row["problem"]]
+    if damaged:
+        raise FeatureError(
+            f"{len(damaged)} of the slides cannot be used, the first: {damaged[0]}",
+            where=store.folder,
+        )
+    return rows
+
+
+def _digest(
+    store: FeatureStore, slides_of_patients: Sequence[Sequence[str]], rows: dict[str, Row]
+) -> str:
+    patients = [
+        [[slide, str(rows[slide]["features_digest"])] for slide in slides]
+        for slides in slides_of_patients
+    ]
+    return digest_value(
+        {"format": _FORMAT, "contract": store.contract.digest, "patients": patients}
+    )
+
+
+def _pack(store: FeatureStore, slide_ids: list[str], shape: tuple[int, int], path: Path) -> None:
+    """Write slide after slide: a plain file, since a full disk kills whoever writes a memmap."""
+    dtype = np.dtype(store.contract.dtype)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    with atomic_write(path) as part, part.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, header)
+        n_tiles = 0
+        for slide_id in slide_ids:
+            features = np.ascontiguousarray(store.read(slide_id).features, dtype=dtype)
+            n_tiles += len(features)
+            handle.write(features.data)
+        if n_tiles != shape[0]:
+            raise FeatureError(
+                f"the files hold {n_tiles} tiles, their index says {shape[0]}",
+                where=store.folder,
+                fix="Delete index.parquet in this folder; it is derived and will be made again.",
+            )
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> Array:
+    try:
+        values: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FeatureError(f"is no packed array: {error}", where=path, fix=_FIX) from error
+    if values.shape != shape:
+        raise FeatureError(f"has shape {values.shape}, not {shape}", where=path, fix=_FIX)
+    return values

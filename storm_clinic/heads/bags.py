@@ -1,0 +1,173 @@
+"""Packed ragged bags: every patient's tiles one after another, no padding, one bag a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from storm_clinic.errors import ContractMismatch, InputError
+
+TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Bags:
+    """Which rows of which arrays are each patient's tiles.
+
+    Built by `pack`, `from_arrays` or `concat`; `take` gives a view. The arrays may be memory
+    maps larger than memory: rows are read when they are asked for.
+
+    Attributes
+    ----------
+    sources : tuple of float arrays, each of shape (n_tiles_of_source, width)
+    source, start, stop : int64 arrays, shape (n_bags,)
+        Bag i holds the rows ``start[i]`` to ``stop[i]`` of ``sources[source[i]]``.
+    """
+
+    sources: tuple[Array, ...]
+    source: Ints
+    start: Ints
+    stop: Ints
+
+    @classmethod
+    def pack(cls, values: Array, offsets: ArrayLike) -> Bags:
+        """Bags that lie one after another in one array.
+
+        Parameters
+        ----------
+        values : float16, float32 or float64 array or memmap, shape (n_tiles, width)
+            Tile embeddings.
+        offsets : int64 array, shape (n_bags + 1,)
+            Bag i holds the rows ``offsets[i]`` to ``offsets[i + 1]``.
+
+        Raises
+        ------
+        InputError
+            If the values are no table of floats, or the offsets do not divide it.
+        """
+        if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
+            raise InputError(
+                f"bags need a 2-d float array, not {values.dtype} of shape {values.shape}"
+            )
+        edges = np.asarray(offsets, dtype=np.int64)
+        whole = len(edges) > 0 and edges[0] == 0 and edges[-1] == len(values)
+        if not whole or (np.diff(edges) < 0).any():
+            raise InputError(
+                f"offsets must ascend from 0 to the number of tiles, which is {len(values)}"
+            )
+        return cls((values,), np.zeros(len(edges) - 1, dtype=np.int64), edges[:-1], edges[1:])
+
+    @classmethod
+    def from_arrays(cls, bags: Sequence[Array]) -> Bags:
+        """Pack one array of tiles a patient, each of shape (n_tiles, width), in memory."""
+        sizes = [len(bag) for bag in bags]
+        return cls.pack(np.concatenate(bags), np.concatenate([[0], np.cumsum(sizes)]))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Bags]) -> Bags:
+        """Patients of several cohorts after one another; nothing is copied.
+
+        Raises
+        ------
+        ContractMismatch
+            If their embeddings differ in width.
+        """
+        widths = sorted({part.width for part in parts})
+        if len(widths) > 1:
+            raise ContractMismatch(f"embeddings of different widths: {widths[0]} and {widths[1]}")
+        before = np.cumsum([0] + [len(part.sources) for part in parts[:-1]])
+        return cls(
+            tuple(source for part in parts for source in part.sources),
+            np.concatenate([part.source + n for part, n in zip(parts, before, strict=True)]),
+            np.concatenate([part.start for part in parts]),
+            np.concatenate([part.stop for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def n_bags(self) -> int:
+        return len(self.start)
+
+    @property
+    def width(self) -> int:
+        return int(self.sources[0].shape[1])
+
+    @property
+    def sizes(self) -> Ints:
+        """Tiles of each bag."""
+        return self.stop - self.start
+
+    def take(self, index: ArrayLike) -> Bags:
+        """The bags at these positions (or under this mask), in that order; nothing is copied."""
+        at = np.asarray(index)
+        return Bags(self.sources, self.source[at], self.start[at], self.stop[at])
+
+    def bag(self, position: int) -> Array:
+        """The tiles of one bag, shape (n_tiles, width), without a copy."""
+        return self._rows(position, position)
+
+    def micro_batches(self, tile_budget: int = TILE_BUDGET) -> list[slice]:
+        """Runs of whole bags that together stay within the budget; a larger bag stands alone."""
+        batches, first, tiles = [], 0, 0
+        for position, size in enumerate(self.sizes.tolist()):
+            if position > first and tiles + size > tile_budget:
+                batches.append(slice(first, position))
+                first, tiles = position, 0
+            tiles += size
+        return [*batches, slice(first, self.n_bags)]
+
+    def gather(self, batch: slice) -> tuple[Array, Ints]:
+        """Tiles of a run of bags, packed, and their sizes; a copy only where they lie apart."""
+        sizes = self.sizes[batch]
+        adjacent = (self.start[batch][1:] == self.stop[batch][:-1]).all()
+        if adjacent and (self.source[batch] == self.source[batch][0]).all():
+            return self._rows(batch.start, batch.stop - 1), sizes
+        return np.concatenate([self.bag(at) for at in range(batch.start, batch.stop)]), sizes
+
+    def pooled_mean(self) -> Floats:
+        """Mean tile of each bag, shape (n_bags, width), summed in float64."""
+        means = []
+        for batch in self.micro_batches():
+            values, sizes = self.gather(batch)
+            sums = np.add.reduceat(values, np.cumsum(sizes) - sizes, axis=0, dtype=np.float64)
+            means.append(sums / sizes[:, None])
+        return np.concatenate(means)
+
+    def tile_moments(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of each feature over all tiles, each of shape (width,).
+
+        A feature that never varies has the deviation 1, so that it may be divided by.
+        """
+        n_tiles, mean, squares = 0, np.zeros(self.width), np.zeros(self.width)
+        for tiles in self._float64_batches():
+            step = tiles.mean(axis=0) - mean
+            n_joint = n_tiles + len(tiles)
+            # Chan's update joins the moments of two parts without losing digits to large means.
+            squares += tiles.var(axis=0) * len(tiles) + step**2 * n_tiles * len(tiles) / n_joint
+            mean += step * len(tiles) / n_joint
+            n_tiles = n_joint
+        return mean, usable_deviation(np.sqrt(squares / n_tiles), mean)
+
+    def _float64_batches(self) -> Iterator[Floats]:
+        for batch in self.micro_batches():
+            yield self.gather(batch)[0].astype(np.float64)
+
+    def _rows(self, first: int, last: int) -> Array:
+        """Rows from the first bag's start to the last bag's stop, of the first bag's source."""
+        return self.sources[int(self.source[first])][self.start[first] : self.stop[last]]
+
+
+def usable_deviation(deviation: Floats, mean: Floats) -> Floats:
+    """Standard deviations to divide by: 1 where rounding alone makes a constant vary."""
+    constant = deviation <= 1e-9 * np.maximum(np.abs(mean), 1e-12)
+    return np.where(constant, 1.0, deviation)

@@ -1,0 +1,242 @@
+"""What a head is: the data it is given, the settings it declares, the model it returns.
+
+A head walks a *path* of candidate models from simple to complex: epochs of a network, penalties of
+an elastic net, or a single stage. Inner folds choose how far to walk; nothing else about a head
+needs to be known to tune, fit, store and restore it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storm_clinic.cohort.outcome import Outcome
+from storm_clinic.errors import InputError, StudyError
+from storm_clinic.heads.bags import Bags
+from storm_clinic.study import Scalar
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Progress = Callable[[int, int, str], None]  # done, total, what was done last
+
+
+@dataclass(frozen=True, eq=False)
+class PatientData:
+    """What models may see of some patients, in one order.
+
+    Attributes
+    ----------
+    keys : tuple of str
+        One a patient.
+    bags : Bags, optional
+        Tile embeddings, one bag a patient: the input ``image``.
+    clinical : DataFrame, optional
+        One row a patient: the input ``clinical``. Continuous columns are float64 with NaN,
+        ordinal ones ordered categoricals, nominal ones unordered.
+
+    Raises
+    ------
+    InputError
+        If the parts differ in length, or a patient has no tile.
+    """
+
+    keys: tuple[str, ...]
+    bags: Bags | None = None
+    clinical: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        for what, part in (("bags", self.bags), ("clinical rows", self.clinical)):
+            if part is not None and len(part) != len(self.keys):
+                raise InputError(f"{len(self.keys)} patients, but {len(part)} {what}")
+        if self.bags is not None and not self.bags.sizes.all():
+            raise InputError(
+                f"{int((self.bags.sizes == 0).sum())} patients have no tile",
+                fix="Exclude them before, with the reason.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def take(self, index: Ints) -> PatientData:
+        """The patients at these positions, in that order; tiles are not copied."""
+        return PatientData(
+            keys=tuple(self.keys[i] for i in index),
+            bags=None if self.bags is None else self.bags.take(index),
+            clinical=None if self.clinical is None else self.clinical.iloc[index],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Patients with their outcomes."""
+
+    data: PatientData
+    outcome: Outcome
+
+    def take(self, index: Ints) -> Sample:
+        """The patients at these positions, in that order."""
+        return Sample(self.data.take(index), self.outcome.take(index))
+
+
+@dataclass(frozen=True, eq=False)
+class ModelOutput:
+    """What a model says of some patients.
+
+    Attributes
+    ----------
+    risk : float64 array, shape (n_patients,)
+        Higher is worse: a log-hazard, or the log-odds of the last class.
+    probabilities : dict of str to float64 array, shape (n_patients,)
+        ``risk_at_<months>m`` (probability of the event by then) or ``p_<class>``.
+    notes : tuple of str
+        What was unusual about the data, such as a covariate missing that never was in training.
+    """
+
+    risk: Floats
+    probabilities: dict[str, Floats]
+    notes: tuple[str, ...] = ()
+
+
+class FittedModel(Protocol):
+    """A model that predicts, and that is nothing but arrays and JSON when stored."""
+
+    @property
+    def head(self) -> str:
+        """The head that made it, and restores it."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was unusual about the training data, such as a covariate that never varies."""
+
+    def predict(self, data: PatientData) -> ModelOutput:
+        """Risks and probabilities of these patients."""
+
+    def attention(self, data: PatientData) -> list[NDArray[np.float32]] | None:
+        """Weight of each tile of each patient, summing to one; None where there is no such."""
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON settings from which the head restores the same model."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One candidate on a head's path.
+
+    Attributes
+    ----------
+    loss : float
+        Training objective here, for learning curves; NaN where the head has none.
+    held_out : float
+        Log-likelihood of the watched patients here, summed; 0 where nobody is watched.
+    finish : callable
+        Gives the model as it is at this stage; call it before walking on.
+    """
+
+    loss: float
+    held_out: float
+    finish: Callable[[], FittedModel]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is to be fitted.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        What the model sees, e.g. ``("image", "clinical")``.
+    settings : dict
+        Every option of the head, with its value.
+    horizons_months : tuple of float
+        Months at which a survival model states risks.
+    seed : int
+        Of everything that is drawn.
+    """
+
+    inputs: tuple[str, ...]
+    settings: Mapping[str, Scalar]
+    horizons_months: tuple[float, ...]
+    seed: int
+
+    def number(self, name: str) -> float:
+        """A numeric setting."""
+        return float(self.settings[name])
+
+    def whole(self, name: str) -> int:
+        """An integer setting."""
+        return int(self.settings[name])
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a head: its default, its legal range, what it does."""
+
+    default: Scalar
+    about: str
+    lowest: float | None = None
+    highest: float | None = None
+
+    def checked(self, value: Scalar, *, where: str) -> Scalar:
+        """The value in the default's type, if it is legal.
+
+        Raises
+        ------
+        StudyError
+            Naming the option, the value and what it may be.
+        """
+        kind = type(self.default)
+        same = isinstance(value, bool) == (kind is bool)
+        if not same or not isinstance(value, (int, float) if kind is float else kind):
+            raise StudyError(f"must be of type {kind.__name__}, is {value!r}", where=where)
+        if isinstance(value, int | float) and not self._within(value):
+            low = "-inf" if self.lowest is None else f"{self.lowest:g}"
+            high = "inf" if self.highest is None else f"{self.highest:g}"
+            raise StudyError(f"must lie in [{low}, {high}], is {value!r}", where=where)
+        return kind(value)
+
+    def _within(self, value: float) -> bool:
+        above = self.lowest is None or value >= self.lowest
+        return above and (self.highest is None or value <= self.highest)
+
+
+class Head(Protocol):
+    """A kind of model. One class with these members is a head; an entry point makes it known."""
+
+    @property
+    def name(self) -> str:
+        """As study files call it."""
+
+    @property
+    def outcomes(self) -> tuple[type[Outcome], ...]:
+        """Outcome types it can be fitted to."""
+
+    @property
+    def entry_times(self) -> bool:
+        """Whether its likelihood uses entry times (left truncation)."""
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """Inputs it can use."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Inputs it cannot do without."""
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """Its settings; each may be set in ``options`` or tried in ``tune`` of a study."""
+
+    @property
+    def stages(self) -> str | None:
+        """What its path counts, e.g. ``epochs``; None where the path has a single stage."""
+
+    def path(self, train: Sample, recipe: Recipe, watch: Sample | None = None) -> Iterator[Stage]:
+        """Walk from simple to complex on the training patients, judging the watched ones."""
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], settings: Any) -> FittedModel:
+        """The model whose `FittedModel.state` this was; its predictions are bit-equal."""

@@ -1,0 +1,181 @@
+"""Which heads there are, what each takes, and how one is found, checked and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from numpy.typing import NDArray
+
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
+from storm_clinic.errors import InputError, StudyError
+from storm_clinic.heads.classical import COX, COXNET, LOGISTIC, PCA_COX
+from storm_clinic.heads.contract import FittedModel, Head
+from storm_clinic.heads.network_head import ATTENTION_OPTIONS, OPTIONS, NetworkHead
+from storm_clinic.study import ModelSpec, did_you_mean
+
+ENTRY_POINTS = "storm_clinic.heads"
+
+_OWN: tuple[Head, ...] = (
+    COX,
+    PCA_COX,
+    COXNET,
+    NetworkHead("mean-cox", "mean", (Survival,), OPTIONS),
+    NetworkHead("attention-cox", "attention", (Survival,), ATTENTION_OPTIONS),
+    NetworkHead("attention-classes", "attention", (Classes,), ATTENTION_OPTIONS),
+    LOGISTIC,
+)
+_OUTCOME_NAMES = {Survival: "survival", CompetingRisks: "competing risks", Classes: "classes"}
+
+
+def heads() -> dict[str, Head]:
+    """All heads by name: ours, then those of other packages (entry points ``storm_clinic.heads``).
+
+    Raises
+    ------
+    StudyError
+        If another package's head cannot be loaded, or takes the name of one of ours.
+    """
+    own = {head.name: head for head in _OWN}
+    return own | {point.name: _load(point) for point in _foreign().values()}
+
+
+def find(name: str) -> Head:
+    """The head of that name; of other packages only this one is loaded.
+
+    Raises
+    ------
+    StudyError
+        If there is none; names the nearest.
+    """
+    own = {head.name: head for head in _OWN}
+    if name in own:
+        return own[name]
+    foreign = _foreign()
+    if name in foreign:
+        return _load(foreign[name])
+    hint = did_you_mean(name, [*own, *foreign])
+    raise StudyError(f"unknown head {name!r}{hint}", where="models.head")
+
+
+def check(spec: ModelSpec, outcome: Outcome) -> Head:
+    """Refuse a model that cannot be fitted as specified; return its head.
+
+    Raises
+    ------
+    StudyError
+        Naming the model, and the head, input, outcome or option at fault.
+    """
+    where = f"model {spec.name!r}"
+    try:
+        head = find(spec.head)
+    except StudyError as error:
+        raise StudyError(error.problem, where=where, fix=error.fix) from error
+    _check_inputs(head, spec, where)
+    _check_outcome(head, outcome, where)
+    settings_of(head, spec)
+    return head
+
+
+def settings_of(head: Head, spec: ModelSpec) -> list[dict[str, Any]]:
+    """Every combination of settings that a model tries, in the order of the study file.
+
+    Raises
+    ------
+    StudyError
+        If an option is unknown to the head, or a value illegal.
+    """
+    grid: list[dict[str, Any]] = [{name: option.default for name, option in head.options.items()}]
+    given: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in spec.options.items()}
+    for name, values in (given | dict(spec.tune)).items():
+        where = f"model {spec.name!r}, {name}"
+        if name not in head.options:
+            hint = did_you_mean(name, list(head.options)) or "; it has none"
+            raise StudyError(f"unknown option of the head {head.name!r}{hint}", where=where)
+        legal = [head.options[name].checked(value, where=where) for value in values]
+        grid = [{**settings, name: value} for settings in grid for value in legal]
+    return grid
+
+
+def restore(
+    head: str, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+) -> FittedModel:
+    """The fitted model whose ``state()`` these were; its predictions are bit-equal.
+
+    Raises
+    ------
+    StudyError
+        If there is no such head.
+    InputError
+        If an array or a setting is missing or does not fit.
+    """
+    try:
+        return find(head).restore(arrays, settings)
+    except KeyError as error:
+        raise InputError(f"stored model lacks {error.args[0]!r}", where=f"head {head!r}") from error
+
+
+def _check_inputs(head: Head, spec: ModelSpec, where: str) -> None:
+    inputs: set[str] = set(spec.inputs)
+    if inputs and inputs <= head.takes and inputs >= head.needs:
+        return
+    needed = f", and needs {_listed(head.needs)}" if head.needs else ""
+    raise StudyError(
+        f"the head {head.name!r} cannot use the inputs {_listed(inputs)}",
+        where=where,
+        fix=f"It takes {_listed(head.takes)}{needed}.",
+    )
+
+
+def _check_outcome(head: Head, outcome: Outcome, where: str) -> None:
+    if not isinstance(outcome, head.outcomes):
+        able = ", ".join(_OUTCOME_NAMES[kind] for kind in head.outcomes)
+        others = [other.name for other in _OWN if isinstance(outcome, other.outcomes)]
+        raise StudyError(
+            f"the head {head.name!r} is for {able}, the endpoint is "
+            f"{_OUTCOME_NAMES[type(outcome)]}",
+            where=where,
+            fix=f"Heads for it are {', '.join(others)}."
+            if others
+            else "No head can be fitted to it yet.",
+        )
+    if getattr(outcome, "entry_months", None) is not None and not head.entry_times:
+        raise StudyError(
+            f"the head {head.name!r} cannot use entry times (left truncation)",
+            where=where,
+            fix="Choose a Cox head other than coxnet, or an endpoint without entry times.",
+        )
+
+
+def _listed(names: frozenset[str] | set[str]) -> str:
+    return " and ".join(sorted(names, reverse=True))
+
+
+def _foreign() -> dict[str, EntryPoint]:
+    found = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    taken = sorted(found.keys() & {head.name for head in _OWN})
+    if taken:
+        raise StudyError(
+            f"{found[taken[0]].value} takes the name of our head {taken[0]!r}",
+            where=f"entry point {ENTRY_POINTS}",
+            fix="Rename it, or uninstall its package.",
+        )
+    return found
+
+
+def _load(point: EntryPoint) -> Head:
+    """Load another package's head: a class without arguments, or an instance."""
+    try:  # foreign code may raise anything; it is reported with its origin
+        loaded = point.load()
+        head: Head = loaded() if isinstance(loaded, type) else loaded
+    except Exception as error:
+        raise StudyError(
+            f"cannot be loaded: {error}", where=f"head {point.name!r} of {point.value}"
+        ) from error
+    members = ("outcomes", "entry_times", "takes", "needs", "options", "stages", "path", "restore")
+    missing = [name for name in ("name", *members) if not hasattr(head, name)]
+    if missing or head.name != point.name:
+        problem = f"lacks {', '.join(missing)}" if missing else f"calls itself {head.name!r}"
+        raise StudyError(problem, where=f"head {point.name!r} of {point.value}")
+    return head
