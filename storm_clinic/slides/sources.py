@@ -143,7 +143,7 @@ class WholeSlide:
                 f"({error})",
                 where=self._path,
             ) from error
-        return blend(np.asarray(region), self.background)
+        return blend(_without_rim(np.asarray(region)), self.background)
 
     def _reopen(self) -> None:
         # After one failure an OpenSlide handle refuses everything, also what is undamaged. The
@@ -280,6 +280,15 @@ def _open_image(path: Path) -> ImageFile.ImageFile:
             fix="Convert it to a tiled pyramidal TIFF; those are read piece by piece.",
         )
     return image
+
+
+def _without_rim(rgba: Pixels) -> Pixels:
+    """Either scanned or not: between the two OpenSlide interpolates where a level is rounded."""
+    if rgba[..., 3].min(initial=255) == 255:
+        return rgba
+    settled = rgba.copy()
+    settled[..., 3] = np.where(rgba[..., 3] >= 128, 255, 0)
+    return settled
 
 
 @contextmanager

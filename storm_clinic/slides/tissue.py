@@ -18,7 +18,9 @@ Mask = NDArray[np.bool_]
 
 # A mask drawn on a rounded thumbnail may be off by a pixel; more means another slide or a crop.
 _ASPECT_TOLERANCE = 0.02
-_NEUTRAL = 0.12
+_NEUTRAL = 0.12  # chroma (0 to 1) below which a colour is grey
+_GLASS_SHARE = 0.05
+_DARKEST_GLASS = 0.6
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class TissueParameters:
     """
 
     thumbnail_mpp: float = THUMBNAIL_MPP
-    saturation_at_least: float = 0.06
-    saturation_at_most: float = 0.15
+    saturation_at_least: float = 0.05
+    saturation_at_most: float = 0.08
     smooth_um: float = 40.0
     min_area_um2: float = 25_000.0
     fill_holes_below_um2: float = 10_000.0
@@ -93,7 +95,7 @@ def find_tissue(
     *,
     where: str | Path | None = None,
 ) -> TissueMask:
-    """Find tissue by its saturation; ink, borders and specks are rejected.
+    """Find tissue by its saturation against the glass; ink, borders and specks are rejected.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def find_tissue(
     """
     parameters = parameters or TissueParameters()
     rejected = _rejected(thumbnail, mpp, parameters)
-    saturation = _saturation(thumbnail)
+    saturation = _saturation(_white_balanced(thumbnail))
     # Dark neutral pixels have a random hue and saturation; they must not move the threshold.
     saturation[rejected] = 0
     kernel = _odd(parameters.smooth_um / mpp)
@@ -205,6 +207,19 @@ def tissue_of(
 def _saturation(rgb: Pixels) -> Pixels:
     """HSV saturation, 0 to 255."""
     return np.ascontiguousarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV)[..., 1])
+
+
+def _white_balanced(rgb: Pixels) -> Pixels:
+    """Colours as if the glass were white: some scanners tint it as strongly as pale stroma.
+
+    Glass is what the palest pixels look like. If these are not nearly grey and bright, there is
+    no glass on the picture, and nothing is changed.
+    """
+    palest = rgb.min(axis=2)
+    glass = np.median(rgb[palest >= np.quantile(palest, 1 - _GLASS_SHARE)], axis=0)
+    if glass.max() < _DARKEST_GLASS * 255 or np.ptp(glass) > _NEUTRAL * 255:
+        return rgb
+    return np.minimum(np.rint(rgb * (255 / glass)), 255).astype(np.uint8)
 
 
 def _threshold(saturation: Pixels, parameters: TissueParameters) -> float:
