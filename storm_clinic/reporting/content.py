@@ -15,10 +15,10 @@ _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 
 @dataclass(frozen=True)
 class FlowStep:
-    """One step of the flow of patients (or slides): how many came in, left and why."""
+    """One step of the flow of rows, patients or slides: how many came in, left and why."""
 
     step: str
-    unit: Literal["patients", "slides"]
+    unit: Literal["rows", "patients", "slides"]
     n_before: int
     n_after: int
     reasons: tuple[tuple[str, int], ...] = ()  # (reason, how many left for it)

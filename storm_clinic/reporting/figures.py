@@ -275,6 +275,7 @@ def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
             axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
         axes.grid(axis="y", color=RULE, linewidth=0.4)
         axes.set_xlabel("Months")
+        axes.tick_params(axis="x", labelbottom=True)
         _at_risk_table(table, curves, colours)
         figure.tight_layout(pad=0.3, h_pad=0.6)
 

@@ -150,6 +150,10 @@ def limits(content: ReportContent) -> list[str]:
         )
     if content.comparator is None:
         found.append("There is no clinical comparator, so added value cannot be judged.")
+    if content.study is None:
+        found.append("How the models were fitted, and on whom, is not known here.")
+    if not content.cohorts:
+        found.append("The patients are not described, so nobody can tell whom they stand for.")
     measured = [e for e in (content.development, *content.validation) if e is not None]
     for item in measured:
         found += [
