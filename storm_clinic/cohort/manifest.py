@@ -63,7 +63,7 @@ class Origin(StrictModel):
     licence: str = Field(min_length=1, description="What they may be used for.")
     citation: str | None = Field(default=None, description="Publication or address.")
     simulated: bool = Field(default=False, description="True where no patient stands behind it.")
-    seen_by_encoders: tuple[str, ...] = Field(
+    encoders_pretrained: tuple[str, ...] = Field(
         default=(), description="Encoders pre-trained on this source: not external to it."
     )
 
