@@ -253,7 +253,20 @@ def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
         raise error(_yaml_problem(problem), where=path) from problem
     if not isinstance(document, CommentedMap):
         raise error("must hold keys and values at its top", where=path)
+    _refuse_equal_keys(document, path, error)
     return document
+
+
+def _refuse_equal_keys(node: Any, path: Path, error: type[InputError]) -> None:
+    """1 and "1" are two keys for YAML and one for us: keys are text from here on."""
+    items = node.values() if isinstance(node, CommentedMap) else node
+    if isinstance(node, CommentedMap) and len({str(key) for key in node}) < len(node):
+        raise error(
+            "two keys differ only in their quotes", where=f"{path}, line {node.lc.line + 1}"
+        )
+    if isinstance(node, CommentedMap | CommentedSeq):
+        for item in items:
+            _refuse_equal_keys(item, path, error)
 
 
 M = TypeVar("M", bound=StrictModel)
@@ -342,7 +355,8 @@ def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
         elif isinstance(part, int):
             node = node.get("items", {})
         else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
+            values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
+            node = node.get("properties", {}).get(part) or values[0]
     return list(_deref(schema, node).get("properties", {}))
 
 

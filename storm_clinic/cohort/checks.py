@@ -29,7 +29,7 @@ class Rule:
     passes : callable
         From the cells to True where one is right.
     problem : str
-        What the others are, in words: "is no number".
+        What the column does otherwise, in words: "holds what is no number".
     fix : str
         What to do about it.
     error : type of CohortError
@@ -79,7 +79,7 @@ def numeric(column: str, declared_by: str, missing: Collection[str]) -> Rule:
         column,
         declared_by,
         lambda cells: is_number(cells) | is_among(cells, missing),
-        "is no number",
+        "holds what is no number",
         "Correct them (decimal point, no unit in the cell), or declare them under missing.",
     )
 
@@ -91,7 +91,7 @@ def declared(column: str, declared_by: str, values: Collection[str], missing: se
         column,
         declared_by,
         lambda cells: is_among(cells, allowed),
-        f"is not declared ({', '.join(map(repr, values))} are)",
+        f"holds what is not declared (declared: {', '.join(map(repr, values))})",
         f"Declare them under {declared_by}, or under missing.",
     )
 
@@ -102,7 +102,7 @@ def identifier(column: str, declared_by: str) -> Rule:
         column,
         declared_by,
         lambda cells: cells.map(_is_safe).astype(bool),
-        "is no safe id",
+        "holds an unsafe id",
         "Ids are letters, digits, '.', '_', '-', '@', '+' and inner spaces, at most 180, "
         "starting with a letter or digit.",
     )
@@ -148,7 +148,5 @@ def _finding(rule: Rule, cases: pd.DataFrame) -> str:
     ]
     if len(by_value) > _MOST_VALUES:
         shown.append(f"{len(by_value) - _MOST_VALUES} more values")
-    count = f"{len(cases)} cells" if len(cases) > 1 else "one cell"
-    return (
-        f"column {rule.column!r} ({rule.declared_by}): {count} {rule.problem}: {'; '.join(shown)}"
-    )
+    count = f" ({len(cases)} cells)" if len(cases) > 1 else ""
+    return f"column {rule.column!r} ({rule.declared_by}) {rule.problem}{count}: {'; '.join(shown)}"

@@ -140,7 +140,7 @@ def _not_negative(column: str, declared_by: str) -> Rule:
         column,
         declared_by,
         lambda cells: ~(is_number(cells) & cells.map(_is_negative).astype(bool)),
-        "is negative",
+        "holds a negative time",
         "No follow-up ends before it began: correct the dates behind it.",
         OutcomeError,
     )

@@ -72,7 +72,7 @@ def profile_columns(table: TextTable, markers: tuple[str, ...]) -> dict[str, Col
 
 
 def find_endpoints(profiles: dict[str, ColumnProfile]) -> list[EndpointColumns]:
-    """Pairs such as ``OS`` and ``OS.time``, ``os_status`` and ``os_months``, ``event`` and ``time``.
+    """Pairs such as ``OS`` and ``OS.time``, ``os_status`` and ``os_days``, ``event`` and ``time``.
 
     The time must be a number of many values, the other a code of few. What the codes mean and
     what the times are counted in, the names do not say reliably.

@@ -130,7 +130,7 @@ def _check_lengths(rows: list[tuple[int, list[str]]], width: int, path: Path) ->
     uneven = [number for number, row in rows if len(row) != width]
     if uneven:
         raise CohortError(
-            f"{len(uneven)} rows have not the header's {width} columns: {say_rows(uneven)}",
+            f"the header has {width} columns, but not {say_rows(uneven)}",
             where=path,
             fix="Quote cells that hold the separator.",
         )
