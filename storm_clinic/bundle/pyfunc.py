@@ -154,8 +154,8 @@ class BundleScorer:
     def _tiles(self, path: Path, stores: dict[Path, FeatureStore]) -> Any:
         if path.parent not in stores:
             store = FeatureStore.open(path.parent)
-            trained = FeatureContract.from_json(self._bundle.manifest.features, where="bundle")
-            trained.require_same(store.contract, where=path.parent)
+            learned_on = FeatureContract.from_json(self._bundle.manifest.features, where="bundle")
+            store.contract.require_same(learned_on, where=path.parent)
             stores[path.parent] = store
         return stores[path.parent].read(path.stem).features
 

@@ -94,11 +94,13 @@ def mirror_states(database: MlflowDatabase, name: str, states: Mapping[int, str]
     with mlflow_errors(database.path):
         for version, state in states.items():
             client.set_model_version_tag(name, str(version), f"{TAG}state", state)
-        current = client.get_registered_model(name).aliases
+        # MLflow gives numbers here and text elsewhere.
+        found = client.get_registered_model(name).aliases
+        current = {alias: int(version) for alias, version in found.items()}
         for alias in set(current) - set(aliases):
             client.delete_registered_model_alias(name, alias)
         for alias, version in aliases.items():
-            if current.get(alias) != str(version):
+            if current.get(alias) != version:
                 client.set_registered_model_alias(name, alias, str(version))
 
 

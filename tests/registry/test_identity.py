@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import multiprocessing
 import os
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -81,14 +82,23 @@ def test_the_first_use_makes_a_private_secret_and_asks_to_back_it_up(
     assert [path.name for path in secret_file.parent.iterdir()] == ["secret"]
 
 
-def _key_id_of(folder: str) -> str:
-    os.environ["STORM_CLINIC_SECRET_FILE"] = f"{folder}/secret"
-    return load_keys(Workspace(secret_path().parent / "workspace")).key_id
-
-
-def test_processes_that_start_together_agree_on_one_secret(tmp_path):
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert len(set(pool.map(_key_id_of, [str(tmp_path)] * 16, chunksize=1))) == 1
+def test_processes_that_start_together_agree_on_one_secret(secret_file, workspace):
+    code = """
+import sys
+from pathlib import Path
+from storm_clinic.files import Workspace
+from storm_clinic.registry.identity import load_keys
+sys.stdin.read()  # until all processes are there
+print(load_keys(Workspace(Path(sys.argv[1]))).key_id)
+"""
+    command = [sys.executable, "-c", code, str(workspace.root)]
+    gate, opener = os.pipe()  # one pipe for all: closing it lets all go at once
+    pipe = subprocess.PIPE
+    crowd = [subprocess.Popen(command, stdin=gate, stdout=pipe, stderr=pipe) for _ in range(6)]
+    os.close(gate)
+    os.close(opener)
+    answers = {process.communicate()[0] for process in crowd}
+    assert answers == {f"{load_keys(workspace).key_id}\n".encode()}
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -164,62 +164,68 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         Trail(path).events()
 
 
-def _append_once(path: str) -> bool:
-    """Like a lock: allowed only if nobody was first."""
+_LOCK_ONCE = """
+import sys
+from pathlib import Path
+from storm_clinic.errors import RegistryError
+from storm_clinic.registry.trail import Trail
 
-    def allowed(events) -> None:
-        if any(event.kind == "locked" for event in events):
-            raise RegistryError("locked before")
+def allowed(events):
+    if any(event.kind == "locked" for event in events):
+        raise RegistryError("locked before")
 
-    try:
-        Trail(Path(path)).append({"event": "locked", "by": str(os.getpid())}, allowed=allowed)
-    except RegistryError:
-        return False
-    return True
+sys.stdin.read()  # until all processes are there
+try:
+    Trail(Path(sys.argv[1])).append({"event": "locked", "by": "a.weber"}, allowed=allowed)
+except RegistryError:
+    sys.exit(3)
+"""
 
 
 def test_of_many_who_move_at_once_exactly_one_succeeds(tmp_path):
-    path = str(tmp_path / "trail.db")
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
-        assert sum(pool.map(_append_once, [path] * 16, chunksize=1)) == 1
-    assert len(Trail(Path(path)).events()) == 1
+    path = tmp_path / "trail.db"
+    command = [sys.executable, "-c", _LOCK_ONCE, str(path)]
+    gate, opener = os.pipe()  # one pipe for all: closing it lets all go at once
+    crowd = [subprocess.Popen(command, stdin=gate) for _ in range(6)]
+    os.close(gate)
+    os.close(opener)
+    assert sorted(process.wait() for process in crowd) == [0, 3, 3, 3, 3, 3]
+    assert len(Trail(path).events()) == 1
 
 
-class _Mortal(sqlite3.Connection):
-    """Dies, as a machine does, right before its n-th statement."""
+_DIE = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+from storm_clinic.registry.trail import Trail
 
-    left = 0
+class Mortal(sqlite3.Connection):
+    left = int(sys.argv[2])
 
     def execute(self, *arguments):
-        if type(self).left == 0:
+        if Mortal.left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        type(self).left -= 1
+        Mortal.left -= 1
         return super().execute(*arguments)
 
-
-def _append_and_die(path: str, statements: int) -> None:
-    def connect(*arguments, **options):
-        return real(*arguments, **options, factory=_Mortal)
-
-    _Mortal.left, real = statements, sqlite3.connect
-    trail_module.sqlite3.connect = connect
-    Trail(Path(path)).append({"event": "locked", "by": "a.weber"}, allowed=_anything)
+real = sqlite3.connect
+sqlite3.connect = lambda *a, **k: real(*a, **k, factory=Mortal)
+event = {"event": "locked", "by": "a.weber"}
+Trail(Path(sys.argv[1])).append(event, allowed=lambda events: None)
+"""
 
 
 def test_a_kill_before_any_statement_leaves_the_trail_before_or_after(trail, tmp_path):
-    context = multiprocessing.get_context("spawn")
     seen = []
     for statements in range(12):
         copy = tmp_path / f"{statements}.db"
         shutil.copy(trail.path, copy)
-        process = context.Process(target=_append_and_die, args=(str(copy), statements))
-        process.start()
-        process.join()
+        command = [sys.executable, "-c", _DIE, str(copy), str(statements)]
+        code = subprocess.run(command, check=False).returncode
         survivor = Trail(copy)
         assert survivor.problems() == []
-        seen.append((process.exitcode, len(survivor.events())))
+        seen.append((code, len(survivor.events())))
         survivor.append({"event": "note", "by": "a.weber"}, allowed=_anything)
-        if process.exitcode == 0:
+        if code == 0:
             break
     assert seen[-1] == (0, 6), "the last round must have outlived every statement"
     assert set(seen[:-1]) == {(-signal.SIGKILL, 5)}
