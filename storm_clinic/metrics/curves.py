@@ -28,8 +28,9 @@ class KaplanMeier:
     at_risk, events, censored : float64 arrays, shape (n_times,)
         (Weighted) counts at each time.
     survival, se, lower, upper : float64 arrays, shape (n_times,)
-        The curve, Greenwood's standard error on its own scale, and the pointwise band. Where the
-        curve reaches 0 the band is [0, the bound before] (R gives NA there).
+        The curve, Greenwood's standard error on its own scale, and the pointwise band. R gives NA
+        for the band where the curve is still 1 and where it is 0; here it is [1, 1], and
+        [0, the bound before].
     n_patients, n_events : int
     band : {"log-log", "log"}
     """
