@@ -1,0 +1,99 @@
+"""The shipped manifests on the real tables, against counts made without any of our code."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storm_clinic.cohort.outcome import Survival, stratum
+from storm_clinic.cohort.split import make_splits
+from storm_clinic.cohort.table import Cohort
+from storm_clinic.files import Workspace
+
+REPOSITORY = Workspace(Path(__file__).resolve().parents[2])
+NAMES = ("tcga_kirc", "tcga_kirp")
+
+
+@pytest.fixture(params=NAMES)
+def real(request, shared_data, monkeypatch) -> tuple[Cohort, list[dict[str, str]]]:
+    monkeypatch.setenv("STORM_CLINIC_DATA", str(shared_data))
+    with (shared_data / request.param / "clinical.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    return Cohort.read(request.param, REPOSITORY), rows
+
+
+def test_the_cohorts_have_their_published_size(shared_data, monkeypatch):
+    monkeypatch.setenv("STORM_CLINIC_DATA", str(shared_data))
+    kirc, kirp = (Cohort.read(name, REPOSITORY) for name in NAMES)
+    assert (kirc.n_patients, len(kirc.slides)) == (494, 500)
+    assert (kirp.n_patients, len(kirp.slides)) == (270, 292)
+    assert not set(kirc.patients.index) & set(kirp.patients.index)
+
+
+@pytest.mark.parametrize("endpoint", ["OS", "DSS", "PFI", "DFI"])
+def test_outcomes_agree_with_a_plain_count(real, endpoint):
+    cohort, rows = real
+    usable = {
+        row["bcr_patient_barcode"]: (float(row[f"{endpoint}.time"]), row[endpoint] == "1.0")
+        for row in rows
+        if row[endpoint] and row[f"{endpoint}.time"] and float(row[f"{endpoint}.time"]) > 0
+    }
+    table = cohort.outcome(endpoint.lower())
+    assert isinstance(table.outcome, Survival)
+    assert set(table.patient_ids) == set(usable)
+    days = [usable[patient][0] for patient in table.patient_ids]
+    np.testing.assert_allclose(table.outcome.time_months * 30.4375, days)
+    assert table.outcome.event.tolist() == [usable[patient][1] for patient in table.patient_ids]
+    zero = sum(row[f"{endpoint}.time"] == "0.0" and row[endpoint] != "" for row in rows)
+    reasons = Counter(table.attrition.excluded()["reason"])
+    assert reasons["time is zero"] == zero > 0
+    assert sum(reasons.values()) == len(rows) - len(usable)
+
+
+def test_stage_four_is_not_read_as_stage_one(real):
+    cohort, rows = real
+    counted = Counter(row["ajcc_pathologic_tumor_stage"] for row in rows)
+    ours = cohort.patients["stage"].value_counts().to_dict()
+    assert ours == {f"Stage {n}": counted[f"Stage {n}"] for n in ("I", "II", "III", "IV")}
+    assert ours["Stage IV"] == {"tcga_kirc": 76, "tcga_kirp": 14}[cohort.name]
+    unknown = counted["[Discrepancy]"] + counted["[Not Available]"]
+    assert cohort.patients["stage"].isna().sum() == unknown
+
+
+def test_missing_covariates_are_counted_as_missing(real):
+    cohort, rows = real
+    ages = [row["age_at_initial_pathologic_diagnosis"] for row in rows]
+    assert cohort.patients["age"].isna().sum() == ages.count("")
+    assert cohort.patients["age"].sum() == pytest.approx(sum(float(age) for age in ages if age))
+    bracketed = sum(row["race"].startswith("[") for row in rows)
+    assert cohort.patients["race"].isna().sum() == bracketed > 0
+    if cohort.name == "tcga_kirc":
+        grades = Counter(row["histological_grade"] for row in rows)
+        assert cohort.patients["grade"].isna().sum() == grades["GX"] + grades["[Not Available]"]
+
+
+def test_real_sites_stay_whole_and_events_are_spread(real):
+    cohort, _ = real
+    table = cohort.outcome("pfi")
+    sites = cohort.patients.loc[list(table.patient_ids), "site"].to_numpy()
+    event = stratum(table.outcome)
+    splits = make_splits(table.patient_ids, event, sites, folds=5, repeats=3, seed=20261123)
+    assert splits.fold.shape == (3, len(sites))
+    sizes = Counter(sites)
+    for fold in splits.fold:
+        assert all(len(set(fold[sites == site])) == 1 for site in sizes)
+        # Sites above a fold's share stand alone; the other folds share the rest evenly.
+        alone = [site for site, n in sizes.items() if 5 * n > len(sites)]
+        for site in alone:
+            assert (fold == fold[sites == site][0]).sum() == sizes[site]
+        rest = [
+            n
+            for k, n in enumerate(np.bincount(fold))
+            if k not in {fold[sites == s][0] for s in alone}
+        ]
+        assert max(rest) - min(rest) <= 0.15 * np.mean(rest)
+    assert bool(splits.notes) == (cohort.name == "tcga_kirc")
