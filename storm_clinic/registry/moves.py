@@ -125,6 +125,19 @@ class Registry:
         name, version = resolve_reference(reference, events, states=states)
         return load_version(self._folder, events, name, version)
 
+    def trained_in(self, run_id: str) -> RegisteredModel:
+        """The version that a training registered, in whatever state it is by now.
+
+        Raises
+        ------
+        RegistryError
+            If that run registered none, or a file of it was changed.
+        """
+        for event in reversed(self.trail.events()):
+            if event.kind == "candidate" and event.body["run_id"] == run_id:
+                return self.find(f"{event.body['model']}:{event.body['version']}")
+        raise RegistryError(f"run {run_id} registered no model", where="trail")
+
     def lock(self, reference: str, *, by: str) -> RegisteredModel:
         """Move candidate → locked: weights, preprocessing, thresholds and claims are frozen.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.predictions import Predictions, horizon_column
 from storm_clinic.steps.study_patients import Evaluated
@@ -136,10 +136,3 @@ def _until(study: Study) -> float | None:
     """Curves end a little after the last month that the study asks about."""
     horizons = study.endpoint.horizons_months
     return 1.25 * horizons[-1] if horizons else None
-
-
-def outcome_kind(outcome: Outcome) -> str:
-    """How bundles and reports name the kind of an outcome."""
-    if isinstance(outcome, Survival):
-        return "survival"
-    return "competing_risks" if isinstance(outcome, CompetingRisks) else "classes"

@@ -6,6 +6,7 @@ so that the JSON never holds NaN and a gap is never silent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -218,6 +219,21 @@ class Evidence(Finite):
             Naming the field at fault.
         """
         return parse(cls, document, where=where, error=InputError)
+
+    @classmethod
+    def read(cls, path: Path) -> Evidence:
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file is absent, no JSON, or no evidence.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot be read: {error}", where=path) from error
+        return cls.from_json(document, where=str(path))
 
     @property
     def digest(self) -> str:

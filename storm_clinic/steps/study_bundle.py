@@ -1,0 +1,147 @@
+"""What a bundle declares of the study it was trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from storm_clinic.bundle import ClinicalColumn, Manifest, OutcomeDefinition, TrainingCohort
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
+from storm_clinic.cohort.table import Cohort
+from storm_clinic.errors import CohortError
+from storm_clinic.heads.tuning import TunedFit
+from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
+from storm_clinic.steps.study_patients import Development, Evaluated
+from storm_clinic.study import Study
+from storm_clinic.validation.evidence import Estimate, Evidence
+
+
+def describe_bundle(
+    study: Study,
+    development: Development,
+    fitted: Mapping[str, TunedFit],
+    *,
+    key_id: str,
+    run_id: str,
+) -> Manifest:
+    """Study, inputs, thresholds, cohorts and versions behind some fitted models.
+
+    Thresholds between risk groups are quantiles of the models' own risks of all development
+    patients, so that they are fixed before anybody else is scored.
+    """
+    store = development.store
+    return Manifest(
+        study=study.resolved(),
+        features=None if store is None else store.contract.to_json(),
+        clinical=clinical_columns(study, development.parts[0].patients.cohort),
+        outcome=_definition(study, development),
+        risk_thresholds={
+            name: tuple(
+                float(cut)
+                for cut in np.unique(
+                    np.quantile(
+                        fit.model.predict(development.data).risk, study.risk_groups.quantiles
+                    )
+                )
+            )
+            for name, fit in fitted.items()
+        },
+        training={part.patients.cohort.name: _trained_on(part) for part in development.parts},
+        seeds={"study": study.evaluation.seed},
+        key_id=key_id,
+        code=code_version().as_dict(),
+        packages=package_versions(NUMERICAL_PACKAGES),
+        run_id=run_id,
+    )
+
+
+def clinical_columns(study: Study, cohort: Cohort) -> tuple[ClinicalColumn, ...]:
+    """The study's covariates as a cohort declares them."""
+    columns = [cohort.columns[name] for name in study.clinical]
+    return tuple(
+        ClinicalColumn(
+            name=column.name, kind=column.kind, unit=column.unit, levels=column.levels or None
+        )
+        for column in columns
+    )
+
+
+def require_same_columns(
+    declared: tuple[ClinicalColumn, ...], cohort: Cohort, study: Study
+) -> None:
+    """Refuse a cohort whose covariates mean something else than those a model learned from.
+
+    Raises
+    ------
+    CohortError
+        Naming the column, and both declarations.
+    """
+    for ours, theirs in zip(declared, clinical_columns(study, cohort), strict=True):
+        for field in ("kind", "unit", "levels"):
+            expected, found = getattr(ours, field), getattr(theirs, field)
+            if expected != found:
+                raise CohortError(
+                    f"columns.{ours.name}: {field} is {found!r}; development has {expected!r}",
+                    where=cohort.manifest_path,
+                    fix="Declare it as the development cohort does, converting it if need be.",
+                )
+
+
+def _definition(study: Study, development: Development) -> OutcomeDefinition:
+    outcome = development.outcome
+    declaration = development.parts[0].patients.cohort.endpoints[study.endpoint.name]
+    levels: tuple[str, ...] = ()
+    if isinstance(outcome, CompetingRisks):
+        levels = outcome.causes
+    elif isinstance(outcome, Classes):
+        levels = outcome.levels
+    return OutcomeDefinition(
+        name=study.endpoint.name,
+        kind=_kind(outcome),
+        definition=declaration.model_dump_json(by_alias=True, exclude_defaults=True),
+        horizons_months=study.endpoint.horizons_months,
+        levels=levels,
+    )
+
+
+def _kind(outcome: Outcome) -> Literal["survival", "competing_risks", "classes"]:
+    if isinstance(outcome, Survival):
+        return "survival"
+    return "competing_risks" if isinstance(outcome, CompetingRisks) else "classes"
+
+
+def _trained_on(part: Evaluated) -> TrainingCohort:
+    return TrainingCohort(
+        n_patients=part.outcome.n_patients,
+        n_events=part.outcome.n_events,
+        digests=part.patients.inputs,
+        origin=part.patients.cohort.origin.model_dump(
+            mode="json", include={"source", "licence", "citation", "simulated"}
+        ),
+    )
+
+
+def performance_table(evidence: Evidence) -> str:
+    """Cross-validated discrimination of every model as Markdown, for the model card."""
+    rows = [
+        "Out-of-fold, repeated cross-validation on development data; intervals describe "
+        "resampling of these patients and support no claim.",
+        "",
+        "| model | metric | value (95% interval) | patients | events |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for metric in ("c_index", "auroc"):
+        rows += [_row(estimate) for estimate in evidence.find(metric)]
+    return "\n".join(rows)
+
+
+def _row(estimate: Estimate) -> str:
+    value = estimate.note
+    if estimate.value is not None:
+        value = f"{estimate.value:.3f}"
+        if estimate.lower is not None:
+            value += f" ({estimate.lower:.3f} to {estimate.upper:.3f})"
+    where = f"{estimate.n_patients} | {estimate.n_events}"
+    return f"| {estimate.model} | {estimate.metric} | {value} | {where} |"

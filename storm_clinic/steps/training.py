@@ -1,0 +1,244 @@
+"""The verb `train`: cross-validate every model of a study, refit, and register the candidate."""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storm_clinic.bundle import required_models, write_bundle
+from storm_clinic.cohort.outcome import required_strata, stratum
+from storm_clinic.cohort.split import Splits, make_splits
+from storm_clinic.files import Workspace
+from storm_clinic.heads.fit import cross_validate, fit_tuned
+from storm_clinic.heads.tuning import TunedFit
+from storm_clinic.heads.zoo import check
+from storm_clinic.predictions import Predictions
+from storm_clinic.registry.identity import load_keys
+from storm_clinic.registry.moves import Registry
+from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.steps.study_bundle import describe_bundle, performance_table
+from storm_clinic.steps.study_evidence import collect_evidence
+from storm_clinic.steps.study_patients import Development, load_development
+from storm_clinic.steps.training_files import (
+    EVIDENCE,
+    PREDICTIONS,
+    fold_metrics,
+    headline_metrics,
+    write_model_files,
+    write_study_files,
+)
+from storm_clinic.study import ModelSpec, Study
+from storm_clinic.tracking import StudyRun, Tracker
+from storm_clinic.validation.claims import claim_status
+from storm_clinic.validation.evidence import Evidence
+
+Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A registered candidate with what cross-validation says of it.
+
+    Attributes
+    ----------
+    model : RegisteredModel
+    evidence : Evidence
+        Of all models, from out-of-fold predictions.
+    folder : Path
+        Files of the training's MLflow run.
+    """
+
+    model: RegisteredModel
+    evidence: Evidence
+    folder: Path
+
+    @property
+    def reference(self) -> str:
+        """``name:version``."""
+        return self.model.reference
+
+
+def train(
+    study: Study,
+    *,
+    workspace: Workspace | None = None,
+    by: str | None = None,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> Candidate:
+    """Cross-validate all models of a study, refit those to be compared, register the candidate.
+
+    A training of the same study on the same inputs by the same code that finished before is
+    returned as it is; one that was interrupted goes on after its last finished model.
+
+    Parameters
+    ----------
+    study : Study
+        What is asked; nothing else configures a training.
+    workspace : Workspace, optional
+        The current folder by default.
+    by : str, optional
+        Who trains; the name of the account by default.
+    n_jobs : int
+        Processes among which folds are divided; results do not depend on it.
+    progress : callable, optional
+        Called with what is done, how much of it, and of how much.
+
+    Raises
+    ------
+    StudyError, CohortError, FeatureError, LeakageError, TrainingError
+        Naming what is wrong, where, and what to do.
+    """
+    workspace = workspace or Workspace()
+    claim_status(study.claims, ())  # an unknown measure is refused before hours of training
+    keys = load_keys(workspace)
+    development = load_development(study, workspace=workspace, keys=keys)
+    for spec in study.models:
+        check(spec, development.outcome)
+    splits = _split(study, development)
+    inputs = development.inputs | {"splits": splits.digest, "keys": keys.key_id}
+    tracker, registry = Tracker(workspace), Registry(workspace)
+    earlier = tracker.find_study(study, inputs=inputs)
+    if earlier is not None and earlier.same_code:
+        model = registry.trained_in(earlier.run_id)
+        return Candidate(model, Evidence.read(earlier.artifacts / EVIDENCE), earlier.artifacts)
+    with tracker.start_study(study, inputs=inputs) as run, tempfile.TemporaryDirectory() as scratch:
+        work = _Work(study, development, splits, n_jobs, progress or _silent, Path(scratch))
+        predictions = Predictions.concat([work.out_of_fold(run, spec) for spec in study.models])
+        fitted = work.refit()
+        evidence = work.judge(predictions, fitted)
+        files = work.scratch / "study"
+        write_study_files(files, predictions, evidence, splits, development)
+        run.log(metrics=headline_metrics(evidence), artifacts=files)
+        model = registry.register(
+            run, work.bundle(run, fitted, evidence, keys.key_id), by=by or getpass.getuser()
+        )
+        return Candidate(model, evidence, run.artifacts)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def _split(study: Study, development: Development) -> Splits:
+    return make_splits(
+        development.data.keys,
+        stratum(development.outcome),
+        _groups(study, development),
+        folds=study.evaluation.folds,
+        repeats=study.evaluation.repeats,
+        seed=study.evaluation.seed,
+        required=required_strata(development.outcome),
+    )
+
+
+def _groups(study: Study, development: Development) -> NDArray[np.object_] | None:
+    """What folds may not divide; None where they divide patients."""
+    by_site = study.evaluation.group == "site"
+    return np.array(development.sites, dtype=object) if by_site else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """One training: what it works on, and its parts in the order in which they happen."""
+
+    study: Study
+    development: Development
+    splits: Splits
+    n_jobs: int
+    say: Progress
+    scratch: Path
+
+    def out_of_fold(self, run: StudyRun, spec: ModelSpec) -> Predictions:
+        """Cross-validate one model and log it; take it up where it was logged before."""
+        done = run.finished_model(spec.name)
+        if done is not None:
+            return Predictions.read(done.artifacts / PREDICTIONS)
+        with run.start_model(spec.name) as child:
+            result = cross_validate(
+                spec,
+                self.development.data,
+                self.development.outcome,
+                self.splits.fold,
+                n_jobs=self.n_jobs,
+                progress=lambda done, total, _: self.say(
+                    f"cross-validate {spec.name}", done, total
+                ),
+                **self._settings,
+            )
+            cohorts = self.development.cohorts * self.splits.n_repeats
+            table = result.table().assign(cohort=cohorts, model=spec.name)
+            predictions = Predictions(table)
+            files = self.scratch / spec.name
+            write_model_files(files, predictions, result)
+            child.log(
+                metrics=fold_metrics(result, self.development.outcome, self.study.endpoint),
+                artifacts=files,
+            )
+            return predictions
+
+    def refit(self) -> dict[str, TunedFit]:
+        """The models that are registered together, on all development patients."""
+        names = required_models(self.study)
+        fitted = {}
+        for at, name in enumerate(names):
+            fitted[name] = fit_tuned(
+                self.study.model(name),
+                self.development.data,
+                self.development.outcome,
+                n_jobs=self.n_jobs,
+                **self._settings,
+            )
+            self.say("refit on all patients", at + 1, len(names))
+        return fitted
+
+    def judge(self, predictions: Predictions, fitted: dict[str, TunedFit]) -> Evidence:
+        """Evidence of cross-validation."""
+        self.say("evaluate", 0, 1)
+        comparator = self.study.comparator
+        evidence = collect_evidence(
+            self.study,
+            predictions,
+            self.development.parts,
+            kind="cross-validation",
+            clinical_parameters=None
+            if comparator is None
+            else _n_coefficients(fitted[comparator.name]),
+            notes=self.splits.notes,
+        )
+        self.say("evaluate", 1, 1)
+        return evidence
+
+    def bundle(
+        self, run: StudyRun, fitted: dict[str, TunedFit], evidence: Evidence, key_id: str
+    ) -> Path:
+        """Write the bundle; returns its folder."""
+        folder = self.scratch / "bundle"
+        manifest = describe_bundle(
+            self.study, self.development, fitted, key_id=key_id, run_id=run.run_id
+        )
+        states = {name: fit.model.state() for name, fit in fitted.items()}
+        write_bundle(folder, states, manifest, performance=performance_table(evidence))
+        return folder
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "horizons_months": self.study.endpoint.horizons_months,
+            "groups": _groups(self.study, self.development),
+            "inner_folds": self.study.evaluation.inner_folds,
+            "seed": self.study.evaluation.seed,
+        }
+
+
+def _n_coefficients(fit: TunedFit) -> int | None:
+    """Coefficients of a linear model; None for others, which have no such count."""
+    arrays, _ = fit.model.state()
+    return int(arrays["coefficients"].size) if "coefficients" in arrays else None

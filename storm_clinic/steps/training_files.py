@@ -1,0 +1,107 @@
+"""What a training leaves in MLflow: files by name, and numbers by fold. Keys only, no ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.cohort.split import Splits
+from storm_clinic.errors import StatisticsError
+from storm_clinic.files import write_json
+from storm_clinic.heads.fit import FoldRecord, OutOfFold
+from storm_clinic.metrics.discrimination import auroc, concordance
+from storm_clinic.predictions import Predictions
+from storm_clinic.steps.study_patients import Development
+from storm_clinic.study import Endpoint
+from storm_clinic.tracking import Metric, fold_step
+from storm_clinic.validation.evidence import Estimate, Evidence
+
+PREDICTIONS = "predictions.parquet"
+EVIDENCE = "evidence.json"
+SPLITS = "splits.json"
+FINGERPRINTS = "fingerprints.json"
+ATTRITION = "attrition.csv"
+FOLDS = "folds.json"
+
+
+def write_study_files(
+    folder: Path,
+    predictions: Predictions,
+    evidence: Evidence,
+    splits: Splits,
+    development: Development,
+) -> None:
+    """Predictions, evidence, folds, fingerprints and attrition of a whole training."""
+    folder.mkdir(parents=True)
+    predictions.write(folder / PREDICTIONS)
+    evidence.write(folder / EVIDENCE)
+    splits.write(folder / SPLITS)
+    write_json(folder / FINGERPRINTS, development.fingerprints.to_json())
+    tables = [
+        part.patients.attrition.table().assign(cohort=part.patients.cohort.name)
+        for part in development.parts
+    ]
+    pd.concat(tables).to_csv(folder / ATTRITION, index=False)
+
+
+def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold) -> None:
+    """Out-of-fold predictions of one model, and what was chosen in each fold."""
+    folder.mkdir(parents=True)
+    predictions.write(folder / PREDICTIONS)
+    write_json(folder / FOLDS, [record.as_dict() for record in result.records])
+
+
+def fold_metrics(result: OutOfFold, outcome: Outcome, endpoint: Endpoint) -> list[Metric]:
+    """Numbers of each fold and repeat, under `fold_step`."""
+    folds = int(result.fold.max()) + 1
+    return [
+        Metric(name, value, fold_step(record.repeat, record.fold, folds=folds))
+        for record in result.records
+        for name, value in _of_fold(record, result, outcome, endpoint).items()
+    ]
+
+
+def _of_fold(
+    record: FoldRecord, result: OutOfFold, outcome: Outcome, endpoint: Endpoint
+) -> dict[str, float]:
+    tested = np.flatnonzero(result.fold[record.repeat] == record.fold)
+    values = {
+        "fold_patients": float(record.n_test),
+        "fold_events": float(record.n_test_events),
+        "fold_stages": float(record.fit.n_stages),
+    }
+    if record.fit.inner:
+        values["fold_inner_score"] = max(inner.score for inner in record.fit.inner)
+    seen, risk = outcome.take(tested), result.risk[record.repeat, tested]
+    try:
+        if isinstance(seen, Survival):
+            tau = endpoint.tau_months
+            values["fold_c_index"] = concordance(seen, risk, tau_months=tau).value
+        elif isinstance(seen, Classes) and len(seen.levels) == 2:
+            values["fold_auroc"] = auroc(seen, risk).value
+    except StatisticsError:
+        pass  # too few in this fold to rank; its counts above say so
+    return values
+
+
+def headline_metrics(evidence: Evidence) -> list[Metric]:
+    """Every estimate of the evidence under ``<metric>[_<months>m][_over_<model>]/<model>``."""
+    return [
+        Metric(f"{_name(estimate)}/{estimate.model}{suffix}", value)
+        for estimate in evidence.estimates
+        for suffix, value in (
+            ("", estimate.value),
+            ("/lower", estimate.lower),
+            ("/upper", estimate.upper),
+        )
+        if value is not None
+    ]
+
+
+def _name(estimate: Estimate) -> str:
+    at = "" if estimate.horizon_months is None else f"_{estimate.horizon_months:g}m"
+    over = "" if estimate.over is None else f"_over_{estimate.over}"
+    return f"{estimate.cohort}/{estimate.metric}{at}{over}"
