@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -33,7 +33,7 @@ class ColumnProfile:
     numeric : bool
         Whether all of those are numbers.
     identifies : bool
-        Whether every cell is another safe id.
+        Whether every cell is another safe id (a number with a fraction is none).
     """
 
     name: str
@@ -97,11 +97,9 @@ def _profile(cells: pd.Series[str], name: str, markers: tuple[str, ...]) -> Colu
     known = cells[~missing]
     numeric = not known.empty and bool(is_number(known).all())
     values = {canonical(text) for text in known.unique()}
-    safe = identifier(name, name).passes(cells)
-    return ColumnProfile(
-        name,
-        int(missing.sum()),
-        tuple(sorted(values, key=float if numeric else None)),
-        numeric,
-        bool(len(cells)) and not missing.any() and cells.is_unique and bool(safe.all()),
-    )
+    ordered = tuple(sorted(values, key=float if numeric else None))
+    profile = ColumnProfile(name, int(missing.sum()), ordered, numeric, identifies=False)
+    distinct = bool(len(cells)) and not missing.any() and cells.is_unique
+    if not distinct or (numeric and not profile.integers):
+        return profile
+    return replace(profile, identifies=bool(identifier(name, name).passes(cells).all()))

@@ -88,15 +88,17 @@ def init_cohort(
     markers = find_markers(clinical)
     profiles = profile_columns(clinical, markers)
     endpoints = find_endpoints(profiles)
-    patient_id, slide_lines = _tables(clinical, profiles, slides)
-    taken = {patient_id, *(c for e in endpoints for c in (e.time, e.event))}
+    followed = {column for pair in endpoints for column in (pair.time, pair.event)}
+    unique = [n for n, p in profiles.items() if p.identifies and n not in followed]
+    patient_id, table_lines = _tables(clinical, unique, slides)
+    taken = {patient_id, *followed}
     columns = {n: p for n, p in profiles.items() if n not in taken}
     left_out = tuple((n, why) for n, p in columns.items() if (why := _no_covariate(p)))
     for column, _ in left_out:
         del columns[column]
     lines = [
         *_head(name, clinical, workspace),
-        *slide_lines,
+        *table_lines,
         *_site(profiles, taken, len(clinical.frame)),
         *_columns(columns),
         *_left_out(left_out),
@@ -139,10 +141,9 @@ def _head(name: str, clinical: TextTable, workspace: Workspace) -> list[str]:
 
 
 def _tables(
-    clinical: TextTable, profiles: dict[str, ColumnProfile], slides: TextTable | None
+    clinical: TextTable, unique: list[str], slides: TextTable | None
 ) -> tuple[str | None, list[str]]:
     """The clinical table's id column, if one can be seen, and the lines of both tables."""
-    unique = [name for name, profile in profiles.items() if profile.identifies]
     shared: list[tuple[str, str]] = []
     if slides is not None:
         shared = [
@@ -231,7 +232,7 @@ def _columns(profiles: dict[str, ColumnProfile]) -> list[str]:
 
 
 def _column(name: str, profile: ColumnProfile) -> list[str]:
-    head = [f"  {name}:", f"    from: {_plain(profile.name)}"]
+    head = [f"  {_plain(name)}:", f"    from: {_plain(profile.name)}"]
     levels = f"    levels: [{', '.join(map(_quoted, profile.values))}]"
     n = len(profile.values)
     if n == 2 or not profile.numeric:
@@ -265,7 +266,7 @@ def _endpoints(endpoints: list[EndpointColumns], profiles: dict[str, ColumnProfi
         times = profiles[endpoint.time].values
         span = f"values run from {times[0]} to {times[-1]}"
         lines += [
-            f"  {name}:",
+            f"  {_plain(name)}:",
             "    kind: survival",
             f"    time: {_plain(endpoint.time)}",
             f"    unit: {_ask(f'days, months or years? {span}')}",

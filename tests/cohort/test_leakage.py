@@ -10,7 +10,8 @@ from storm_clinic.errors import CohortError, LeakageError
 
 
 def index(**slides: tuple[str | None, str]) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(slides, orient="index", columns=["slide_digest", "features_digest"])
+    columns = ["slide_digest", "features_digest"]
+    return pd.DataFrame.from_dict(slides, orient="index", columns=columns)
 
 
 def development(label="dev") -> Fingerprints:
