@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -89,6 +90,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
             _fsync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+def remove_dead_parts(path: Path) -> None:
+    """Remove what killed processes of this machine left half written of a file."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        process_id = part.name.removesuffix(".part").rpartition(".")[2]
+        if process_id.isdigit() and not _is_running(int(process_id)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # somebody else's, but alive
+    return True
 
 
 def _fsync_folder(folder: Path) -> None:
