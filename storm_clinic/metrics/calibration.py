@@ -146,6 +146,13 @@ def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic
 
     The intercept of a logistic regression with the log-odds of the prediction as offset.
 
+    Parameters
+    ----------
+    outcome : Classes, length n_patients
+        Two classes; the second is the event.
+    probability : float array, shape (n_patients,)
+        Of the event, strictly between 0 and 1.
+
     Raises
     ------
     StatisticsError
