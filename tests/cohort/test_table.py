@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storm_clinic.cohort.manifest import read_manifest
 from storm_clinic.cohort.table import Cohort, Column
 from storm_clinic.errors import CohortError
 from storm_clinic.files import digest_file
@@ -154,3 +155,12 @@ def test_one_table_may_serve_for_patients_and_slides(write_cohort):
 def test_reading_leaves_nothing_behind(hospital):
     names = {path.name for path in Path(hospital.manifest_path.parent).iterdir()}
     assert names == {"clinical.csv", "slides.csv", "cohort.yaml"}
+
+
+def test_the_documented_manifest_is_a_manifest(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cohorts.md").read_text(encoding="utf-8")
+    example = next(block for block in page.split("```yaml\n") if block.startswith("format: 1"))
+    path = tmp_path / "cohort.yaml"
+    path.write_text(example.split("```")[0], encoding="utf-8")
+    manifest = read_manifest(path)
+    assert manifest.columns["sex"].meaning == {"female": 0, "male": 1, "1": 1, "2": 0}

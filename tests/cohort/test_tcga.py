@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -97,3 +98,18 @@ def test_real_sites_stay_whole_and_events_are_spread(real):
         ]
         assert max(rest) - min(rest) <= 0.15 * np.mean(rest)
     assert bool(splits.notes) == (cohort.name == "tcga_kirc")
+
+
+def test_the_datasheet_says_what_the_tables_hold(real):
+    cohort, _ = real
+    sheet = (cohort.manifest_path.parent / "README.md").read_text(encoding="utf-8")
+    for name in cohort.endpoints:
+        row = re.search(rf"^\| `{name}` \|[^|]+\| (\d+) \| (\d+) \| ([^|]+) \|$", sheet, re.M)
+        assert row, name
+        table = cohort.outcome(name)
+        assert (int(row[1]), int(row[2])) == (table.outcome.n_patients, table.outcome.n_events)
+        left_out = sum(map(int, re.findall(r"(\d+): ", row[3])))
+        assert left_out == cohort.n_patients - table.outcome.n_patients
+    assert re.search(rf"\| patients \| {cohort.n_patients} \|", sheet)
+    assert re.search(rf"\| slides \| {len(cohort.slides)} ", sheet)
+    assert re.search(rf"\| {cohort.patients['site'].nunique()}, from 1 ", sheet)
