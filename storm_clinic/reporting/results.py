@@ -83,7 +83,13 @@ def _results(content: ReportContent, evidence: Evidence, cohort: str, slug: str)
     drawn = [c for c in curves if c.model in (content.candidate, content.comparator)]
     classes = [c for c in evidence.classes if c.cohort == cohort]
     shown = [c for c in classes if c.model in (content.candidate, content.comparator)]
-    groups = [g for g in evidence.risk_groups if g.cohort == cohort]
+    # Candidate first; the other models' curves are in the CSV tables.
+    groups = [
+        g
+        for model in dict.fromkeys((content.candidate, content.comparator))
+        for g in evidence.risk_groups
+        if (g.cohort, g.model) == (cohort, model)
+    ]
     return Results(
         cohort=cohort,
         external=evidence.kind == "external",

@@ -184,9 +184,12 @@ def calibration_curve(
     Raises
     ------
     StatisticsError
-        If nobody in any group is followed to the horizon.
+        If nobody is followed beyond the horizon.
     """
     p = np.asarray(probability, dtype=np.float64)
+    if isinstance(outcome, Survival) and horizon_months is not None:
+        # A group that died out has a curve for ever; alone beyond follow-up it would mislead.
+        _require_followed(outcome, horizon_months, cohort)
     n_groups = int(np.clip(_events_by(outcome, horizon_months) // _EVENTS_PER_GROUP, 2, 10))
     cuts = np.unique(np.quantile(p, np.arange(1, n_groups) / n_groups))
     groups = np.searchsorted(cuts, p, side="right")
@@ -199,12 +202,6 @@ def calibration_curve(
             lost += 1
             continue
         points.append((float(p[member].mean()), *observed, int(member.sum())))
-    if not points:
-        raise StatisticsError(
-            f"no group of {cohort} is followed to {horizon_months:g} months"
-            if horizon_months is not None
-            else f"no group of {cohort} can be drawn"
-        )
     notes = [note] if note else []
     if lost:
         groups_lost = "one group is" if lost == 1 else f"{lost} groups are"
@@ -226,6 +223,15 @@ def calibration_curve(
         method=f"groups of equal size by prediction, {interval} 95% interval",
         note="; ".join(notes),
     )
+
+
+def _require_followed(outcome: Survival, horizon_months: float, cohort: str) -> None:
+    longest = float(outcome.time_months.max())
+    if horizon_months >= longest:
+        raise StatisticsError(
+            f"nobody of {cohort} is followed beyond {horizon_months:g} months",
+            fix=f"The longest follow-up is {longest:g} months.",
+        )
 
 
 def _events_by(outcome: Survival | Classes, horizon_months: float | None) -> int:

@@ -1,0 +1,190 @@
+"""Curves against lifelines, scikit-learn, closed forms and counting by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from lifelines import KaplanMeierFitter
+from lifelines.statistics import multivariate_logrank_test
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from storm_clinic.cohort.outcome import Classes, Survival
+from storm_clinic.errors import StatisticsError
+from storm_clinic.validation.curves import (
+    calibration_curve,
+    class_curves,
+    cross_validated_groups,
+    curves_of_groups,
+    group_labels,
+    risk_group_curves,
+    tick_months,
+)
+
+
+@pytest.fixture
+def curves(outcome, hidden):
+    return risk_group_curves(
+        outcome, hidden["clinic"], [-0.4, 0.4], cohort="b", model="clinical", until_months=60
+    )
+
+
+def test_groups_are_cut_at_the_given_thresholds_and_nowhere_else(curves, hidden):
+    risk = hidden["clinic"]
+    sizes = [(risk < -0.4).sum(), ((risk >= -0.4) & (risk < 0.4)).sum(), (risk >= 0.4).sum()]
+    assert [g.n_patients for g in curves.groups] == sizes
+    assert [g.label for g in curves.groups] == ["low", "intermediate", "high"]
+    assert curves.thresholds == (-0.4, 0.4)
+
+
+def test_a_risk_equal_to_a_threshold_belongs_to_the_upper_group(outcome):
+    risk = np.repeat([0.0, 1.0], 75)
+    curves = risk_group_curves(outcome, risk, [1.0], cohort="b", model="m")
+    assert [g.n_patients for g in curves.groups] == [75, 75]
+
+
+def test_steps_agree_with_lifelines(curves, outcome, hidden):
+    member = hidden["clinic"] >= 0.4
+    fitted = KaplanMeierFitter().fit(outcome.time_months[member], outcome.event[member])
+    high = curves.groups[-1]
+    expected = fitted.survival_function_at_times(high.months).to_numpy()
+    np.testing.assert_allclose(high.survival, expected, atol=1e-12)
+
+
+def test_the_log_rank_test_agrees_with_lifelines(curves, outcome, hidden):
+    groups = np.searchsorted([-0.4, 0.4], hidden["clinic"], side="right")
+    test = multivariate_logrank_test(outcome.time_months, groups, outcome.event)
+    assert curves.log_rank_chi2 == pytest.approx(test.test_statistic, abs=1e-8)
+    assert curves.log_rank_df == 2
+    assert curves.log_rank_p == pytest.approx(test.p_value, rel=1e-6)
+
+
+def test_patients_at_risk_are_those_still_followed(curves, outcome, hidden):
+    low = outcome.time_months[hidden["clinic"] < -0.4]
+    expected = tuple(int((low >= month).sum()) for month in curves.ticks_months)
+    assert curves.groups[0].at_risk == expected
+    assert curves.groups[0].at_risk[0] == curves.groups[0].n_patients
+
+
+def test_censored_months_are_where_nobody_had_the_event(curves, outcome, hidden):
+    member = (hidden["clinic"] >= 0.4) & ~outcome.event
+    assert curves.groups[-1].censored_months == tuple(np.unique(outcome.time_months[member]))
+
+
+def test_an_empty_group_is_left_out_and_said(outcome, hidden):
+    curves = risk_group_curves(outcome, hidden["clinic"], [-9.0], cohort="b", model="m")
+    assert [g.label for g in curves.groups] == ["high"]
+    assert "no patient in the group low" in curves.note
+    assert "no log-rank test" in curves.note
+    assert curves.log_rank_p is None
+
+
+def test_groups_within_folds_are_equally_large_whatever_the_folds_scale(hidden):
+    fold = np.arange(150) % 5
+    groups = cross_validated_groups(hidden["clinic"] + 100 * fold, fold, [1 / 3, 2 / 3])
+    for code in range(5):
+        assert np.bincount(groups[fold == code]).tolist() == [10, 10, 10]
+
+
+def test_groups_within_folds_survive_a_fold_of_equal_risks():
+    groups = cross_validated_groups(np.zeros(10), np.zeros(10, dtype=int), [1 / 3, 2 / 3])
+    assert set(groups) == {1}
+
+
+@pytest.mark.parametrize(
+    ("until", "ticks"),
+    [
+        (84, (0, 12, 24, 36, 48, 60, 72, 84)),
+        (60, (0, 12, 24, 36, 48, 60)),
+        (7.5, (0, 1, 2, 3, 4, 5, 6, 7)),
+        (0.5, (0, 0.5)),
+        (500, (0, 120, 240, 360, 480)),
+    ],
+)
+def test_ticks_are_round_months(until, ticks):
+    assert tick_months(until) == ticks
+
+
+def test_groups_of_other_numbers_are_numbered():
+    assert group_labels(2) == ("low", "high")
+    assert group_labels(4) == ("group 1", "group 2", "group 3", "group 4")
+
+
+def test_calibration_groups_show_kaplan_meier_at_the_horizon(outcome, hidden):
+    p = 1 - np.exp(-36 / 40 * np.exp(hidden["clinic"]))
+    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=36)
+    assert sum(curve.n_patients) == 150
+    first = np.argsort(p)[: curve.n_patients[0]]
+    fitted = KaplanMeierFitter().fit(outcome.time_months[first], outcome.event[first])
+    assert curve.predicted[0] == pytest.approx(p[first].mean())
+    assert curve.observed[0] == pytest.approx(1 - fitted.predict(36), abs=1e-12)
+
+
+def test_groups_are_as_many_as_leave_ten_events_each(outcome, hidden):
+    p = 1 / (1 + np.exp(-hidden["clinic"]))
+    events = int((outcome.event & (outcome.time_months <= 12)).sum())
+    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=12)
+    assert len(curve.predicted) == np.clip(events // 10, 2, 10)
+
+
+def test_the_histogram_counts_every_patient(outcome, hidden):
+    p = 1 / (1 + np.exp(-hidden["clinic"]))
+    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=12)
+    assert sum(curve.bin_counts) == 150
+    assert curve.bin_edges[0] == 0.0
+    assert curve.bin_edges[-1] >= p.max()
+
+
+def test_a_group_without_events_gets_the_exact_bound_and_not_a_point():
+    # 40 patients of low predicted risk, none with the event, all followed past the horizon.
+    time = np.concatenate([np.full(40, 30.0), np.linspace(1, 30, 40)])
+    event = np.concatenate([np.zeros(40, bool), np.ones(40, bool)])
+    p = np.concatenate([np.linspace(0.01, 0.1, 40), np.linspace(0.5, 0.9, 40)])
+    outcome = Survival.from_arrays(time, event)
+    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=20)
+    upper = binomtest(0, curve.n_patients[0]).proportion_ci(0.95, method="exact").high
+    assert curve.observed[0] == 0.0
+    assert curve.upper[0] == pytest.approx(upper, abs=1e-12)
+
+
+def test_a_group_that_is_not_followed_is_left_out_and_said(hidden):
+    time = np.where(hidden["clinic"] > 0, 10.0, 50.0)
+    event = hidden["tissue"] > 0
+    p = 1 / (1 + np.exp(-3 * hidden["clinic"]))
+    outcome = Survival.from_arrays(time, event)
+    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=20)
+    assert "not followed to 20 months" in curve.note
+    assert sum(curve.n_patients) < 150
+
+
+def test_nobody_followed_is_an_error(outcome, hidden):
+    p = 1 / (1 + np.exp(-hidden["clinic"]))
+    with pytest.raises(StatisticsError, match="nobody of b is followed beyond 500 months"):
+        calibration_curve(outcome, p, cohort="b", model="m", horizon_months=500)
+
+
+def test_intervals_of_classes_are_wilsons():
+    label = np.tile([0, 0, 0, 1], 50).astype(np.int64)
+    p = np.linspace(0.05, 0.6, 200)
+    curve = calibration_curve(Classes(label, ("no", "yes")), p, cohort="b", model="m")
+    n = curve.n_patients[0]
+    expected = binomtest(int(label[:n].sum()), n).proportion_ci(0.95, method="wilson")
+    assert curve.lower[0] == pytest.approx(expected.low, abs=1e-12)
+    assert curve.upper[0] == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_the_area_under_the_drawn_curve_is_the_auroc(hidden):
+    label = (hidden["clinic"] + hidden["tissue"] > 0).astype(np.int64)
+    curves = class_curves(Classes(label, ("no", "yes")), hidden["clinic"], cohort="b", model="m")
+    area = np.trapezoid(curves.true_positive_rate, curves.false_positive_rate)
+    assert area == pytest.approx(roc_auc_score(label, hidden["clinic"]))
+    assert curves.event == "yes"
+    assert curves.prevalence == pytest.approx(label.mean())
+    assert list(curves.recall) == sorted(curves.recall)
+
+
+def test_given_groups_keep_their_note(outcome):
+    groups = np.arange(150, dtype=np.int64) % 2
+    curves = curves_of_groups(outcome, groups, n_groups=2, cohort="b", model="m", note="by parity")
+    assert curves.note == "by parity"
+    assert curves.thresholds == ()
