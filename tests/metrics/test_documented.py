@@ -1,4 +1,4 @@
-"""docs/statistics.md is the one table of what the metrics are called; the code must agree with it."""
+"""docs/statistics.md is the one table of what the metrics are called; the code must agree."""
 
 from __future__ import annotations
 
