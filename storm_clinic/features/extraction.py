@@ -49,6 +49,7 @@ from storm_clinic.slides.tissue import TissueParameters
 if TYPE_CHECKING:
     from storm_clinic.encoders.encoding import LoadedEncoder
 
+PICTURES = "qc"
 # Beside one a reader: so many are being encoded or written.
 _SLIDES_BESIDE = 2
 # Below this share of readable tiles what is left no longer stands for the slide.
@@ -102,7 +103,11 @@ def extract_slides(
         If a batch cannot be encoded.
     """
     settings = ReaderSettings(
-        geometry=geometry, tissue=tissue, n_slots=2 * n_readers + 2, batch_size=batch_size
+        geometry=geometry,
+        tissue=tissue,
+        n_slots=2 * n_readers + 2,
+        batch_size=batch_size,
+        pictures=store.folder / PICTURES,
     )
     tally = Tally(len(jobs), progress)
     with ReaderPool(n_readers, settings) as pool, BackgroundThreads() as threads:

@@ -18,7 +18,8 @@ class SlideResult:
     Attributes
     ----------
     slide_id : str
-    path : Path
+    path : Path or None
+        None if nobody names it.
     status : str
         ``written``, ``unchanged`` (the store had it already) or ``failed``.
     n_tiles : int
@@ -28,6 +29,8 @@ class SlideResult:
     tissue_mm2 : float or None
     error : str or None
         Class of the error.
+    problem : str or None
+        What is wrong, in short.
     reason : str or None
         Why it failed; of a written slide: why its first failed tile could not be read.
     trace : str or None
@@ -35,18 +38,19 @@ class SlideResult:
     """
 
     slide_id: str
-    path: Path
+    path: Path | None
     status: Status
     n_tiles: int = 0
     n_failed_tiles: int = 0
     tissue_mm2: float | None = None
     error: str | None = None
+    problem: str | None = None
     reason: str | None = None
     trace: str | None = None
 
 
 def failed_slide(
-    slide_id: str, path: Path, error: StormClinicError, trace: str = ""
+    slide_id: str, path: Path | None, error: StormClinicError, trace: str = ""
 ) -> SlideResult:
     """The result of a slide that cannot be extracted."""
     return SlideResult(
@@ -54,6 +58,7 @@ def failed_slide(
         path,
         "failed",
         error=type(error).__name__,
+        problem=error.problem,
         reason=str(error),
         trace=trace or None,
     )

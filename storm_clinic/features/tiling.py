@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import MppError, NoTissue, SlideError, StormClinicError, UnreadableSlide
+from storm_clinic.slides.quality import draw_qc, write_picture
 from storm_clinic.slides.reader import Slide, open_slide
 from storm_clinic.slides.tiles import TileGeometry, lay_tissue_tiles
-from storm_clinic.slides.tissue import TissueParameters, tissue_of
+from storm_clinic.slides.tissue import TissueMask, TissueParameters, find_tissue, read_mask
 
 Pixels = NDArray[np.uint8]
 Corners = NDArray[np.int64]
@@ -21,6 +22,7 @@ Corners = NDArray[np.int64]
 # A reader works on one slide and meets the next; a plain image is held decoded, up to 1.5 GB.
 _OPEN_SLIDES = 2
 _SAME_MPP = 1e-6
+_NO_TILES: Corners = np.empty((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,13 @@ Reply = SlidePlan | Unchanged | TilesRead | Refused
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """What all tasks of a run have in common."""
+    """What all tasks of a run have in common; QC pictures go into the folder ``pictures``."""
 
     geometry: TileGeometry
     tissue: TissueParameters
     n_slots: int
     batch_size: int
+    pictures: Path
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
@@ -158,17 +161,27 @@ class TileReader:
         if task.stored is not None:
             _require_unchanged(slide, task.stored)
             return Unchanged()
-        tissue = self._settings.tissue
-        mask = tissue_of(slide, tissue, mask_path=task.job.mask)
+        view = slide.thumbnail(self._settings.tissue.thumbnail_mpp)
+        try:
+            mask = self._tissue(task.job, slide, view)
+        except NoTissue as error:
+            self._draw(task.job, slide, view, None, _NO_TILES, [error.problem])
+            raise
         corners, fraction = lay_tissue_tiles(
-            slide.size, slide.mpp, self._settings.geometry, mask, tissue.min_tile_fraction
+            slide.size,
+            slide.mpp,
+            self._settings.geometry,
+            mask,
+            self._settings.tissue.min_tile_fraction,
         )
+        tile_um = self._settings.geometry.tile_um
+        facts = f"{mask.area_mm2:.3g} mm² of tissue, {len(corners)} tiles of {tile_um:g} µm"
+        self._draw(task.job, slide, view, mask, corners, [facts])
         if not len(corners):
             raise NoTissue(
-                f"has {mask.area_mm2:.3g} mm² of tissue, but no tile of "
-                f"{self._settings.geometry.tile_um:g} µm of which {tissue.min_tile_fraction:.0%} "
-                "is tissue",
+                f"{facts}: none is {self._settings.tissue.min_tile_fraction:.0%} tissue",
                 where=slide.path,
+                fix="Lower the least tissue fraction of a tile, or give a mask.",
             )
         return SlidePlan(
             corners=corners,
@@ -179,6 +192,27 @@ class TileReader:
             mpp_source=slide.mpp_source,
             vendor=slide.vendor,
         )
+
+    def _tissue(self, job: SlideJob, slide: Slide, view: tuple[Pixels, float]) -> TissueMask:
+        if job.mask is not None:
+            return read_mask(job.mask, slide.size, slide.mpp)
+        return find_tissue(*view, self._settings.tissue, where=slide.path)
+
+    def _draw(
+        self,
+        job: SlideJob,
+        slide: Slide,
+        view: tuple[Pixels, float],
+        mask: TissueMask | None,
+        corners: Corners,
+        facts: list[str],
+    ) -> None:
+        width, height = slide.size
+        title = f"{job.slide_id}   {slide.vendor}, {width} x {height} px at {slide.mpp:g} µm/px"
+        caption = [f"{title} (stated by the {slide.mpp_source})", *facts]
+        tile_um = self._settings.geometry.tile_um
+        picture = draw_qc(*view, mask, corners * slide.mpp, tile_um, caption)
+        write_picture(picture, self._settings.pictures / f"{job.slide_id}.jpg")
 
     def _read(self, task: ReadTask) -> TilesRead:
         slide = self._slide(task.job)

@@ -1,0 +1,260 @@
+"""The verb `extract`: slides to feature files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from storm_clinic.errors import InputError
+from storm_clinic.features.execution import Shard
+from storm_clinic.features.extraction import PICTURES, default_readers, extract_slides
+from storm_clinic.features.run_record import failures_table, write_failures, write_run_record
+from storm_clinic.features.slide_result import SlideResult
+from storm_clinic.features.store import FeatureContract, FeatureStore
+from storm_clinic.features.tally import Progress
+from storm_clinic.files import Workspace
+from storm_clinic.slides.tiles import TileGeometry
+from storm_clinic.slides.tissue import TissueParameters
+from storm_clinic.steps.contact_sheets import write_contact_sheets
+from storm_clinic.steps.slide_listing import list_slides
+
+if TYPE_CHECKING:
+    from storm_clinic.encoders.contract import EncoderCard
+    from storm_clinic.encoders.encoding import LoadedEncoder
+
+# The one whose weights come with pip and whose licence lets anybody use them.
+DEFAULT_ENCODER = "efficientnet-lite0"
+
+
+@dataclass(frozen=True, eq=False)
+class ExtractionResult:
+    """What an extraction did.
+
+    Attributes
+    ----------
+    store : FeatureStore
+        Where the features are.
+    slides : tuple of SlideResult
+        Every slide of this run, sorted by id.
+    seconds : float
+        Wall time without loading the encoder.
+    left_out : mapping of str to str
+        Slides of the table that are not of the cohort, and why.
+    ignored : mapping of str to int
+        Files in the searched folders that are no slides: suffix and how many.
+    failures_path, record_path : Path or None
+        The table of failures, if any slide failed; the run's record, if anything was done.
+    """
+
+    store: FeatureStore
+    slides: tuple[SlideResult, ...]
+    seconds: float
+    left_out: Mapping[str, str]
+    ignored: Mapping[str, int]
+    failures_path: Path | None = None
+    record_path: Path | None = None
+
+    def count(self, status: str) -> int:
+        """Slides that were "written", "unchanged" or "failed"."""
+        return sum(slide.status == status for slide in self.slides)
+
+    @property
+    def n_tiles(self) -> int:
+        """Tiles written in this run."""
+        return sum(slide.n_tiles for slide in self.slides)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """One row a slide that failed: ``slide_id, path, error, reason``."""
+        return failures_table(self.slides)
+
+    @property
+    def incomplete(self) -> tuple[SlideResult, ...]:
+        """Slides that were written without some tiles, which could not be read."""
+        return tuple(slide for slide in self.slides if slide.n_failed_tiles)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if no slide failed, else 3."""
+        return 3 if self.count("failed") else 0
+
+
+def extract(
+    source: str | Path | Sequence[str | Path] | None = None,
+    *,
+    cohort: str,
+    encoder: str | EncoderCard = DEFAULT_ENCODER,
+    workspace: Workspace | None = None,
+    weights: Path | None = None,
+    mpp: float | None = None,
+    masks: Path | None = None,
+    tile_px: int | None = None,
+    tile_mpp: float | None = None,
+    overlap_px: int = 0,
+    tissue: TissueParameters | None = None,
+    device: str = "auto",
+    readers: int | None = None,
+    batch_size: int | None = None,
+    shard: Shard | None = None,
+    progress: Progress | None = None,
+) -> ExtractionResult:
+    """Turn slides into feature files, one a slide, in ``features/<cohort>/<encoder>/``.
+
+    Slides that are there already, made in the same way from the same file, are left alone: a run
+    that was interrupted is taken up again by repeating it. A slide that fails is listed and does
+    not stop the others.
+
+    Parameters
+    ----------
+    source : path or paths, optional
+        Slides, and folders that are searched for slides. The file's name without its suffix is
+        the slide's id. Without it, the slides are those of the cohort's slides table.
+    cohort : str
+        Name of the store's folder; if ``cohorts/<cohort>/cohort.yaml`` exists, the microns per
+        pixel that its slides table states are used.
+    encoder : str or EncoderCard
+        Name of an encoder, or its facts.
+    workspace : Workspace, optional
+        Default: the current folder.
+    weights : Path, optional
+        File or folder with the encoder's weights.
+    mpp : float, optional
+        Microns per pixel at level 0 of all these slides, whatever they or the table state.
+    masks : Path, optional
+        Folder of tissue masks, ``<slide id>.png`` or ``.tif``; slides without one get the tissue
+        finder.
+    tile_px, tile_mpp : int, float, optional
+        Side of a tile and its microns per pixel as read; default: what the encoder wants.
+    overlap_px : int
+        Overlap of neighbouring tiles.
+    tissue : TissueParameters, optional
+        How tissue is found.
+    device : str
+        "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+    readers : int, optional
+        Reader processes; default: what suits the machine.
+    batch_size : int, optional
+        Tiles a batch; default: what suits encoder and device.
+    shard : Shard, optional
+        Take only this part of the slides.
+    progress : function, optional
+        Called with "slides" or "tiles", how many are done and how many there are.
+
+    Raises
+    ------
+    InputError
+        If no slide is found, or two files would have the same id.
+    CohortError
+        If the cohort's tables are wrong or name no slide files.
+    EncoderError
+        If the encoder cannot be had or fails.
+    ContractMismatch
+        If the store holds features that were made in another way.
+    StorageError
+        If the disk is full or may not be written.
+    """
+    workspace = workspace or Workspace()
+    _require_at_least_one(readers=readers, batch_size=batch_size, tile_px=tile_px)
+    listing = list_slides(source, cohort, workspace, mpp=mpp, masks=masks)
+    if shard is not None:
+        listing = listing.part(shard)
+
+    from storm_clinic.encoders.hub import load_encoder  # torch takes seconds; bad input comes first
+
+    loaded = load_encoder(encoder, weights=weights, device=device)
+    card = loaded.card
+    geometry = TileGeometry(tile_px or card.tile_px, tile_mpp or card.mpp, overlap_px)
+    tissue = tissue or TissueParameters()
+    store = FeatureStore.create(
+        workspace.store(cohort, card.name), _contract(loaded, geometry, tissue)
+    )
+    settings = {
+        "cohort": cohort,
+        "shard": str(shard) if shard else None,
+        "mpp_override": mpp,
+        "masks": sum(job.mask is not None for job in listing.jobs),
+        "readers": readers or default_readers(loaded.device.type),
+        "batch_size": batch_size or loaded.batch_size,
+        **_machine(loaded),
+    }
+    started, clock = datetime.now(UTC), time.monotonic()
+    results = extract_slides(
+        listing.jobs,
+        loaded,
+        store,
+        geometry=geometry,
+        tissue=tissue,
+        n_readers=settings["readers"],
+        batch_size=settings["batch_size"],
+        progress=progress,
+    )
+    seconds = time.monotonic() - clock
+    slides = tuple(sorted([*listing.refused, *results], key=lambda slide: slide.slide_id))
+    result = ExtractionResult(store, slides, seconds, listing.left_out, listing.ignored)
+    return _recorded(result, started, settings, shard)
+
+
+def _require_at_least_one(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InputError(f"must be at least 1, is {count}", where=name)
+
+
+def _contract(
+    loaded: LoadedEncoder, geometry: TileGeometry, tissue: TissueParameters
+) -> FeatureContract:
+    card = loaded.card
+    return FeatureContract(
+        encoder=card.name,
+        encoder_digest=loaded.digest,
+        width=card.width,
+        mpp=geometry.mpp,
+        tile_px=geometry.tile_px,
+        overlap_px=geometry.overlap_px,
+        pooling=card.pooling,
+        tissue=tissue.as_dict(),
+        licence=card.licence,
+    )
+
+
+def _machine(loaded: LoadedEncoder) -> dict[str, Any]:
+    import torch
+
+    name = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
+    return {
+        "device": str(loaded.device),
+        "device_name": name,
+        "precision": loaded.precision,
+        "torch_threads": torch.get_num_threads(),
+    }
+
+
+def _recorded(
+    result: ExtractionResult, started: datetime, settings: dict[str, Any], shard: Shard | None
+) -> ExtractionResult:
+    """Leave table and record beside the store; a run that did nothing leaves nothing."""
+    folder, slides = result.store.folder, result.slides
+    record = None
+    if any(slide.status != "unchanged" for slide in slides):
+        extra = {
+            "contract": result.store.contract.to_json(),
+            "left_out": dict(result.left_out),
+            "files_ignored": dict(result.ignored),
+        }
+        record = write_run_record(
+            folder,
+            started=started,
+            seconds=result.seconds,
+            settings=settings | extra,
+            slides=slides,
+        )
+        write_contact_sheets(folder / PICTURES, slides, shard)
+    failures = write_failures(folder, slides, shard)
+    result.store.index()  # brought up to date now, so that a run that does nothing writes nothing
+    return replace(result, failures_path=failures, record_path=record)
