@@ -92,6 +92,9 @@ class Manifest(StrictModel):
         description="Model name to the cut points of its risk between risk groups, ascending."
     )
     training: dict[str, TrainingCohort] = Field(description="Development cohorts by name.")
+    development_digest: Sha256 | None = Field(
+        default=None, description="Of the training's development.json, which shows overlap."
+    )
     seeds: dict[str, int] = Field(description="Every seed by its purpose.")
     key_id: str | None = Field(description="Which institution secret keyed the patients.")
     code: dict[str, Any] = Field(description="The code version that trained.")

@@ -13,6 +13,7 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
+from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development, Evaluated
 from storm_clinic.study import Study
 from storm_clinic.validation.evidence import Estimate, Evidence
@@ -23,6 +24,7 @@ def describe_bundle(
     development: Development,
     fitted: Mapping[str, TunedFit],
     *,
+    record: DevelopmentRecord,
     key_id: str,
     run_id: str,
 ) -> Manifest:
@@ -49,6 +51,7 @@ def describe_bundle(
             for name, fit in fitted.items()
         },
         training={part.patients.cohort.name: _trained_on(part) for part in development.parts},
+        development_digest=record.digest,
         seeds={"study": study.evaluation.seed},
         key_id=key_id,
         code=code_version().as_dict(),
@@ -61,9 +64,7 @@ def clinical_columns(study: Study, cohort: Cohort) -> tuple[ClinicalColumn, ...]
     """The study's covariates as a cohort declares them."""
     columns = [cohort.columns[name] for name in study.clinical]
     return tuple(
-        ClinicalColumn(
-            name=column.name, kind=column.kind, unit=column.unit, levels=column.levels or None
-        )
+        ClinicalColumn(name=column.name, kind=column.kind, unit=column.unit, levels=column.levels)
         for column in columns
     )
 

@@ -23,6 +23,7 @@ from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_bundle import describe_bundle, performance_table
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import Development, load_development
@@ -113,12 +114,15 @@ def train(
         work = _Work(study, development, splits, n_jobs, progress or _silent, Path(scratch))
         predictions = Predictions.concat([work.out_of_fold(run, spec) for spec in study.models])
         fitted = work.refit()
-        evidence = work.judge(predictions, fitted)
+        record = work.record(fitted)
+        evidence = work.judge(predictions, record)
         files = work.scratch / "study"
-        write_study_files(files, predictions, evidence, splits, development)
+        write_study_files(files, study, predictions, evidence, splits, development, record)
         run.log(metrics=headline_metrics(evidence), artifacts=files)
         model = registry.register(
-            run, work.bundle(run, fitted, evidence, keys.key_id), by=by or getpass.getuser()
+            run,
+            work.bundle(run, fitted, evidence, record, keys.key_id),
+            by=by or getpass.getuser(),
         )
         return Candidate(model, evidence, run.artifacts)
 
@@ -199,30 +203,43 @@ class _Work:
             self.say("refit on all patients", at + 1, len(names))
         return fitted
 
-    def judge(self, predictions: Predictions, fitted: dict[str, TunedFit]) -> Evidence:
+    def record(self, fitted: dict[str, TunedFit]) -> DevelopmentRecord:
+        """What validations will need to know of development."""
+        comparator = self.study.comparator
+        n_parameters = None if comparator is None else _n_coefficients(fitted[comparator.name])
+        return DevelopmentRecord.of(self.study, self.development, n_parameters)
+
+    def judge(self, predictions: Predictions, record: DevelopmentRecord) -> Evidence:
         """Evidence of cross-validation."""
         self.say("evaluate", 0, 1)
-        comparator = self.study.comparator
         evidence = collect_evidence(
             self.study,
             predictions,
             self.development.parts,
             kind="cross-validation",
-            clinical_parameters=None
-            if comparator is None
-            else _n_coefficients(fitted[comparator.name]),
+            clinical_parameters=record.clinical_parameters,
             notes=self.splits.notes,
         )
         self.say("evaluate", 1, 1)
         return evidence
 
     def bundle(
-        self, run: StudyRun, fitted: dict[str, TunedFit], evidence: Evidence, key_id: str
+        self,
+        run: StudyRun,
+        fitted: dict[str, TunedFit],
+        evidence: Evidence,
+        record: DevelopmentRecord,
+        key_id: str,
     ) -> Path:
         """Write the bundle; returns its folder."""
         folder = self.scratch / "bundle"
         manifest = describe_bundle(
-            self.study, self.development, fitted, key_id=key_id, run_id=run.run_id
+            self.study,
+            self.development,
+            fitted,
+            record=record,
+            key_id=key_id,
+            run_id=run.run_id,
         )
         states = {name: fit.model.state() for name, fit in fitted.items()}
         write_bundle(folder, states, manifest, performance=performance_table(evidence))

@@ -14,32 +14,38 @@ from storm_clinic.files import write_json
 from storm_clinic.heads.fit import FoldRecord, OutOfFold
 from storm_clinic.metrics.discrimination import auroc, concordance
 from storm_clinic.predictions import Predictions
+from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
+from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development
-from storm_clinic.study import Endpoint
+from storm_clinic.study import Endpoint, Study
 from storm_clinic.tracking import Metric, fold_step
 from storm_clinic.validation.evidence import Estimate, Evidence
 
 PREDICTIONS = "predictions.parquet"
 EVIDENCE = "evidence.json"
 SPLITS = "splits.json"
-FINGERPRINTS = "fingerprints.json"
 ATTRITION = "attrition.csv"
 FOLDS = "folds.json"
 
 
 def write_study_files(
     folder: Path,
+    study: Study,
     predictions: Predictions,
     evidence: Evidence,
     splits: Splits,
     development: Development,
+    record: DevelopmentRecord,
 ) -> None:
-    """Predictions, evidence, folds, fingerprints and attrition of a whole training."""
+    """Predictions, evidence, folds, development record and attrition of a whole training."""
     folder.mkdir(parents=True)
     predictions.write(folder / PREDICTIONS)
     evidence.write(folder / EVIDENCE)
     splits.write(folder / SPLITS)
-    write_json(folder / FINGERPRINTS, development.fingerprints.to_json())
+    record.write(folder)
+    write_summaries(
+        folder, [summarise_cohort(study, part, "development") for part in development.parts]
+    )
     tables = [
         part.patients.attrition.table().assign(cohort=part.patients.cohort.name)
         for part in development.parts
