@@ -81,7 +81,8 @@ class Bundle:
         RegistryError
             If the bundle holds no such model.
         """
-        from storm_clinic.heads import zoo  # brings torch along, which reading a bundle needs not
+        # Brings torch along, which reading a bundle does not need.
+        from storm_clinic.heads.zoo import restore
 
         name = model or self.study.candidate
         if name not in self.settings:
@@ -89,7 +90,7 @@ class Bundle:
                 f"holds no model {name!r}; it holds {', '.join(self.models)}", where=self.folder
             )
         head = self.study.model(name).head
-        return zoo.restore(head, self.arrays[name], self.settings[name])
+        return restore(head, self.arrays[name], self.settings[name])
 
     def risk_group(self, model: str, risk: NDArray[np.float64]) -> NDArray[np.int64]:
         """Risk group of each patient, 0 = lowest, by thresholds fixed on development data.
