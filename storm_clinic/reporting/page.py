@@ -21,7 +21,7 @@ from storm_clinic.reporting.performance_tables import (
     risk_group_records,
 )
 from storm_clinic.reporting.record_tables import checks_table, claims_table, provenance_table
-from storm_clinic.reporting.results import all_results, key_numbers
+from storm_clinic.reporting.results import all_results, key_numbers, result_tables
 from storm_clinic.reporting.tables import Table, Value, estimate_records, to_csv
 from storm_clinic.reporting.wording import answer, findings, not_for
 from storm_clinic.validation.evidence import Evidence
@@ -113,7 +113,7 @@ class Report:
 
     def _tables(self) -> list[Table]:
         named = [t for t in _named_tables(self.content).values() if t is not None]
-        results = [table for item in all_results(self.content) for table in item.tables]
+        results = [table for item in result_tables(self.content) for table in item.all]
         flows = [table for _, table in _flows(self.content)]
         return [*named, *flows, *results, *_checks(self.content)]
 

@@ -23,8 +23,24 @@ from storm_clinic.reporting.performance_tables import (
 )
 from storm_clinic.reporting.tables import Table
 from storm_clinic.reporting.wording import headline, readings
-from storm_clinic.validation.evidence import Evidence, RiskGroupCurves
+from storm_clinic.validation.evidence import CalibrationCurve, Evidence, RiskGroupCurves
 from storm_clinic.validation.measures import MEASURES, gain_of
+
+
+@dataclass(frozen=True)
+class ResultTables:
+    """Tables about one cohort of one piece of evidence."""
+
+    performance: tuple[Table, ...]
+    others: Table | None
+    horizons: Table | None
+    groups: tuple[Table, ...]
+
+    @property
+    def all(self) -> list[Table]:
+        """Every table that is there."""
+        found = [*self.performance, self.others, self.horizons, *self.groups]
+        return [table for table in found if table is not None]
 
 
 @dataclass(frozen=True)
@@ -43,20 +59,37 @@ class Results:
 
     cohort: str
     external: bool
+    tables: ResultTables
     forest: Markup
-    performance: tuple[Table, ...]
-    horizons: Table | None
-    others: Table | None
     calibration: Markup | None
     calibration_notes: tuple[str, ...]
     groups: tuple[GroupsShown, ...]
     classes: Markup | None
 
+
+@dataclass(frozen=True)
+class _Part:
+    """One cohort of one piece of evidence, and the prefix of all that is made of it."""
+
+    content: ReportContent
+    evidence: Evidence
+    cohort: str
+    slug: str
+
     @property
-    def tables(self) -> list[Table]:
-        """All tables, for CSV."""
-        found = [self.others, self.horizons, *(g.table for g in self.groups)]
-        return [*self.performance, *(table for table in found if table is not None)]
+    def shown(self) -> tuple[str, ...]:
+        """Models whose curves are drawn; all others are in the CSV tables."""
+        models = dict.fromkeys((self.content.candidate, self.content.comparator))
+        return tuple(model for model in models if model is not None)
+
+    @property
+    def groups(self) -> list[RiskGroupCurves]:
+        return [
+            curves
+            for model in self.shown
+            for curves in self.evidence.risk_groups
+            if (curves.cohort, curves.model) == (self.cohort, model)
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,65 +102,103 @@ class KeyNumber:
 
 
 def all_results(content: ReportContent) -> list[Results]:
-    """Validation cohorts first, then cross-validation."""
+    """Tables and figures: validation cohorts first, then cross-validation."""
+    return [_results(part) for part in _parts(content)]
+
+
+def result_tables(content: ReportContent) -> list[ResultTables]:
+    """The tables alone, in the same order."""
+    return [_tables(part) for part in _parts(content)]
+
+
+def _parts(content: ReportContent) -> list[_Part]:
     sources = (*content.validation, *((content.development,) if content.development else ()))
     pairs = [(evidence, cohort) for evidence in sources for cohort in evidence.cohorts]
     return [
-        _results(content, evidence, cohort, f"r{number}")
+        _Part(content, evidence, cohort, f"r{number}")
         for number, (evidence, cohort) in enumerate(pairs, start=1)
     ]
 
 
-def _results(content: ReportContent, evidence: Evidence, cohort: str, slug: str) -> Results:
-    curves = [c for c in evidence.calibration if c.cohort == cohort]
-    drawn = [c for c in curves if c.model in (content.candidate, content.comparator)]
-    classes = [c for c in evidence.classes if c.cohort == cohort]
-    shown = [c for c in classes if c.model in (content.candidate, content.comparator)]
-    # Candidate first; the other models' curves are in the CSV tables.
-    groups = [
-        g
-        for model in dict.fromkeys((content.candidate, content.comparator))
-        for g in evidence.risk_groups
-        if (g.cohort, g.model) == (cohort, model)
-    ]
-    return Results(
-        cohort=cohort,
-        external=evidence.kind == "external",
-        forest=_forest(content, evidence, cohort, slug),
-        performance=tuple(performance_tables(content, evidence, cohort, f"{slug}-performance")),
-        horizons=horizon_table(content, evidence, cohort, f"{slug}-horizons"),
-        others=other_gains_table(content, evidence, cohort, f"{slug}-other-gains"),
-        calibration=calibration(
-            drawn,
-            slug=f"{slug}-calibration",
-            title=f"Observed against predicted risk on {cohort}",
-            candidate=content.candidate,
-        )
-        if drawn
-        else None,
-        calibration_notes=tuple(
-            dict.fromkeys(text for c in drawn for text in (c.method, c.note) if text)
+def _tables(part: _Part) -> ResultTables:
+    about = (part.content, part.evidence, part.cohort)
+    return ResultTables(
+        tuple(performance_tables(*about, f"{part.slug}-performance")),
+        other_gains_table(*about, f"{part.slug}-other-gains"),
+        horizon_table(*about, f"{part.slug}-horizons"),
+        tuple(
+            risk_group_table(curves, f"{part.slug}-groups-{number}-table")
+            for number, curves in enumerate(part.groups, start=1)
         ),
-        groups=tuple(_groups(g, f"{slug}-groups-{i}") for i, g in enumerate(groups, start=1)),
-        classes=class_curves(
-            shown,
-            slug=f"{slug}-classes",
-            title=f"Receiver operating characteristic and precision-recall on {cohort}",
-            candidate=content.candidate,
-        )
-        if shown
-        else None,
     )
 
 
-def _groups(curves: RiskGroupCurves, slug: str) -> GroupsShown:
-    figure = risk_groups(
-        curves, slug=slug, title=f"Event-free patients of {curves.cohort} by risk group"
+def _results(part: _Part) -> Results:
+    tables = _tables(part)
+    return Results(
+        cohort=part.cohort,
+        external=part.evidence.kind == "external",
+        tables=tables,
+        forest=_forest(part),
+        calibration=_calibration(part),
+        calibration_notes=tuple(
+            dict.fromkeys(
+                text for c in _calibration_curves(part) for text in (c.method, c.note) if text
+            )
+        ),
+        groups=tuple(
+            GroupsShown(
+                curves.model, _groups(curves, f"{part.slug}-groups-{n}"), table, curves.note
+            )
+            for n, (curves, table) in enumerate(zip(part.groups, tables.groups, strict=True), 1)
+        ),
+        classes=_classes(part),
     )
-    return GroupsShown(curves.model, figure, risk_group_table(curves, f"{slug}-table"), curves.note)
 
 
-def _forest(content: ReportContent, evidence: Evidence, cohort: str, slug: str) -> Markup:
+def _groups(curves: RiskGroupCurves, slug: str) -> Markup:
+    title = f"Event-free patients of {curves.cohort} by risk group of {curves.model}"
+    return risk_groups(curves, slug=slug, title=title)
+
+
+def _calibration_curves(part: _Part) -> list[CalibrationCurve]:
+    return [
+        curve
+        for curve in part.evidence.calibration
+        if curve.cohort == part.cohort and curve.model in part.shown
+    ]
+
+
+def _calibration(part: _Part) -> Markup | None:
+    curves = _calibration_curves(part)
+    if not curves:
+        return None
+    return calibration(
+        curves,
+        slug=f"{part.slug}-calibration",
+        title=f"Observed against predicted risk on {part.cohort}",
+        candidate=part.content.candidate,
+    )
+
+
+def _classes(part: _Part) -> Markup | None:
+    curves = [
+        curve
+        for curve in part.evidence.classes
+        if curve.cohort == part.cohort and curve.model in part.shown
+    ]
+    if not curves:
+        return None
+    return class_curves(
+        curves,
+        slug=f"{part.slug}-classes",
+        title=f"Receiver operating characteristic and precision-recall on {part.cohort}",
+        candidate=part.content.candidate,
+    )
+
+
+def _forest(part: _Part) -> Markup:
+    content, evidence, cohort = part.content, part.evidence, part.cohort
     metric = headline(evidence)
     over = content.comparator if len(evidence.models) > 1 else None
     rows = []
@@ -145,7 +216,7 @@ def _forest(content: ReportContent, evidence: Evidence, cohort: str, slug: str) 
         )
     return forest(
         rows,
-        slug=f"{slug}-forest",
+        slug=f"{part.slug}-forest",
         label=MEASURES[metric].label,
         over=over,
         neutral=MEASURES[metric].neutral,

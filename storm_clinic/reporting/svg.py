@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -79,7 +80,9 @@ def draw(
     """
     settings: Any = {**_STYLE, "svg.hashsalt": slug}
     # The context keeps a caller's own matplotlib settings out of the report, and ours inside it.
-    with matplotlib.rc_context(), StringIO() as buffer:
+    with matplotlib.rc_context(), warnings.catch_warnings(), StringIO() as buffer:
+        # Words stay words: the reader's own fonts draw what the layout's font lacks.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(settings)
         figure = Figure(figsize=(width_in, height_in))

@@ -12,7 +12,7 @@ from storm_clinic.validation.evidence import Estimate
 
 Value = str | int | float | None
 # Spreadsheets run a text cell that starts with one of these as a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,11 @@ def to_csv(records: Sequence[Mapping[str, Value]]) -> str:
 
 
 def _harmless(value: Value) -> Value:
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    # The writer quotes a line feed but not a bare carriage return, which would start a new row.
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
 
 
 class Footnotes:
