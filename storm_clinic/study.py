@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from storm_clinic.errors import InputError, StudyError
 from storm_clinic.files import digest_value
@@ -238,11 +239,14 @@ class Study(StrictModel):
 
 
 def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
-    """Read one YAML 1.2 mapping; duplicate keys, tags and anything but a mapping are refused."""
+    """Read one YAML 1.2 mapping; duplicate keys, aliases and all that is no mapping are refused."""
     # "rt" keeps line numbers for messages and builds no Python objects from tags.
     yaml = YAML(typ="rt", pure=True)
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        # A few aliases of aliases unfold to more than any memory holds.
+        alias = next((event for event in yaml.parse(text) if isinstance(event, AliasEvent)), None)
+        document = None if alias else yaml.load(text)
     except FileNotFoundError:
         raise error("there is no such file", where=path) from None
     except UnicodeDecodeError as problem:
@@ -251,6 +255,14 @@ def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
         raise error(f"cannot be read: {problem.strerror}", where=path) from problem
     except YAMLError as problem:
         raise error(_yaml_problem(problem), where=path) from problem
+    except RecursionError as problem:
+        raise error("nested too deeply", where=path) from problem
+    if alias:
+        raise error(
+            f"line {alias.start_mark.line + 1}: aliases (*) are not read",
+            where=path,
+            fix="Write the value out.",
+        )
     if not isinstance(document, CommentedMap):
         raise error("must hold keys and values at its top", where=path)
     _refuse_equal_keys(document, path, error)

@@ -35,6 +35,7 @@ def read(write_cohort, *edits):
         ("from: age, cuts", "from: agee, cuts", "no continuous column declared here.*mean 'age'"),
         ("cuts: [50, 65]", "cuts: [65, 50]", "cuts must ascend"),
         ("  sex:", "  site:", "'site' is taken"),
+        ("site: centre", "site: &s centre\nmore: *s", r"line 7: aliases \(\*\) are not read"),
         ("format: 1", "format: 2", "line 1, format"),
         ("cohort: hospital", "cohort: ../x", "line 2, cohort"),
     ],
