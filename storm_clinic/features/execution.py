@@ -127,8 +127,8 @@ class ReaderPool:
         self.n_readers = n_readers
         self._settings = settings
         self._memory = _anonymous_file(settings.n_bytes)
-        shared = mmap.mmap(self._memory, settings.n_bytes)
-        self.slots: Pixels = np.frombuffer(shared, dtype=np.uint8).reshape(settings.shape)
+        self._shared = mmap.mmap(self._memory, settings.n_bytes)
+        self.slots: Pixels = np.frombuffer(self._shared, dtype=np.uint8).reshape(settings.shape)
         self._waiting: deque[_Pending] = deque()
         self._readers = [self._start() for _ in range(n_readers)]
 
@@ -160,12 +160,16 @@ class ReaderPool:
             reader.link.close()  # ends it after the task it is at
         deadline = time.monotonic() + _PATIENCE_S
         for reader in self._readers:
-            with suppress(subprocess.TimeoutExpired):
-                reader.process.wait(max(0.0, deadline - time.monotonic()))
+            if reader.tasks:
+                with suppress(subprocess.TimeoutExpired):
+                    reader.process.wait(max(0.0, deadline - time.monotonic()))
             reader.process.kill()
             reader.process.wait()
         self._readers.clear()
         os.close(self._memory)
+        self.slots = self.slots[:0].copy()
+        with suppress(BufferError):  # somebody still looks at it; then it goes with them
+            self._shared.close()
 
     def __enter__(self) -> ReaderPool:
         return self
