@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import NoTissue, SlideError
+from storm_clinic.slides.plain_image import read_labels
 from storm_clinic.slides.reader import THUMBNAIL_MPP, Slide
 from storm_clinic.slides.resample import Pixels
-from storm_clinic.slides.sources import read_labels
 
 Mask = NDArray[np.bool_]
 
@@ -34,6 +34,11 @@ class TissueParameters:
     saturation_at_least, saturation_at_most : float
         Otsu's threshold on saturation (0 to 1) is held between these: on a slide that is all
         tissue it would cut through the tissue, on empty glass through the noise.
+    texture_at_least : float
+        Where brightness varies by this much (standard deviation, 0 to 1), the lower threshold is
+        enough: pale stroma and fat have texture, a wash of eosin on the glass has none.
+    texture_um : float
+        Side of the square in which the variation is measured.
     smooth_um : float
         Median filter on saturation; closes gaps and drops specks of this size.
     min_area_um2 : float
@@ -54,7 +59,9 @@ class TissueParameters:
 
     thumbnail_mpp: float = THUMBNAIL_MPP
     saturation_at_least: float = 0.05
-    saturation_at_most: float = 0.08
+    saturation_at_most: float = 0.15
+    texture_at_least: float = 0.02
+    texture_um: float = 56.0
     smooth_um: float = 40.0
     min_area_um2: float = 25_000.0
     fill_holes_below_um2: float = 10_000.0
@@ -125,7 +132,9 @@ def find_tissue(
     kernel = _odd(parameters.smooth_um / mpp)
     saturation = np.asarray(cv2.medianBlur(saturation, kernel), dtype=np.uint8)
     stained = saturation > _threshold(saturation[~rejected], parameters)
-    stained &= ~rejected
+    pale = saturation > parameters.saturation_at_least * 255
+    pale &= _variation(thumbnail, parameters.texture_um / mpp) > parameters.texture_at_least * 255
+    stained = (stained | pale) & ~rejected
     solid = _fill_holes(stained, parameters.fill_holes_below_um2 / mpp**2) & ~rejected
     mask = _drop_small(solid, parameters.min_area_um2 / mpp**2)
     if not mask.any():
@@ -219,7 +228,8 @@ def _white_balanced(rgb: Pixels) -> Pixels:
     glass = np.median(rgb[palest >= np.quantile(palest, 1 - _GLASS_SHARE)], axis=0)
     if glass.max() < _DARKEST_GLASS * 255 or np.ptp(glass) > _NEUTRAL * 255:
         return rgb
-    return np.minimum(np.rint(rgb * (255 / glass)), 255).astype(np.uint8)
+    balanced = np.minimum(np.rint(rgb * (255 / glass)), 255)
+    return np.asarray(balanced, dtype=np.uint8)
 
 
 def _threshold(saturation: Pixels, parameters: TissueParameters) -> float:
@@ -229,6 +239,14 @@ def _threshold(saturation: Pixels, parameters: TissueParameters) -> float:
     flags = cv2.THRESH_BINARY | cv2.THRESH_OTSU
     otsu, _ = cv2.threshold(saturation.reshape(1, -1), 0, 255, flags)
     return float(np.clip(otsu, lowest, highest))
+
+
+def _variation(rgb: Pixels, side_px: float) -> NDArray[np.float32]:
+    """Standard deviation of brightness (0 to 255) in a square around each pixel."""
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    square = (_odd(side_px), _odd(side_px))
+    mean, mean_of_squares = cv2.blur(grey, square), cv2.blur(grey * grey, square)
+    return np.sqrt(np.maximum(mean_of_squares - mean * mean, 0), dtype=np.float32)
 
 
 def _rejected(rgb: Pixels, mpp: float, parameters: TissueParameters) -> Mask:

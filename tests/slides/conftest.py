@@ -75,18 +75,24 @@ def texture() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def paint_tissue() -> Callable[..., np.ndarray]:
-    """A thumbnail: white glass with the given stained discs (x, y, radius, colour)."""
+    """A thumbnail: white glass with the given stained discs (x, y, radius, colour).
+
+    ``grain`` is the texture inside the discs, in grey values.
+    """
 
     def paint(
         size: tuple[int, int],
         *discs: tuple[int, int, int, tuple[int, int, int]],
         glass: tuple[int, int, int] = (243, 242, 244),
+        grain: float = 0.0,
     ) -> np.ndarray:
         rng = np.random.default_rng(3)
         picture = np.full((size[1], size[0], 3), glass, dtype=float)
         y, x = np.mgrid[0 : size[1], 0 : size[0]]
         for centre_x, centre_y, radius, colour in discs:
-            picture[(x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2] = colour
+            inside = (x - centre_x) ** 2 + (y - centre_y) ** 2 <= radius**2
+            picture[inside] = colour
+            picture[inside] += rng.normal(0, grain, (int(inside.sum()), 1))
         picture += rng.normal(0, 1.5, picture.shape)
         return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 

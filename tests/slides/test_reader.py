@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image
 
 from storm_clinic.errors import MppError, UnreadableSlide
-from storm_clinic.slides import reader, sources
+from storm_clinic.slides import plain_image, reader
 from storm_clinic.slides.reader import open_slide
+from storm_clinic.slides.transparency import blend
 
 SVS = "slides/CMU-1-Small-Region.svs"
 
@@ -50,9 +51,7 @@ def test_a_tile_is_the_same_from_a_20x_and_a_40x_scan(
             assert np.abs(from_40x - from_20x).max() <= 1
 
 
-def test_levels_of_odd_size_are_at_most_a_quarter_pixel_off(
-    tmp_path, write_slide, shrink, texture
-):
+def test_levels_of_odd_size_are_at_most_a_quarter_pixel_off(tmp_path, write_slide, shrink, texture):
     # OpenSlide takes such a level for 2.002 times smaller, and interpolates between its pixels.
     odd = texture[:899, :1199]
     path = write_slide(tmp_path / "a.tiff", odd, mpp=0.25, downsamples=(1, 2))
@@ -78,9 +77,7 @@ def test_levels_of_odd_size_are_at_most_a_quarter_pixel_off(
         (1.3, (1, 2, 4), 8),
     ],
 )
-def test_any_level_gives_the_area_mean(
-    tmp_path, write_slide, texture, mpp, downsamples, tolerance
-):
+def test_any_level_gives_the_area_mean(tmp_path, write_slide, texture, mpp, downsamples, tolerance):
     slide_path = write_slide(tmp_path / "a.tiff", texture, mpp=0.25, downsamples=downsamples)
     x, y, n_out, step = 104, 56, 60, mpp / 0.25
     # Each level-0 pixel as ten points; each output pixel is the mean of its points.
@@ -125,7 +122,7 @@ def test_a_scan_much_too_coarse_is_refused(tmp_path, write_slide, texture):
     path = write_slide(tmp_path / "a.tiff", texture, mpp=0.5)
     with open_slide(path) as slide:
         assert slide.read((0, 0), 10, 0.34).shape == (10, 10, 3)
-        with pytest.raises(MppError, match="finest pixels are 0.5 µm, too coarse .* 0.25"):
+        with pytest.raises(MppError, match=r"finest pixels are 0.5 µm, too coarse .* 0.25"):
             slide.read((0, 0), 10, 0.25)
 
 
@@ -201,7 +198,7 @@ def test_pixels_that_were_never_scanned_are_background(tmp_path):
 
 def test_half_transparent_pixels_mix_with_the_background_colour():
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [100, 0, 200, 51]]], dtype=np.uint8)
-    mixed = sources.blend(rgba, (200, 100, 50))
+    mixed = blend(rgba, (200, 100, 50))
     assert mixed.tolist() == [[[10, 20, 30], [200, 100, 50], [180, 80, 80]]]
 
 
@@ -301,7 +298,7 @@ def test_a_flat_tiffs_resolution_counts_only_where_a_microscope_could_have_it(tm
         assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.5), "slide")
     with open_slide(printed, mpp_manifest=0.5) as slide:
         assert slide.mpp_source == "manifest"
-    with pytest.raises(MppError, match="the manifest states 0.25"):
+    with pytest.raises(MppError, match=r"the manifest states 0.25"):
         open_slide(measured, mpp_manifest=0.25)
 
 
@@ -320,7 +317,7 @@ def test_images_beyond_pillows_limit_are_read_up_to_ours(tmp_path, texture, monk
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with open_slide(tmp_path / "a.png", mpp_manifest=0.5) as slide:
         assert slide.read((0, 0), 8, 0.5).shape == (8, 8, 3)
-    monkeypatch.setattr(sources, "MAX_IMAGE_PX", 1200 * 900 - 1)
+    monkeypatch.setattr(plain_image, "MAX_IMAGE_PX", 1200 * 900 - 1)
     with pytest.raises(UnreadableSlide, match=r"1200 x 900 px are more than .* pyramidal TIFF"):
         open_slide(tmp_path / "a.png", mpp_manifest=0.5)
 
@@ -334,14 +331,15 @@ def test_images_that_are_not_8_bit_colour_are_refused(tmp_path, mode):
 
 def test_16_bit_colour_is_refused_not_truncated(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((30, 30, 3), np.uint16), photometric="rgb")
-    with pytest.raises(UnreadableSlide, match="8-bit|decoded"):
+    with pytest.raises(UnreadableSlide, match=r"8-bit|decoded"):
         open_slide(tmp_path / "a.tif", mpp_manifest=0.5)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("note.svs", b"dear colleague,\n" * 99, "no slide that OpenSlide knows"),
+        ("note.svs", b"dear colleague,\n" * 99, "holds text, not a slide"),
+        ("noise.svs", bytes(range(256)) * 9, "no slide that OpenSlide knows"),
         ("note.png", b"dear colleague,\n" * 99, "neither PNG nor JPEG nor TIFF"),
         ("empty.svs", b"", "the file is empty"),
         ("header.png", b"\x89PNG\r\n\x1a\n" + b"\0" * 20, "cannot be decoded"),

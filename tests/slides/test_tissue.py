@@ -32,9 +32,20 @@ def test_stained_discs_are_found_with_their_area(paint_tissue):
     assert not found.mask[5, 5]
 
 
-def test_pale_tissue_beside_dark_tissue_is_found(paint_tissue):
-    picture = paint_tissue((300, 200), (80, 100, 60, PALE), (220, 80, 60, HAEMATOXYLIN))
-    assert find_tissue(picture, MPP).area_mm2 == pytest.approx(disc_mm2(60, 60), rel=0.03)
+def test_pale_tissue_beside_dark_tissue_is_found_by_its_texture(paint_tissue):
+    discs = (80, 100, 60, PALE), (220, 80, 60, HAEMATOXYLIN)
+    textured = find_tissue(paint_tissue((300, 200), *discs, grain=10.0), MPP)
+    assert textured.area_mm2 == pytest.approx(disc_mm2(60, 60), rel=0.05)
+    # The same colour without texture is dye that was not washed off the glass.
+    smooth = find_tissue(paint_tissue((300, 200), *discs), MPP)
+    assert smooth.mask[80, 220]
+    assert not smooth.mask[60:140, 40:120].any()
+
+
+def test_tinted_glass_is_no_tissue(paint_tissue):
+    tinted = (236, 214, 226)  # as saturated as pale stroma
+    picture = paint_tissue((300, 200), (150, 100, 60, HAEMATOXYLIN), glass=tinted)
+    assert find_tissue(picture, MPP).area_mm2 == pytest.approx(disc_mm2(60), rel=0.03)
 
 
 def test_a_slide_that_is_all_tissue_stays_whole(paint_tissue):
@@ -127,6 +138,16 @@ def test_a_real_slide_has_the_area_that_an_independent_rule_gives(shared_data):
     plain = np.count_nonzero(green < 200) * slide.mpp**2 / 1e6
     assert found.area_mm2 == pytest.approx(plain, rel=0.2)
     assert 0.45 < found.area_mm2 < 0.70
+
+
+def test_dye_on_the_glass_of_a_real_section_is_no_tissue(shared_data):
+    with open_slide(shared_data / "her2st/images/C3.jpg", mpp_override=0.688) as image:
+        thumbnail, mpp = image.thumbnail()
+        found = find_tissue(thumbnail, mpp)
+    # Independent of saturation: haematoxylin leaves nothing of the section as bright as the glass.
+    grey = thumbnail.mean(axis=2)
+    plain = np.count_nonzero(grey < np.median(grey) - 12) * mpp**2 / 1e6
+    assert found.area_mm2 == pytest.approx(plain, rel=0.12)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

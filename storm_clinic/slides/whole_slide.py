@@ -1,0 +1,122 @@
+"""A slide that OpenSlide opens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openslide
+import tifffile
+
+from storm_clinic.errors import UnreadableSlide
+from storm_clinic.files import digest_file
+from storm_clinic.slides.mpp import ome_mpp
+from storm_clinic.slides.transparency import Pixels, blend, without_rim
+
+Size = tuple[int, int]
+
+_SCANNED_PAGES = 64  # a slide's TIFF has a dozen pages; do not walk through a z-stack of thousands
+
+
+class WholeSlide:
+    """A slide that OpenSlide opens.
+
+    Raises
+    ------
+    UnreadableSlide
+        If OpenSlide knows no such format or finds the file damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as error:
+            raise UnreadableSlide(f"OpenSlide cannot open it: {error}", where=path) from error
+        properties = self._slide.properties
+        self.vendor = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
+        self.level_sizes = tuple(self._slide.level_dimensions)
+        self.level_downsamples = tuple(
+            self._true_downsample(k) for k in range(len(self.level_sizes))
+        )
+        self.own_mpp = _openslide_mpp(dict(properties))
+        colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR) or "FFFFFF"
+        red, green, blue = bytes.fromhex(colour)
+        self.background = (red, green, blue)
+
+    def _true_downsample(self, level: int) -> float:
+        """The factor that made a level; its rounded size would suggest a slightly other one."""
+        stated = float(self._slide.level_downsamples[level])
+        whole = round(stated)
+        fits = all(
+            size in (math.floor(full / whole), math.ceil(full / whole))
+            for full, size in zip(self.level_sizes[0], self.level_sizes[level], strict=True)
+        )
+        return float(whole) if fits else stated
+
+    @cached_property
+    def codec(self) -> str:
+        return _tiff_codec(self._path, self.level_sizes[0]) or _property_codec(
+            dict(self._slide.properties)
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        quickhash = self._slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
+        return str(quickhash) if quickhash else f"sha256:{digest_file(self._path)}"
+
+    def read(self, level: int, corner: Size, size: Size) -> Pixels:
+        # OpenSlide wants level-0 coordinates and divides them by the downsample that it states.
+        stated = self._slide.level_downsamples[level]
+        location = (round(corner[0] * stated), round(corner[1] * stated))
+        try:
+            region = self._slide.read_region(location, level, size)
+        except openslide.OpenSlideError as error:
+            self._reopen()
+            raise UnreadableSlide(
+                f"the {size[0]} x {size[1]} px at {location} of level {level} cannot be decoded "
+                f"({error})",
+                where=self._path,
+            ) from error
+        return blend(without_rim(np.asarray(region)), self.background)
+
+    def _reopen(self) -> None:
+        # After one failure an OpenSlide handle refuses everything, also what is undamaged. The
+        # old one is dropped, not closed: another thread may be reading from it.
+        self._slide = openslide.OpenSlide(self._path)
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def _openslide_mpp(properties: dict[str, str]) -> tuple[str | float, str | float] | None:
+    x = properties.get(openslide.PROPERTY_NAME_MPP_X)
+    y = properties.get(openslide.PROPERTY_NAME_MPP_Y)
+    ome = ome_mpp(properties.get("tiff.ImageDescription"))
+    if ome is not None:  # says microns in words; the TIFF tag beside it is often a print setting
+        return ome
+    return None if x is None or y is None else (x, y)
+
+
+def _tiff_codec(path: Path, size: Size) -> str | None:
+    """Compression of the TIFF page that is level 0; None if the file is no TIFF."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            for page in itertools.islice(tiff.pages, _SCANNED_PAGES):
+                key: Any = page.keyframe
+                if (key.imagewidth, key.imagelength) == size:
+                    return str(getattr(key.compression, "name", key.compression))
+    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError):
+        return None  # not a TIFF, or one that only OpenSlide can walk through
+    return None
+
+
+def _property_codec(properties: dict[str, str]) -> str:
+    for name, value in properties.items():
+        if name.endswith(".IMAGE_FORMAT") or name == "dicom.TransferSyntaxUID":
+            return value
+    return "unknown"
