@@ -29,7 +29,6 @@ out = Console()
 err = Console(stderr=True)
 
 EXIT_ERROR = 1
-EXIT_PARTIAL = 3
 
 
 @contextmanager

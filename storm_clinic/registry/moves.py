@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from storm_clinic.bundle import read_bundle, required_models
 from storm_clinic.errors import RegistryError, StorageError
@@ -41,6 +42,16 @@ MOVES: dict[str | None, frozenset[str]] = {
 _LONGEST_NAME = 100
 
 _log = logging.getLogger(__name__)
+
+
+class VersionState(NamedTuple):
+    """One version, its state, and who moved it there when (UTC)."""
+
+    model: str
+    version: int
+    state: str
+    by: str
+    when: datetime
 
 
 class Registry:
@@ -124,6 +135,17 @@ class Registry:
         events = self.trail.events()
         name, version = resolve_reference(reference, events, states=states)
         return load_version(self._folder, events, name, version)
+
+    def versions(self) -> list[VersionState]:
+        """Every version of every model by its last move, in order of name and version."""
+        events = self.trail.events()
+        found = sorted({(str(e.body["model"]), int(e.body["version"])) for e in events})
+        moves = [last_move(history_of(events, name, version)) for name, version in found]
+        return [
+            VersionState(name, version, move.kind, move.by, move.when)
+            for (name, version), move in zip(found, moves, strict=True)
+            if move is not None
+        ]
 
     def trained_in(self, run_id: str) -> RegisteredModel:
         """The version that a training registered, in whatever state it is by now.

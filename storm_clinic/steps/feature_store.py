@@ -9,13 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from storm_clinic.cohort.manifest import MANIFEST
+from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import CONTRACT_NAME
 from storm_clinic.features.declaration import Declaration
 from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.files import Workspace
+from storm_clinic.files import Workspace, safe_name
 
 Progress = Callable[[str, int, int], None]
 _LISTED = (
@@ -157,7 +159,8 @@ def import_features(
     geometry_unknown : bool
         Nobody knows them; only heads that need no coordinates may use the features.
     slides : collection of str, optional
-        The cohort's slide ids, to check the files' names against.
+        Ids to check the files' names against; by default those of the cohort's slides table,
+        where the workspace declares that cohort.
     progress : callable, optional
         Called with a name, the number done and the total.
 
@@ -168,7 +171,16 @@ def import_features(
     """
     declaration = Declaration(encoder, mpp, tile_px, geometry_unknown)
     folder = workspace.store(cohort, encoder)
+    if slides is None:
+        slides = _declared_slides(cohort, workspace)
     return import_slides(sources, folder, declaration, slides=slides, progress=progress)
+
+
+def _declared_slides(cohort: str, workspace: Workspace) -> list[str] | None:
+    """Slide ids of a cohort that the workspace declares; None where it declares none."""
+    if not (workspace.cohorts / safe_name(cohort, what="cohort") / MANIFEST).exists():
+        return None
+    return list(Cohort.read(cohort, workspace).slides["slide_id"])
 
 
 def _store_folders(workspace: Workspace) -> list[Path]:

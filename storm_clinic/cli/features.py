@@ -1,0 +1,177 @@
+"""``storm-clinic extract`` and ``storm-clinic features``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from storm_clinic.cli.arguments import HERE, JsonOption, WorkspaceOption, workspace_at
+from storm_clinic.cli.console import bars, print_json, print_table, say
+
+group = typer.Typer(help="Feature files, one a slide.", no_args_is_help=True)
+
+CohortOption = Annotated[str, typer.Option("--cohort", help="The cohort's name.")]
+
+
+def extract(
+    cohort: CohortOption,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Slides or folders; without any, those of the cohort's slides table."),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="An encoder of the catalogue.")
+    ] = "efficientnet-lite0",
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with the encoder's weights.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Microns per pixel of these slides, whatever they state.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of tissue masks, <slide id>.png.")
+    ] = None,
+    overlap_px: Annotated[int, typer.Option(help="Overlap of neighbouring tiles.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    readers: Annotated[int | None, typer.Option(help="Reader processes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Tiles a batch.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only part i/n of the slides, for arrays of jobs.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Turn slides into feature files. Ends with code 3 if some slides failed.
+
+    Example: storm-clinic extract slides/ --cohort demo_a
+    """
+    from storm_clinic.features.execution import Shard
+    from storm_clinic.steps.extraction import extract as run_extraction
+
+    with bars() as progress:
+        result = run_extraction(
+            paths,
+            cohort=cohort,
+            encoder=encoder,
+            weights=weights,
+            mpp=mpp,
+            masks=masks,
+            overlap_px=overlap_px,
+            device=device,
+            readers=readers,
+            batch_size=batch_size,
+            shard=None if shard is None else Shard.parse(shard),
+            workspace=workspace_at(workspace),
+            progress=progress,
+        )
+    counts = {status: result.count(status) for status in ("written", "unchanged", "failed")}
+    if json:
+        print_json(
+            counts
+            | {
+                "tiles": result.n_tiles,
+                "store": str(result.store.folder),
+                "failures": result.failures.to_dict("records"),
+                "left_out": dict(result.left_out),
+            }
+        )
+        raise typer.Exit(result.exit_code)
+    say(", ".join(f"{n} slides {status}" for status, n in counts.items()))
+    if result.n_tiles:
+        say(f"{result.n_tiles:,} tiles, {result.n_tiles / result.seconds:.0f} a second")
+    for slide_id, reason in result.left_out.items():
+        say(f"left out: {slide_id}: {reason}")
+    for suffix, n in result.ignored.items():
+        say(f"{n} files {suffix} are no slides and were not looked at.")
+    if len(result.failures):
+        print_table(result.failures[["slide_id", "error", "reason"]], title="Failures")
+        say(f"The same table: {result.failures_path}")
+    for slide in result.incomplete:
+        say(f"{slide.slide_id}: {slide.n_failed_tiles} tiles could not be read; they are listed")
+    say(f"Feature files: {result.store.folder}")
+    raise typer.Exit(result.exit_code)
+
+
+@group.command("list")
+def list_(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
+    """Every store: slides, tiles, encoder, geometry.
+
+    Example: storm-clinic features list
+    """
+    from storm_clinic.steps.feature_store import list_features
+
+    listing = list_features(workspace_at(workspace))
+    if json:
+        print_json(listing.table.to_dict("records"))
+    else:
+        print_table(listing.table)
+
+
+@group.command("check")
+def check(
+    cohort: Annotated[str | None, typer.Option(help="Only this cohort.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Only this encoder.")] = None,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Look for damage, NaN, constant embeddings, differing contracts, slides that are there twice.
+
+    Example: storm-clinic features check --cohort demo_a
+    """
+    from storm_clinic.steps.feature_store import check_features
+
+    with bars() as progress:
+        result = check_features(
+            workspace_at(workspace), cohort=cohort, encoder=encoder, progress=progress
+        )
+    if json:
+        print_json(result.table.to_dict("records"))
+    else:
+        if len(result.table):
+            print_table(result.table)
+        say(f"{result.n_stores} stores, {result.n_slides} slides, {len(result.table)} findings")
+    raise typer.Exit(result.exit_code)
+
+
+@group.command("import")
+def import_(
+    paths: Annotated[list[Path], typer.Argument(help="HDF5 or .pt files, or folders of them.")],
+    cohort: CohortOption,
+    encoder: Annotated[str, typer.Option(help="Name of the encoder that made them.")],
+    mpp: Annotated[float | None, typer.Option(help="Microns per pixel of the tiles.")] = None,
+    tile_px: Annotated[int | None, typer.Option(help="Side of a tile in pixels.")] = None,
+    geometry_unknown: Annotated[
+        bool,
+        typer.Option("--geometry-unknown", help="Nobody knows mpp and tile size."),
+    ] = False,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Take in embeddings that others made (TRIDENT, CLAM, or a bare features dataset).
+
+    Example: storm-clinic features import h5/ --cohort site_x --encoder uni --mpp 0.5 --tile-px 256
+    """
+    from storm_clinic.steps.feature_store import import_features
+
+    with bars() as progress:
+        result = import_features(
+            paths,
+            cohort=cohort,
+            encoder=encoder,
+            workspace=workspace_at(workspace),
+            mpp=mpp,
+            tile_px=tile_px,
+            geometry_unknown=geometry_unknown,
+            progress=progress,
+        )
+    counts = result.table["status"].value_counts().to_dict()
+    if json:
+        print_json({"counts": counts, "failures": result.failures.to_dict("records")})
+    else:
+        say(", ".join(f"{n} {status}" for status, n in counts.items()))
+        if len(result.failures):
+            print_table(result.failures)
+        say(f"Feature files: {result.store.folder}")
+    raise typer.Exit(result.exit_code)

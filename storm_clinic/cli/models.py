@@ -1,0 +1,203 @@
+"""``storm-clinic train``, ``lock``, ``validate``, ``report``, ``run`` and ``registry``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pandas as pd
+import typer
+
+from storm_clinic.cli.arguments import (
+    ALL_PROCESSORS,
+    HERE,
+    JobsOption,
+    JsonOption,
+    WorkspaceOption,
+    workspace_at,
+)
+from storm_clinic.cli.console import bars, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from storm_clinic.validation.evidence import Evidence
+
+registry = typer.Typer(help="Registered models.", no_args_is_help=True)
+
+StudyArgument = Annotated[Path, typer.Argument(help="A study file, e.g. pipelines/kirc_pfi.yaml.")]
+ModelArgument = Annotated[str, typer.Argument(help="name (the latest version) or name:version.")]
+ByOption = Annotated[str | None, typer.Option("--by", help="Your name; default: the account's.")]
+
+
+def train(
+    study: StudyArgument,
+    by: ByOption = None,
+    jobs: JobsOption = ALL_PROCESSORS,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Cross-validate every model of a study, refit, and register the candidate.
+
+    Example: storm-clinic train pipelines/kirc_pfi.yaml
+    """
+    from storm_clinic.steps.training import train as run_training
+    from storm_clinic.study import Study
+
+    with bars() as progress:
+        candidate = run_training(
+            Study.read(study),
+            workspace=workspace_at(workspace),
+            by=by,
+            n_jobs=jobs,
+            progress=progress,
+        )
+    _show(candidate.reference, candidate.model.state, [candidate.evidence], json)
+
+
+def lock(
+    model: ModelArgument,
+    by: Annotated[str, typer.Option("--by", help="Who locks; recorded for good.")],
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Freeze a candidate: weights, preprocessing, thresholds, claims and validation cohorts.
+
+    Example: storm-clinic lock kirc-pfi --by a.weber
+    """
+    from storm_clinic.steps.locking import lock as run_lock
+
+    locked = run_lock(model, by=by, workspace=workspace_at(workspace))
+    say(f"{locked.reference} is locked; its bundle is {locked.bundle.digest}")
+
+
+def validate(
+    model: ModelArgument,
+    by: ByOption = None,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Score the validation cohorts once, then join their outcomes.
+
+    Example: storm-clinic validate kirc-pfi
+    """
+    from storm_clinic.steps.external_validation import validate as run_validation
+
+    with bars() as progress:
+        done = run_validation(model, workspace=workspace_at(workspace), by=by, progress=progress)
+    evidence = [item.evidence for item in done]
+    _show(done[0].model.reference, done[0].model.state, evidence, json)
+
+
+def report(
+    model: ModelArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="The page; default: reports/<study>/v<version>.html.")
+    ] = None,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Write the report of a model: one HTML page, and its tables as CSV beside it.
+
+    Example: storm-clinic report kirc-pfi --out kirc_pfi.html
+    """
+    from storm_clinic.registry.moves import Registry
+    from storm_clinic.steps.study_report import report as make_report
+    from storm_clinic.steps.study_run import report_path
+
+    at = workspace_at(workspace)
+    version = Registry(at).find(model)
+    path = make_report(version, workspace=at).save(out or report_path(at, version))
+    say(f"Report: {path}")
+
+
+def run(
+    study: StudyArgument,
+    lock_by: Annotated[
+        str | None, typer.Option(help="Go on: lock under this name, validate, report.")
+    ] = None,
+    by: ByOption = None,
+    jobs: JobsOption = ALL_PROCESSORS,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Everything up to a candidate and its report; with --lock-by on to validation. Resumes.
+
+    Example: storm-clinic run pipelines/kirc_pfi.yaml --lock-by a.weber
+    """
+    from storm_clinic.steps.study_report import report as make_report
+    from storm_clinic.steps.study_run import run_study
+
+    at = workspace_at(workspace)
+    with bars() as progress:
+        result = run_study(
+            study, workspace=at, lock_by=lock_by, by=by, n_jobs=jobs, progress=progress
+        )
+    content = make_report(result.model, workspace=at).content
+    evidence = [item for item in (content.development, *content.validation) if item is not None]
+    _show(result.model.reference, result.model.state, evidence, json)
+    if not json:
+        for cohort, extraction in result.extractions.items():
+            for row in extraction.failures.itertuples(index=False):
+                say(f"{cohort}: {row.slide_id} was not extracted: {row.reason}")
+        say(f"Report: {result.report_path}")
+
+
+@registry.command("list")
+def list_(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
+    """Every model version, its state, and who made the last move.
+
+    Example: storm-clinic registry list
+    """
+    from storm_clinic.registry.moves import Registry
+
+    versions = Registry(workspace_at(workspace)).versions()
+    rows = [
+        {
+            "model": version.model,
+            "version": version.version,
+            "state": version.state,
+            "by": version.by,
+            "when": f"{version.when:%Y-%m-%d %H:%M} UTC",
+        }
+        for version in versions
+    ]
+    if json:
+        print_json(rows)
+    else:
+        print_table(pd.DataFrame(rows, columns=["model", "version", "state", "by", "when"]))
+
+
+def _show(reference: str, state: str, evidence: list[Evidence], json: bool) -> None:
+    """The headline of some evidence: discrimination of every model, and gains."""
+    if json:
+        found = [item.to_json() for item in evidence]
+        print_json({"model": reference, "state": state, "evidence": found})
+        return
+    for item in evidence:
+        rows = [_row(e) for m in _HEADLINE for e in item.find(m)]
+        rows = [row for row in rows if row]
+        title = "Cross-validation (supports no claim)"
+        if item.kind == "external":
+            title = "External validation"
+        print_table(pd.DataFrame(rows), title=title)
+        for check in item.checks:
+            if check.status in ("warn", "fail"):
+                say(f"{check.code} {check.status}: {check.title}: {check.reason}")
+    say(f"{reference} is {state}")
+
+
+_HEADLINE = ("c_index", "auroc", "c_index_gain", "auroc_gain")
+
+
+def _row(estimate: Any) -> dict[str, Any]:
+    over = f" over {estimate.over}" if estimate.over else ""
+    shown = estimate.note
+    if estimate.value is not None:
+        shown = f"{estimate.value:.3f}"
+        if estimate.lower is not None:
+            shown += f" ({estimate.lower:.3f} to {estimate.upper:.3f})"
+    return {
+        "cohort": estimate.cohort,
+        "model": estimate.model,
+        "metric": f"{estimate.metric}{over}",
+        "value (95% interval)": shown,
+        "patients": estimate.n_patients,
+        "events": estimate.n_events,
+    }
