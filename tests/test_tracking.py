@@ -22,7 +22,7 @@ from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import PatientKeys
 from storm_clinic.study import Study
 from storm_clinic.tracking import Metric, Tracker, fold_step
-from storm_clinic.tracking.client import import_mlflow
+from storm_clinic.tracking.client import import_mlflow, local_path
 
 INPUTS = {"tcga_kirc/clinical.csv": "a" * 64, "features/tcga_kirc": "b" * 64}
 
@@ -227,6 +227,31 @@ def test_no_global_state_of_mlflow_is_left(tracker, tmp_path, monkeypatch):
 def test_importing_the_room_imports_no_mlflow():
     code = "import sys, storm_clinic.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_processes_that_start_together_make_one_whole_database(tmp_path):
+    code = """
+        import sys
+        from pathlib import Path
+        from storm_clinic.files import Workspace
+        from storm_clinic.tracking import Tracker
+        from storm_clinic.tracking.client import import_mlflow, local_path
+        import_mlflow()
+        sys.stdin.read()  # until all processes are there
+        database = Tracker(Workspace(Path(sys.argv[1]))).database
+        database.create_run("study", "run", {})
+    """
+    gate, opener = os.pipe()  # one pipe for all: closing it lets all go at once
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    crowd = [subprocess.Popen(command, stdin=gate, stderr=subprocess.PIPE) for _ in range(3)]
+    os.close(gate)
+    os.close(opener)
+    assert [(p.communicate()[1], p.returncode) for p in crowd] == [(b"", 0)] * 3
+    database = Tracker(Workspace(tmp_path)).database
+    assert len(database.search("study", {})) == 3
+    assert not list(database.folder.glob(".mlflow*"))
+    default = database.client.get_experiment("0").artifact_location
+    assert Path(local_path(default)).is_relative_to(database.folder), "not where it was made"
 
 
 def test_a_new_database_is_made_without_a_word_and_without_telemetry(tmp_path):

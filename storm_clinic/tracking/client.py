@@ -56,14 +56,16 @@ def quiet_mlflow() -> Iterator[None]:
 @contextmanager
 def mlflow_errors(where: Path) -> Iterator[None]:
     """Turn what MLflow raises into a `StorageError`, without its chatter."""
-    from mlflow.exceptions import MlflowException
-
     try:
         with quiet_mlflow():
             yield
-    except MlflowException as error:
+    except _mlflow_exception() as error:
         text = " ".join(str(error.message).split())
         raise StorageError(f"MLflow says: {text}", where=where) from error
+
+
+def _mlflow_exception() -> Any:
+    return import_mlflow().exceptions.MlflowException
 
 
 def local_path(uri: str) -> Path:
@@ -119,6 +121,8 @@ class MlflowDatabase:
         _check_database(self.path)
         mlflow = import_mlflow()
         with mlflow_errors(self.path):
+            if not self.path.exists():
+                _create_database(self.path, self.folder / "artifacts")
             client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)  # opens the store: its errors belong here
         return client
@@ -126,11 +130,7 @@ class MlflowDatabase:
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Any:
         """Start a run in an experiment, which is made where it is missing."""
         with mlflow_errors(self.path):
-            found = self._experiment(experiment)
-            if found is None:
-                place = self.folder / "artifacts" / safe_name(experiment, what="study")
-                uri = place.as_uri()
-                found = self.client.create_experiment(experiment, artifact_location=uri)
+            found = self._experiment(experiment) or self._create_experiment(experiment)
             return self.client.create_run(found, run_name=name, tags=dict(tags))
 
     def search(
@@ -197,6 +197,19 @@ class MlflowDatabase:
             )
         return None if found is None else str(found.experiment_id)
 
+    def _create_experiment(self, name: str) -> str:
+        place = self.folder / "artifacts" / safe_name(name, what="study")
+        # The tag opens the UI on runs and models, not on its pages for chat programs.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            made = self.client.create_experiment(name, artifact_location=place.as_uri(), tags=tags)
+        except _mlflow_exception() as error:
+            found = self._experiment(name)  # another process may have been first
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+                raise
+            return found
+        return str(made)
+
 
 def _check_database(path: Path) -> None:
     """Fail at once on a file that is no database; MLflow would try for most of a minute."""
@@ -214,6 +227,25 @@ def _check_database(path: Path) -> None:
             where=path,
             fix="Put back a copy of it, or move it away to start anew.",
         ) from error
+
+
+def _create_database(path: Path, artifacts: Path) -> None:
+    """Make the database aside and put it in place whole.
+
+    A kill amid MLflow's fifty migrations would leave a database that cannot be migrated further,
+    and two processes that start together would both migrate the same one.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        store = SqlAlchemyStore(f"sqlite:///{part}", artifacts.as_uri())  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        os.link(part, path)
+    except FileExistsError:
+        return  # another process was first; its database is as good
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _take(items: list[Any], n: int) -> list[Any]:

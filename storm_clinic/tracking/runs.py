@@ -194,7 +194,11 @@ def software_tags() -> dict[str, str]:
 def code_tags() -> dict[str, str]:
     """Tags that say which code made a run."""
     code = code_version()
-    tags = {f"{TAG}version": code.version, f"{TAG}code_dirty": str(code.dirty).lower()}
+    tags = {
+        "mlflow.source.name": f"storm-clinic {code.version}",
+        f"{TAG}version": code.version,
+        f"{TAG}code_dirty": str(code.dirty).lower(),
+    }
     commit = {"mlflow.source.git.commit": code.commit} if code.commit else {}
     return software_tags() | tags | commit
 
