@@ -129,12 +129,13 @@ class ReaderPool:
         self._memory = _anonymous_file(settings.n_bytes)
         self._shared = mmap.mmap(self._memory, settings.n_bytes)
         self.slots: Pixels = np.frombuffer(self._shared, dtype=np.uint8).reshape(settings.shape)
+        self._urgent: deque[_Pending] = deque()
         self._waiting: deque[_Pending] = deque()
         self._readers = [self._start() for _ in range(n_readers)]
 
-    def submit(self, task: Task, *, first: bool = False) -> None:
-        """Put a task at the end, or with ``first`` at the beginning, of what waits."""
-        (self._waiting.appendleft if first else self._waiting.append)(_Pending(task))
+    def submit(self, task: Task, *, urgent: bool = False) -> None:
+        """Have a task done after those that wait; an urgent one only after other urgent ones."""
+        (self._urgent if urgent else self._waiting).append(_Pending(task))
 
     def wait(self, others: Iterable[Any] = ()) -> list[Outcome]:
         """Wait for replies, or for one of ``others`` (sockets) to become readable.
@@ -200,14 +201,11 @@ class ReaderPool:
     def _hand_out(self) -> None:
         for load in range(_TASKS_A_READER):
             for reader in self._readers:
-                if self._waiting and len(reader.tasks) == load:
-                    pending = self._waiting.popleft()
-                    try:
-                        reader.link.send(pending.task)
-                    except (BrokenPipeError, ConnectionResetError):
-                        self._waiting.appendleft(pending)  # its death is met while waiting
-                    else:
-                        reader.tasks.append(pending)
+                queue = self._urgent or self._waiting
+                if queue and len(reader.tasks) == load:
+                    with suppress(BrokenPipeError, ConnectionResetError):  # it died; see `wait`
+                        reader.link.send(queue[0].task)
+                        reader.tasks.append(queue.popleft())
 
     def _receive(self, reader: _Reader) -> list[Outcome]:
         try:
@@ -233,11 +231,11 @@ class ReaderPool:
         if not reader.tasks:
             return []
         guilty = reader.tasks.popleft()
-        self._waiting.extendleft(reversed(reader.tasks))
+        self._urgent.extendleft(reversed(reader.tasks))
         guilty.tries += 1
         if guilty.tries >= MAX_TRIES:
             return [Outcome(guilty.task, Crashed(status, guilty.tries))]
-        self._waiting.appendleft(guilty)
+        self._urgent.appendleft(guilty)
         return []
 
 

@@ -181,7 +181,7 @@ class _Stage:
             job = self._todo.popleft()
             self._in_work[job.slide_id] = None
             # Before waiting batches: without plans there would soon be nothing to read.
-            self.pool.submit(PlanTask(job, self.stored.get(job.slide_id)), first=True)
+            self.pool.submit(PlanTask(job, self.stored.get(job.slide_id)), urgent=True)
 
     def _read_batches(self) -> None:
         while self._unread and self._free:
