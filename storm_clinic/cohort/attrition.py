@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
@@ -38,7 +38,7 @@ class AttritionStep:
     unit: Unit
     n_before: int
     n_after: int
-    excluded: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.n_after < 0 or self.n_before - len(self.excluded) != self.n_after:

@@ -33,6 +33,8 @@ class Rule:
     fix : str
         What to do about it.
     error : type of CohortError
+    quoted : bool
+        Whether a message may quote cells; ids stay out of messages, their rows find them.
     """
 
     column: str
@@ -41,6 +43,7 @@ class Rule:
     problem: str
     fix: str
     error: type[CohortError] = CohortError
+    quoted: bool = True
 
 
 def check_cells(table: TextTable, rules: Sequence[Rule]) -> None:
@@ -70,7 +73,7 @@ def check_cells(table: TextTable, rules: Sequence[Rule]) -> None:
         if not set(cases["check"]) <= known:
             raise  # a rule itself broke: not the data's fault
         failed = [(rules[int(number)], part) for number, part in cases.groupby("check", sort=False)]
-        raise _explain(failed, table) from problem
+        raise _explain(failed, table) from None  # pandera's own text would quote ids
 
 
 def numeric(column: str, declared_by: str, missing: Collection[str]) -> Rule:
@@ -105,6 +108,7 @@ def identifier(column: str, declared_by: str) -> Rule:
         "holds an unsafe id",
         "Ids are letters, digits, '.', '_', '-', '@', '+' and inner spaces, at most 180, "
         "starting with a letter or digit.",
+        quoted=False,
     )
 
 
@@ -141,6 +145,12 @@ def _explain(failed: list[tuple[Rule, pd.DataFrame]], table: TextTable) -> Cohor
 
 
 def _finding(rule: Rule, cases: pd.DataFrame) -> str:
+    count = f" ({len(cases)} cells)" if len(cases) > 1 else ""
+    shown = _values(cases) if rule.quoted else say_rows(cases["index"])
+    return f"column {rule.column!r} ({rule.declared_by}) {rule.problem}{count}: {shown}"
+
+
+def _values(cases: pd.DataFrame) -> str:
     by_value = cases.groupby("failure_case", sort=False)["index"].apply(list)
     shown = [
         f"{str(value)!r} in {say_rows(rows)}"
@@ -148,5 +158,4 @@ def _finding(rule: Rule, cases: pd.DataFrame) -> str:
     ]
     if len(by_value) > _MOST_VALUES:
         shown.append(f"{len(by_value) - _MOST_VALUES} more values")
-    count = f" ({len(cases)} cells)" if len(cases) > 1 else ""
-    return f"column {rule.column!r} ({rule.declared_by}) {rule.problem}{count}: {'; '.join(shown)}"
+    return "; ".join(shown)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -34,9 +34,9 @@ class EndpointTable:
         One step, from all patients of the cohort to these.
     """
 
-    patient_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...] = field(repr=False)
     outcome: Outcome
-    attrition: Attrition
+    attrition: Attrition = field(repr=False)
 
 
 def endpoint_columns(endpoint: EndpointDeclaration) -> list[str]:
@@ -55,11 +55,11 @@ def endpoint_rules(
     if isinstance(endpoint, ClassesEndpoint):
         return [_as_outcome(declared(endpoint.source, f"{at}.levels", endpoint.meaning, markers))]
     rules = [_as_outcome(declared(endpoint.event, f"{at}.codes", endpoint.codes, markers))]
-    for field, column in (("time", endpoint.time), ("entry", endpoint.entry)):
+    for key, column in (("time", endpoint.time), ("entry", endpoint.entry)):
         if column:
             rules += [
-                _as_outcome(numeric(column, f"{at}.{field}", markers)),
-                _not_negative(column, f"{at}.{field}"),
+                _as_outcome(numeric(column, f"{at}.{key}", markers)),
+                _not_negative(column, f"{at}.{key}"),
             ]
     return rules
 

@@ -35,8 +35,8 @@ class Splits:
     seed : int
     """
 
-    keys: tuple[str, ...]
-    fold: Ints
+    keys: tuple[str, ...] = field(repr=False)
+    fold: Ints = field(repr=False)
     notes: tuple[str, ...] = ()
     seed: int = 0
     digest: str = field(init=False)

@@ -70,9 +70,9 @@ class SlideJoin:
         Of slides and of patients.
     """
 
-    patient_ids: tuple[str, ...]
-    slide_ids: tuple[tuple[str, ...], ...]
-    attrition: Attrition
+    patient_ids: tuple[str, ...] = field(repr=False)
+    slide_ids: tuple[tuple[str, ...], ...] = field(repr=False)
+    attrition: Attrition = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,8 @@ class Cohort:
     digests: Mapping[str, str]
     sources: tuple[Source, ...]
     manifest_path: Path
-    _cells: pd.DataFrame = field(repr=False)
-    _missing: tuple[str, ...] = field(repr=False)
+    _cells: pd.DataFrame
+    _missing: tuple[str, ...]
 
     @classmethod
     def read(cls, name_or_path: str | Path, workspace: Workspace | None = None) -> Cohort:
@@ -153,6 +153,11 @@ class Cohort:
             _cells=clinical.cells,
             _missing=manifest.missing,
         )
+
+    def __repr__(self) -> str:
+        # Ends up in logs and tracebacks: no ids.
+        size = f"{len(self.patients)} patients, {len(self.slides)} slides"
+        return f"Cohort({self.name!r}, {size}, endpoints: {', '.join(self.endpoints) or 'none'})"
 
     @property
     def n_patients(self) -> int:

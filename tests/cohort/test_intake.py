@@ -35,9 +35,9 @@ def test_a_wrong_outcome_names_file_column_and_row(write_cohort, old, new, colum
         ("III,M", "V,M", "column 'stage' (columns.stage.levels) holds what is not declared"),
         ("I,F,300", "I,F ,300", "'F ' in row 2"),
         ("300,1,North", "300,1,North ", "column 'centre' (site) begins or ends with a blank"),
-        ("P4,55", "../P4,55", "column 'id' (tables.clinical.patient_id) holds an unsafe id"),
-        ("P4,55", ",55", "holds an unsafe id: '' in row 5"),
-        ("P2,S3", "P2,.S3", "column 'slide' (tables.slides.slide_id) holds an unsafe id: '.S3'"),
+        ("P4,55", "../P4,55", "column 'id' (tables.clinical.patient_id) holds an unsafe id: row 5"),
+        ("P4,55", ",55", "holds an unsafe id: row 5"),
+        ("P2,S3", "P2,.S3", "column 'slide' (tables.slides.slide_id) holds an unsafe id: row 4"),
         ("a/S1.svs", "../S1.svs", "leaves data_root: '../S1.svs' in row 2"),
         ("0.25,Aperio", "20x,Aperio", "column 'mpp' (tables.slides.mpp) holds what is no number"),
         ("P2,S3", "P2,S1", "1 slide has several rows that contradict each other: rows 2, 4 differ"),
@@ -52,6 +52,12 @@ def test_a_wrong_cell_is_named_with_column_and_row(write_cohort, old, new, messa
         Cohort.read("hospital", write_cohort((old, new)))
     assert message in str(caught.value)
     assert not isinstance(caught.value, OutcomeError) or "endpoints" in message
+
+
+def test_ids_stay_out_of_messages(write_cohort):
+    with pytest.raises(CohortError) as caught:
+        Cohort.read("hospital", write_cohort(("P4,55", "../P4,55")))
+    assert "P4" not in str(caught.value)
 
 
 def test_all_wrong_cells_are_reported_together(write_cohort):

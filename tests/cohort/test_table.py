@@ -152,6 +152,13 @@ def test_one_table_may_serve_for_patients_and_slides(write_cohort):
     ]  # fmt: skip
 
 
+def test_what_is_printed_of_a_cohort_names_nobody(hospital):
+    assert repr(hospital) == "Cohort('hospital', 7 patients, 3 slides, endpoints: os)"
+    shown = repr((hospital.outcome("os"), hospital.join_slides(["P1"])))
+    assert "P1" not in shown
+    assert "S1" not in shown
+
+
 def test_reading_leaves_nothing_behind(hospital):
     names = {path.name for path in Path(hospital.manifest_path.parent).iterdir()}
     assert names == {"clinical.csv", "slides.csv", "cohort.yaml"}
