@@ -190,7 +190,7 @@ def _calibration_panel(
 ) -> None:
     top = 0.1
     for curve in curves:
-        top = max(top, *curve.predicted, *curve.observed, *curve.upper[:1], 0.0)
+        top = max(top, *curve.bin_edges, *(group.observed for group in curve.groups))
     top = min(1.0, np.ceil(top * 10) / 10)
     axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8)
     for curve in sorted(curves, key=lambda c: c.model == candidate):
@@ -212,32 +212,31 @@ def _calibration_panel(
 
 def _calibration_curve(axes: Axes, curve: CalibrationCurve, *, is_candidate: bool) -> None:
     x, y = np.asarray(curve.predicted), np.asarray(curve.observed)
-    grouped = bool(curve.n_patients)  # a point a group; else a smooth curve
+    group_x, group_y = (
+        [getattr(g, name) for g in curve.groups] for name in ("predicted", "observed")
+    )
     if not is_candidate:
-        style = {"marker": "s", "mfc": "none", "ms": 3.5, "ls": ""} if grouped else {"ls": "--"}
-        axes.plot(x, y, color=MUTED, linewidth=1.0, label=curve.model, **style)
+        if len(x):
+            axes.plot(x, y, color=MUTED, linewidth=1.0, linestyle="--", label=curve.model)
+        else:
+            line = axes.plot(group_x, group_y, "s", color=MUTED, label=curve.model)[0]
+            line.set(markerfacecolor="none", markersize=3.5)
         return
-    if grouped:
-        if curve.lower:
-            axes.vlines(x, curve.lower, curve.upper, color=BLUE, linewidth=1.2)
-        axes.plot(x, y, "o", color=BLUE, markersize=4, label=curve.model)
-        return
-    if curve.lower:
-        axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.18, linewidth=0)
-    axes.plot(x, y, color=BLUE, label=curve.model)
+    if len(x):
+        axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.16, linewidth=0)
+        axes.plot(x, y, color=BLUE, linewidth=1.2, label=curve.model)
+    ends = [(group.lower, group.upper) for group in curve.groups]
+    axes.vlines(group_x, *zip(*ends, strict=True), color=BLUE, linewidth=1.0)
+    label = None if len(x) else curve.model
+    axes.plot(group_x, group_y, "o", color=BLUE, markersize=3.5, label=label)
 
 
 def _calibration_words(curves: Sequence[CalibrationCurve]) -> str:
     parts = []
     for curve in curves:
         at = "" if curve.horizon_months is None else f" by {months(curve.horizon_months)}"
-        if not curve.predicted:
-            continue
-        parts.append(
-            f"{curve.model}{at}: predicted {number(curve.predicted[0])} to "
-            f"{number(curve.predicted[-1])}, observed {number(curve.observed[0])} to "
-            f"{number(curve.observed[-1])}"
-        )
+        points = [f"{number(g.predicted)} {number(g.observed)}" for g in curve.groups]
+        parts.append(f"{curve.model}{at}, predicted and observed: {', '.join(points)}")
     return "; ".join(parts)
 
 

@@ -171,22 +171,21 @@ def curve_at(
 
 
 def calibration_records(curves: Sequence[CalibrationCurve]) -> tuple[dict[str, Value], ...]:
-    """Points of the calibration figures as records."""
-    return tuple(
-        {
+    """Points and smooth curves of the calibration figures as records."""
+    records: list[dict[str, Value]] = []
+    for curve in curves:
+        base: dict[str, Value] = {
             "cohort": curve.cohort,
             "model": curve.model,
             "horizon_months": curve.horizon_months,
-            "predicted": x,
-            "observed": curve.observed[i],
-            "lower": curve.lower[i] if curve.lower else None,
-            "upper": curve.upper[i] if curve.upper else None,
-            "n_patients": curve.n_patients[i] if curve.n_patients else None,
-            "method": curve.method,
         }
-        for curve in curves
-        for i, x in enumerate(curve.predicted)
-    )
+        records += [{**base, "what": "group", **group.model_dump()} for group in curve.groups]
+        line = zip(curve.predicted, curve.observed, curve.lower, curve.upper, strict=True)
+        names = ("predicted", "observed", "lower", "upper")
+        records += [
+            {**base, "what": "smooth", **dict(zip(names, point, strict=True))} for point in line
+        ]
+    return tuple(records)
 
 
 def risk_group_records(curves: Sequence[RiskGroupCurves]) -> tuple[dict[str, Value], ...]:

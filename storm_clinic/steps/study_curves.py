@@ -13,8 +13,8 @@ from storm_clinic.errors import StatisticsError
 from storm_clinic.predictions import Predictions, horizon_column
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Study
+from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.curves import (
-    calibration_curve,
     class_curves,
     cross_validated_groups,
     curves_of_groups,
@@ -110,7 +110,13 @@ def _calibration(
         columns = {horizon_column(horizon): horizon for horizon in reached}
     return [
         calibration_curve(
-            outcome, rows[column], cohort=cohort, model=model, horizon_months=horizon, note=note
+            outcome,
+            rows[column],
+            cohort=cohort,
+            model=model,
+            horizon_months=horizon,
+            note=note,
+            seed=study.evaluation.seed,
         )
         for column, horizon in columns.items()
     ]

@@ -1,22 +1,19 @@
-"""Curves of a validation: risk groups, calibration, and those of classes; ready for the report."""
+"""Curves of risk groups and of classes, ready for the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Survival
+from storm_clinic.cohort.outcome import Classes, Ints, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.compare import log_rank, risk_groups
 from storm_clinic.metrics.curves import at_risk, kaplan_meier
 from storm_clinic.metrics.inputs import binary_event
 from storm_clinic.validation.evidence import (
-    CalibrationCurve,
     ClassCurves,
     GroupCurve,
     RiskGroupCurves,
@@ -24,8 +21,6 @@ from storm_clinic.validation.evidence import (
 
 _STEPS_MONTHS = (1, 2, 3, 6, 12, 24, 36, 48, 60, 120)
 _MAX_TICKS = 8
-_EVENTS_PER_GROUP = 10  # fewer make an observed risk too uncertain to draw
-_HISTOGRAM_BINS = 25
 
 
 def group_labels(n_groups: int) -> tuple[str, ...]:
@@ -151,125 +146,6 @@ def _group_curve(label: str, outcome: Survival, at_ticks: Ints) -> GroupCurve:
         censored_months=tuple(np.unique(outcome.time_months[~outcome.event]).tolist()),
         at_risk=tuple(at_ticks.tolist()),
     )
-
-
-def calibration_curve(
-    outcome: Survival | Classes,
-    probability: ArrayLike,
-    *,
-    cohort: str,
-    model: str,
-    horizon_months: float | None = None,
-    note: str = "",
-) -> CalibrationCurve:
-    """Observed against mean predicted probability in groups of equal size by prediction.
-
-    Observed is 1 - Kaplan-Meier at the horizon with its log-log interval, or the share with the
-    event with Wilson's interval. There are as many groups as leave ten events each, from two to
-    ten.
-
-    Parameters
-    ----------
-    outcome : Survival or Classes (two), length n_patients
-        What happened to them.
-    probability : float array, shape (n_patients,)
-        Of the event (by the horizon).
-    cohort, model : str
-        What the curve is about.
-    horizon_months : float, optional
-        Survival only.
-    note : str
-        Where the predictions come from, if it needs saying.
-
-    Raises
-    ------
-    StatisticsError
-        If nobody is followed beyond the horizon.
-    """
-    p = np.asarray(probability, dtype=np.float64)
-    if isinstance(outcome, Survival) and horizon_months is not None:
-        # A group that died out has a curve for ever; alone beyond follow-up it would mislead.
-        _require_followed(outcome, horizon_months, cohort)
-    n_groups = int(np.clip(_events_by(outcome, horizon_months) // _EVENTS_PER_GROUP, 2, 10))
-    cuts = np.unique(np.quantile(p, np.arange(1, n_groups) / n_groups))
-    groups = np.searchsorted(cuts, p, side="right")
-    points, lost = [], 0
-    for code in np.unique(groups):
-        member = groups == code
-        try:
-            observed = _observed(outcome.take(member), horizon_months)
-        except StatisticsError:
-            lost += 1
-            continue
-        points.append((float(p[member].mean()), *observed, int(member.sum())))
-    notes = [note] if note else []
-    if lost:
-        groups_lost = "one group is" if lost == 1 else f"{lost} groups are"
-        notes.append(f"{groups_lost} not followed to {horizon_months:g} months and not drawn")
-    x, y, lower, upper, sizes = zip(*points, strict=True)
-    counts, edges = _histogram(p)
-    interval = "Kaplan-Meier, log-log" if isinstance(outcome, Survival) else "Wilson"
-    return CalibrationCurve(
-        cohort=cohort,
-        model=model,
-        horizon_months=horizon_months,
-        predicted=x,
-        observed=y,
-        lower=lower,
-        upper=upper,
-        n_patients=sizes,
-        bin_edges=edges,
-        bin_counts=counts,
-        method=f"groups of equal size by prediction, {interval} 95% interval",
-        note="; ".join(notes),
-    )
-
-
-def _require_followed(outcome: Survival, horizon_months: float, cohort: str) -> None:
-    longest = float(outcome.time_months.max())
-    if horizon_months >= longest:
-        raise StatisticsError(
-            f"nobody of {cohort} is followed beyond {horizon_months:g} months",
-            fix=f"The longest follow-up is {longest:g} months.",
-        )
-
-
-def _events_by(outcome: Survival | Classes, horizon_months: float | None) -> int:
-    if isinstance(outcome, Survival) and horizon_months is not None:
-        return int((outcome.event & (outcome.time_months <= horizon_months)).sum())
-    return outcome.n_events
-
-
-def _observed(
-    outcome: Survival | Classes, horizon_months: float | None
-) -> tuple[float, float, float]:
-    if isinstance(outcome, Survival):
-        if horizon_months is None:
-            raise StatisticsError("a survival outcome needs horizon_months")
-        free = kaplan_meier(outcome).at(horizon_months)
-        if free.value == 1:
-            # Greenwood's error is 0 without an event. Of those followed past the horizon none had
-            # it: the exact binomial bound of 0 in so many.
-            followed = int((outcome.time_months > horizon_months).sum())
-            return 0.0, 0.0, float(1 - 0.025 ** (1 / max(followed, 1)))
-        return 1 - free.value, 1 - free.upper, 1 - free.lower
-    return _wilson(outcome.n_events, outcome.n_patients)
-
-
-def _wilson(n_events: int, n: int) -> tuple[float, float, float]:
-    """A share and its score interval; Wilson, JASA 22 (1927) 209-212."""
-    z = float(norm.ppf(0.975))
-    share = n_events / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    # Rounding may put an end a hair outside [0, 1] or past the share itself.
-    return share, min(max(middle - reach, 0.0), share), max(min(middle + reach, 1.0), share)
-
-
-def _histogram(p: Floats) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    top = max(float(np.ceil(p.max() * 10) / 10), 0.1)
-    counts, edges = np.histogram(p, bins=_HISTOGRAM_BINS, range=(0.0, min(top, 1.0)))
-    return tuple(counts.tolist()), tuple(edges.tolist())
 
 
 def class_curves(outcome: Classes, risk: ArrayLike, *, cohort: str, model: str) -> ClassCurves:

@@ -94,21 +94,31 @@ class RiskGroupCurves(Finite):
     note: str = Field(default="", description="Why there is no log-rank test, or a caution.")
 
 
+class CalibrationPoint(Finite):
+    """Observed probability of one group of patients with similar predictions."""
+
+    predicted: float = Field(description="Mean prediction of the group.")
+    observed: float
+    lower: float
+    upper: float
+    n_patients: Count
+
+
 class CalibrationCurve(Finite):
     """Observed against predicted probability, with the distribution of the predictions."""
 
     cohort: str
     model: str
     horizon_months: float | None = Field(default=None, description="None for classes.")
-    predicted: tuple[float, ...] = Field(description="Predicted probability, ascending.")
-    observed: tuple[float, ...] = Field(description="Observed probability at each of these.")
+    groups: tuple[CalibrationPoint, ...] = Field(description="Groups by prediction, ascending.")
+    predicted: tuple[float, ...] = Field(default=(), description="Smooth curve, ascending.")
+    observed: tuple[float, ...] = ()
     lower: tuple[float, ...] = ()
     upper: tuple[float, ...] = ()
-    n_patients: tuple[Count, ...] = Field(default=(), description="Per group; empty if smooth.")
     bin_edges: tuple[float, ...] = Field(description="Edges of the histogram of predictions.")
     bin_counts: tuple[Count, ...]
-    method: str
-    note: str = ""
+    method: str = Field(description="How groups, curve and their intervals were made.")
+    note: str = Field(default="", description="What is missing, and where predictions come from.")
 
 
 class ClassCurves(Finite):

@@ -30,6 +30,8 @@ class Measure:
         Decimals printed.
     has_gain : bool
         Whether its difference between two models is estimated.
+    claimable : bool
+        Whether a claim may name it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Measure:
     neutral: float | None
     digits: int = 2
     has_gain: bool = False
+    claimable: bool = True
 
 
 MEASURES: dict[str, Measure] = {
@@ -130,6 +133,16 @@ MEASURES: dict[str, Measure] = {
             "target",
             0.0,
         ),
+        Measure(
+            "ici",
+            "ICI",
+            "Mean distance between predicted and smoothly observed risk. 0 is perfect, and chance "
+            "alone keeps it above 0.",
+            "lower",
+            None,
+            digits=3,
+            claimable=False,
+        ),
     )
 }
 
@@ -154,8 +167,8 @@ def label_of(metric: str) -> str:
 
 def claimable() -> list[str]:
     """Every name that a claim may use."""
-    gains = [gain_of(name) for name, measure in MEASURES.items() if measure.has_gain]
-    return [*MEASURES, *gains]
+    values = [name for name, measure in MEASURES.items() if measure.claimable]
+    return values + [gain_of(name) for name in values if MEASURES[name].has_gain]
 
 
 def check_claims(claims: Iterable[Claim]) -> None:

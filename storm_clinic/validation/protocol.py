@@ -30,6 +30,7 @@ from storm_clinic.metrics.discrimination import (
     uno_concordance,
 )
 from storm_clinic.metrics.overall import brier, brier_scaled
+from storm_clinic.metrics.smoothing import calibration_error
 from storm_clinic.metrics.uncertainty import Statistic, average, bootstrap
 from storm_clinic.predictions import Predictions
 from storm_clinic.study import Endpoint
@@ -160,6 +161,8 @@ def _survival_measures(outcome: Survival, endpoint: Endpoint, kind: Kind) -> lis
         )
     for horizon in endpoint.horizons_months:
         asked += _horizon_measures(outcome, horizon, within)
+        if kind == "external":
+            asked.append(_Asked("ici", horizon, _survival_ici(outcome, horizon)))
     if endpoint.horizons_months:
         last = _last_followed(outcome, endpoint.horizons_months)
         asked.append(_Asked("calibration_slope", None, lambda m: _cox_slope(outcome, m, last)))
@@ -197,6 +200,10 @@ def _horizon_measures(
     ]
 
 
+def _survival_ici(outcome: Survival, horizon: float) -> Callable[[ModelPredictions], Statistic]:
+    return lambda m: calibration_error(outcome, m.risk_by(horizon)[0], horizon_months=horizon)
+
+
 def _last_followed(outcome: Survival, horizons: Sequence[float]) -> float:
     followed = [h for h in horizons if h < outcome.time_months.max()]
     return max(followed, default=horizons[0])
@@ -225,7 +232,7 @@ def _class_measures(outcome: Classes, kind: Kind) -> list[_Asked]:
             [auroc(outcome, p, within=f) for p, f in zip(m.column(column), folds, strict=True)]
         )
 
-    return [
+    asked = [
         _Asked("auroc", None, ranked),
         _Asked("average_precision", None, pooled(lambda p: average_precision(outcome, p))),
         _Asked("brier", None, pooled(lambda p: brier(outcome, p))),
@@ -236,6 +243,9 @@ def _class_measures(outcome: Classes, kind: Kind) -> list[_Asked]:
         _Asked("calibration_intercept", None, pooled(lambda p: calibration_intercept(outcome, p))),
         _Asked("o_e", None, pooled(lambda p: observed_expected(outcome, p))),
     ]
+    if kind == "external":
+        asked.append(_Asked("ici", None, pooled(lambda p: calibration_error(outcome, p))))
+    return asked
 
 
 def _measure(

@@ -23,9 +23,9 @@ from storm_clinic.reporting.content import (
     VariableRow,
 )
 from storm_clinic.study import Study
+from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
 from storm_clinic.validation.curves import (
-    calibration_curve,
     class_curves,
     cross_validated_groups,
     curves_of_groups,
@@ -143,6 +143,8 @@ def made_up_evidence(study: Study, kind: str, *, seed: int, n: int, tissue: floa
             cohort=cohort,
             model=model,
             horizon_months=h,
+            seed=1,
+            bootstraps=100,
         )
         for h in HORIZONS
         for model in ("clinical", "fusion")
@@ -341,7 +343,7 @@ def binary() -> ReportContent:
         estimates=tuple(estimates),
         classes=tuple(class_curves(outcome, p, cohort="their_clinic", model=m) for m, p in shown),
         calibration=tuple(
-            calibration_curve(outcome, p, cohort="their_clinic", model=m) for m, p in shown
+            calibration_curve(outcome, p, cohort="their_clinic", model=m, seed=1) for m, p in shown
         ),
     )
     return ReportContent(

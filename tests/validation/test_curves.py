@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
-from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
-from storm_clinic.cohort.outcome import Classes, Survival
-from storm_clinic.errors import StatisticsError
+from storm_clinic.cohort.outcome import Classes
 from storm_clinic.validation.curves import (
-    calibration_curve,
     class_curves,
     cross_validated_groups,
     curves_of_groups,
@@ -108,69 +105,6 @@ def test_ticks_are_round_months(until, ticks):
 def test_groups_of_other_numbers_are_numbered():
     assert group_labels(2) == ("low", "high")
     assert group_labels(4) == ("group 1", "group 2", "group 3", "group 4")
-
-
-def test_calibration_groups_show_kaplan_meier_at_the_horizon(outcome, hidden):
-    p = 1 - np.exp(-36 / 40 * np.exp(hidden["clinic"]))
-    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=36)
-    assert sum(curve.n_patients) == 150
-    first = np.argsort(p)[: curve.n_patients[0]]
-    fitted = KaplanMeierFitter().fit(outcome.time_months[first], outcome.event[first])
-    assert curve.predicted[0] == pytest.approx(p[first].mean())
-    assert curve.observed[0] == pytest.approx(1 - fitted.predict(36), abs=1e-12)
-
-
-def test_groups_are_as_many_as_leave_ten_events_each(outcome, hidden):
-    p = 1 / (1 + np.exp(-hidden["clinic"]))
-    events = int((outcome.event & (outcome.time_months <= 12)).sum())
-    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=12)
-    assert len(curve.predicted) == np.clip(events // 10, 2, 10)
-
-
-def test_the_histogram_counts_every_patient(outcome, hidden):
-    p = 1 / (1 + np.exp(-hidden["clinic"]))
-    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=12)
-    assert sum(curve.bin_counts) == 150
-    assert curve.bin_edges[0] == 0.0
-    assert curve.bin_edges[-1] >= p.max()
-
-
-def test_a_group_without_events_gets_the_exact_bound_and_not_a_point():
-    # 40 patients of low predicted risk, none with the event, all followed past the horizon.
-    time = np.concatenate([np.full(40, 30.0), np.linspace(1, 30, 40)])
-    event = np.concatenate([np.zeros(40, bool), np.ones(40, bool)])
-    p = np.concatenate([np.linspace(0.01, 0.1, 40), np.linspace(0.5, 0.9, 40)])
-    outcome = Survival.from_arrays(time, event)
-    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=20)
-    upper = binomtest(0, curve.n_patients[0]).proportion_ci(0.95, method="exact").high
-    assert curve.observed[0] == 0.0
-    assert curve.upper[0] == pytest.approx(upper, abs=1e-12)
-
-
-def test_a_group_that_is_not_followed_is_left_out_and_said(hidden):
-    time = np.where(hidden["clinic"] > 0, 10.0, 50.0)
-    event = hidden["tissue"] > 0
-    p = 1 / (1 + np.exp(-3 * hidden["clinic"]))
-    outcome = Survival.from_arrays(time, event)
-    curve = calibration_curve(outcome, p, cohort="b", model="m", horizon_months=20)
-    assert "not followed to 20 months" in curve.note
-    assert sum(curve.n_patients) < 150
-
-
-def test_nobody_followed_is_an_error(outcome, hidden):
-    p = 1 / (1 + np.exp(-hidden["clinic"]))
-    with pytest.raises(StatisticsError, match="nobody of b is followed beyond 500 months"):
-        calibration_curve(outcome, p, cohort="b", model="m", horizon_months=500)
-
-
-def test_intervals_of_classes_are_wilsons():
-    label = np.tile([0, 0, 0, 1], 50).astype(np.int64)
-    p = np.linspace(0.05, 0.6, 200)
-    curve = calibration_curve(Classes(label, ("no", "yes")), p, cohort="b", model="m")
-    n = curve.n_patients[0]
-    expected = binomtest(int(label[:n].sum()), n).proportion_ci(0.95, method="wilson")
-    assert curve.lower[0] == pytest.approx(expected.low, abs=1e-12)
-    assert curve.upper[0] == pytest.approx(expected.high, abs=1e-12)
 
 
 def test_the_area_under_the_drawn_curve_is_the_auroc(hidden):
