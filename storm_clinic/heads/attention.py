@@ -51,12 +51,12 @@ class GatedAttention(nn.Module):
 
     def __init__(self, n_hidden: int, n_attention: int) -> None:
         super().__init__()
-        self.content = nn.Linear(n_hidden, n_attention)
-        self.gate = nn.Linear(n_hidden, n_attention)
+        self.content_and_gate = nn.Linear(n_hidden, 2 * n_attention)
         self.score = nn.Linear(n_attention, 1, bias=False)  # a bias would cancel in the softmax
 
     def forward(self, hidden: Tensor, segments: Segments) -> tuple[Tensor, Tensor | None]:
         """Pool (n_tiles, n_hidden) to (n_bags, n_hidden); also the weights, (n_tiles,)."""
-        gated = torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden))
+        content, gate = self.content_and_gate(hidden).chunk(2, dim=1)
+        gated = torch.tanh(content) * torch.sigmoid(gate)
         weights = segments.softmax(self.score(gated).squeeze(1))
         return segments.sum(weights[:, None] * hidden), weights

@@ -36,11 +36,11 @@ Floats = NDArray[np.float64]
 _START_RIDGE = 0.01  # of the clinical fit from which fused networks start
 
 OPTIONS: Mapping[str, Option] = {
-    "epochs": Option(60, "Most epochs; inner folds choose how many are used.", 1, 10_000),
+    "epochs": Option(200, "Most epochs; inner folds choose how many are used.", 1, 10_000),
     "hidden": Option(32, "Units of the hidden layer on each tile.", 1, 4096),
     "dropout": Option(0.25, "Share of the pooled vector left out in a step.", 0.0, 0.9),
     "learning_rate": Option(2e-3, "Step of AdamW.", 1e-7, 1.0),
-    "weight_decay": Option(0.1, "Decay of AdamW.", 0.0, 100.0),
+    "weight_decay": Option(0.01, "Decay of AdamW.", 0.0, 100.0),
 }
 ATTENTION_OPTIONS: Mapping[str, Option] = {
     **OPTIONS,

@@ -1,0 +1,95 @@
+"""From feature files to bags, with a cache that notices when they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storm_clinic.errors import FeatureError
+from storm_clinic.features.contract import FeatureContract
+from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.heads import bag_cache
+from storm_clinic.heads.bag_cache import build_bags
+
+PATIENTS = [["s1", "s3"], ["s2"]]
+
+
+def tiles_of(slide_id: str, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng([seed, int(slide_id[1:])])
+    return rng.normal(size=(int(slide_id[1:]) + 2, 5)).astype(np.float16)
+
+
+def put(store: FeatureStore, slide_id: str, features: np.ndarray) -> None:
+    store.write(
+        SlideFeatures(
+            slide_id=slide_id,
+            features=features,
+            coords=None,
+            tissue=None,
+            failed_coords=None,
+            slide_digest=f"sha256:{slide_id}",
+            slide_mpp=None,
+            slide_mpp_source=None,
+            vendor=None,
+        )
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FeatureStore:
+    contract = FeatureContract("tiny", None, width=5, mpp=None, tile_px=None, provenance="declared")
+    store = FeatureStore.create(tmp_path / "tiny", contract)
+    for slide_id in ("s1", "s2", "s3"):
+        put(store, slide_id, tiles_of(slide_id))
+    return store
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_patients_bag_holds_the_tiles_of_all_their_slides_in_order(store, tmp_path, cached):
+    bags = build_bags(store, PATIENTS, tmp_path / "cache" if cached else None)
+    assert (bags.bag(0) == np.concatenate([tiles_of("s1"), tiles_of("s3")])).all()
+    assert (bags.bag(1) == tiles_of("s2")).all()
+    assert bags.bag(0).dtype == np.float16
+
+
+def test_a_second_study_of_the_same_files_maps_what_was_packed(store, tmp_path, monkeypatch):
+    first = build_bags(store, PATIENTS, tmp_path / "cache")
+    monkeypatch.setattr(bag_cache, "_pack", lambda *_: pytest.fail("packed again"))
+    second = build_bags(store, PATIENTS, tmp_path / "cache")
+    assert isinstance(second.sources[0], np.memmap)
+    assert (first.bag(0) == second.bag(0)).all()
+
+
+def test_a_slide_that_was_extracted_again_is_packed_again(store, tmp_path):
+    build_bags(store, PATIENTS, tmp_path / "cache")
+    put(store, "s2", tiles_of("s2", seed=1))
+    again = build_bags(store, PATIENTS, tmp_path / "cache")
+    assert (again.bag(1) == tiles_of("s2", seed=1)).all()
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_slide_without_features_is_named(store, tmp_path):
+    with pytest.raises(FeatureError, match="1 slides have no features, the first is 's9'"):
+        build_bags(store, [["s1"], ["s9"]], tmp_path / "cache")
+
+
+def test_a_damaged_slide_is_named_and_leaves_no_cache(store, tmp_path):
+    path = store.path("s2")
+    data = bytearray(path.read_bytes())
+    at = data.index(tiles_of("s2").tobytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FeatureError, match=r"s2\.h5"):
+        build_bags(store, PATIENTS, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cut_cache_file_is_refused_with_what_to_do(store, tmp_path):
+    build_bags(store, PATIENTS, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(FeatureError, match=r"bags-.*npy.*Delete it"):
+        build_bags(store, PATIENTS, tmp_path / "cache")

@@ -1,0 +1,106 @@
+"""Packed bags: views, micro-batches, pooling, and the cache of a cohort."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from storm_clinic.errors import ContractMismatch, InputError
+from storm_clinic.heads.bags import Bags
+from storm_clinic.heads.contract import PatientData
+
+SIZES = (3, 1, 7, 4, 20, 2)
+
+
+@pytest.fixture
+def arrays() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(loc=5, size=(n, 4)).astype(np.float16) for n in SIZES]
+
+
+@pytest.fixture
+def bags(arrays) -> Bags:
+    return Bags.from_arrays(arrays)
+
+
+def test_every_bag_holds_its_patients_tiles(bags, arrays):
+    assert bags.sizes.tolist() == list(SIZES)
+    assert all((bags.bag(i) == array).all() for i, array in enumerate(arrays))
+
+
+def test_a_view_reorders_and_repeats_without_copying(bags, arrays):
+    view = bags.take([4, 0, 4]).take(np.array([False, True, True]))
+    assert view.sizes.tolist() == [3, 20]
+    assert (view.bag(1) == arrays[4]).all()
+    assert np.shares_memory(view.bag(1), bags.sources[0])
+
+
+def test_cohorts_are_joined_without_copying(arrays):
+    first, second = Bags.from_arrays(arrays[:4]), Bags.from_arrays(arrays[4:])
+    joined = Bags.concat([first, second]).take([5, 0, 4])
+    assert [(joined.bag(i) == arrays[j]).all() for i, j in enumerate([5, 0, 4])] == [True] * 3
+    assert np.shares_memory(joined.bag(2), second.sources[0])
+    values, sizes = joined.gather(slice(0, 3))
+    assert (values == np.concatenate([arrays[5], arrays[0], arrays[4]])).all()
+    assert sizes.tolist() == [2, 3, 20]
+
+
+def test_cohorts_of_different_encoders_are_not_joined(arrays):
+    wider = Bags.from_arrays([np.zeros((2, 9), dtype=np.float32)])
+    with pytest.raises(ContractMismatch, match="different widths: 4 and 9"):
+        Bags.concat([Bags.from_arrays(arrays), wider])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4]])
+@pytest.mark.parametrize("budget", [1, 8, 10, 1000])
+def test_micro_batches_are_whole_bags_within_the_budget(bags, arrays, order, budget):
+    view = bags.take(order)
+    batches = view.micro_batches(budget)
+    assert [i for batch in batches for i in range(batch.start, batch.stop)] == list(range(6))
+    for batch in batches:
+        values, sizes = view.gather(batch)
+        assert sizes.sum() <= budget or len(sizes) == 1
+        assert (
+            values == np.concatenate([arrays[order[i]] for i in range(batch.start, batch.stop)])
+        ).all()
+
+
+def test_adjacent_bags_are_read_as_one_slice(bags):
+    values, _ = bags.take([1, 2, 3]).gather(slice(0, 3))
+    assert np.shares_memory(values, bags.sources[0])
+
+
+def test_pooling_is_the_mean_of_each_bag_however_bags_are_batched(bags, arrays, monkeypatch):
+    expected = np.stack([array.astype(np.float64).mean(axis=0) for array in arrays])
+    np.testing.assert_allclose(bags.pooled_mean(), expected, rtol=1e-12)
+
+
+def test_tile_moments_are_those_of_all_tiles_also_with_large_means():
+    rng = np.random.default_rng(1)
+    tiles = rng.normal(loc=1e4, scale=0.1, size=(30_000, 2)).astype(np.float32)
+    bags = Bags.pack(tiles, np.arange(0, 30_001, 300))
+    mean, deviation = bags.tile_moments()
+    np.testing.assert_allclose(mean, tiles.astype(np.float64).mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, tiles.astype(np.float64).std(axis=0), rtol=1e-8)
+
+
+def test_a_feature_that_never_varies_may_be_divided_by():
+    tiles = np.full((10_000, 1), 0.1, dtype=np.float32)
+    assert Bags.pack(tiles, np.array([0, 9_000, 10_000])).tile_moments()[1].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("offsets", [[0, 3], [1, 5], [0, 4, 3, 5], []])
+def test_offsets_that_do_not_divide_the_tiles_are_refused(offsets):
+    with pytest.raises(InputError, match="offsets must ascend from 0 to the number of tiles"):
+        Bags.pack(np.zeros((5, 2), dtype=np.float32), np.array(offsets, dtype=np.int64))
+
+
+def test_a_patient_without_tiles_is_refused():
+    bags = Bags.from_arrays([np.ones((2, 3), np.float32), np.ones((0, 3), np.float32)])
+    with pytest.raises(InputError, match="1 patients have no tile"):
+        PatientData(("a", "b"), bags)
+
+
+def test_parts_of_different_length_are_refused(bags):
+    with pytest.raises(InputError, match="2 patients, but 6 bags"):
+        PatientData(("a", "b"), bags)
