@@ -1,0 +1,269 @@
+"""From a study file to evidence: what is promised of training, locking and validation holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sqlite3
+
+import numpy as np
+import pytest
+
+from storm_clinic.cohort.table import Cohort
+from storm_clinic.errors import (
+    CohortError,
+    ContractMismatch,
+    LeakageError,
+    RegistryError,
+    StormClinicError,
+    TrainingError,
+)
+from storm_clinic.features.contract import FeatureContract
+from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.files import Workspace, digest_file
+from storm_clinic.predictions import Predictions
+from storm_clinic.registry.identity import load_keys
+from storm_clinic.registry.moves import Registry
+from storm_clinic.steps.external_validation import validate
+from storm_clinic.steps.locking import lock
+from storm_clinic.steps.study_report import report
+from storm_clinic.steps.study_run import run_study
+from storm_clinic.steps.training import train
+from storm_clinic.study import Study
+
+
+def read_study(workspace: Workspace, **replaced: str) -> Study:
+    """The study of a workspace, with pieces of its text replaced."""
+    path = workspace.pipelines / "study.yaml"
+    text = path.read_text()
+    for old, new in replaced.values():
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return Study.read(path)
+
+
+def test_every_patient_is_predicted_once_a_repeat_or_listed_with_a_reason(finished):
+    workspace, result = finished
+    model = result.model
+    run = Registry(workspace)
+    folder = next((workspace.mlruns / "artifacts").rglob("splits.json")).parent
+    predictions = Predictions.read(folder / "predictions.parquet").of(model="fusion")
+    with (folder / "attrition.csv").open() as file:
+        steps = [row for row in csv.DictReader(file) if row["unit"] == "patients"]
+    assert len(predictions.table) == int(steps[-1]["after"]) == 88
+    lost = sum(int(row["n"]) for row in steps)
+    assert lost + 88 == Cohort.read("north", workspace).n_patients
+    assert run.find(model.reference).state == "locked"
+
+
+def test_the_planted_signal_is_found_on_the_other_hospital(finished):
+    _, result = finished
+    evidence = result.validations[0].evidence
+    assert evidence.one("c_index", model="fusion").lower > 0.55
+    assert evidence.one("c_index_gain", model="fusion", over="clinical").lower > 0.0
+
+
+def test_predictions_are_sealed_before_the_evidence_and_stay_as_they_were(finished):
+    workspace, result = finished
+    kinds = [event.kind for event in Registry(workspace).find(result.model.reference).events]
+    assert kinds == ["candidate", "locked", "predictions_sealed", "validated"]
+    seal = Registry(workspace).find(result.model.reference).find_event("predictions_sealed")
+    path = result.validations[0].folder / "predictions.parquet"
+    assert digest_file(path) == seal.body["predictions_digest"]
+
+
+def test_validating_again_scores_nothing_and_returns_what_is_on_record(finished):
+    workspace, result = finished
+    again = validate(result.model, workspace=workspace)
+    assert again[0].evidence == result.validations[0].evidence
+    assert len(Registry(workspace).find(result.model.reference).events) == 4
+
+
+def test_running_again_makes_no_new_version_and_the_same_page(finished):
+    workspace, result = finished
+    page = result.report_path.read_bytes()
+    again = run_study("pipelines/study.yaml", workspace=workspace, lock_by="a.weber")
+    assert again.model.reference == result.model.reference
+    assert again.report_path.read_bytes() == page
+
+
+def test_no_patient_or_slide_id_is_anywhere_in_mlruns_or_reports(finished):
+    workspace, _ = finished
+    ids = [b"NORTH-0", b"SOUTH-0", b"ORPHAN", b"NOBODY"]
+    places = [*workspace.mlruns.rglob("*"), *workspace.reports.rglob("*")]
+    files = [path for path in places if path.is_file()]
+    assert len(files) > 20
+    leaking = [path.name for path in files if any(i in path.read_bytes() for i in ids)]
+    assert leaking == []
+
+
+def test_mlflow_holds_one_experiment_of_the_study_with_a_child_a_model(finished):
+    workspace, _ = finished
+    with sqlite3.connect(workspace.mlruns / "mlflow.db") as database:
+        used = database.execute(
+            "select distinct e.name from runs r join experiments e using (experiment_id)"
+        ).fetchall()
+        parents = database.execute(
+            "select count(*) from tags where key = 'mlflow.parentRunId'"
+        ).fetchone()
+        folds = database.execute(
+            "select count(distinct step) from metrics where key = 'fold_c_index'"
+        ).fetchone()
+    assert used == [("test-study",)]
+    assert parents == (2,)
+    assert folds == (3,)
+
+
+def test_the_report_answers_the_question_and_fetches_nothing(finished):
+    _, result = finished
+    page = result.report_path.read_text()
+    assert "Does a simulated morphology predict a simulated progression?" in page
+    assert "SIMULATED" in page.upper()
+    for reference in ('src="http', 'href="http', "<script", "@import", "url(http"):
+        assert reference not in page
+
+
+def test_the_same_study_elsewhere_gives_the_same_predictions(finished, tmp_path):
+    workspace, result = finished
+    copy = Workspace(tmp_path / "copy")
+    for folder in ("cohorts", "features", "pipelines"):
+        shutil.copytree(workspace.root / folder, copy.root / folder)
+    candidate = train(Study.read(copy.pipelines / "study.yaml"), workspace=copy)
+    ours = next((workspace.mlruns / "artifacts").rglob("splits.json")).parent
+    assert digest_file(candidate.folder / "predictions.parquet") == digest_file(
+        ours / "predictions.parquet"
+    )
+    assert candidate.model.bundle.arrays.keys() == result.model.bundle.arrays.keys()
+    for name, arrays in result.model.bundle.arrays.items():
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(candidate.model.bundle.arrays[name][key], array)
+
+
+def test_a_candidate_cannot_be_validated_before_it_is_locked(hospitals):
+    candidate = train(read_study(hospitals), workspace=hospitals)
+    with pytest.raises(RegistryError, match="candidate"):
+        validate(candidate.model, workspace=hospitals)
+
+
+def test_a_patient_in_both_cohorts_stops_the_validation_before_anything_is_sealed(hospitals):
+    candidate = train(read_study(hospitals), workspace=hospitals)
+    locked = lock(candidate.model, by="a.weber", workspace=hospitals)
+    for table in ("clinical.csv", "slides.csv"):
+        path = hospitals.cohorts / "south" / table
+        path.write_text(path.read_text().replace("SOUTH-005,", "NORTH-005,"))
+    with pytest.raises(LeakageError, match="1 patient"):
+        validate(locked, workspace=hospitals)
+    assert Registry(hospitals).find(locked.reference).find_event("predictions_sealed") is None
+
+
+def test_the_same_features_under_another_patient_are_seen_too(hospitals):
+    candidate = train(read_study(hospitals), workspace=hospitals)
+    locked = lock(candidate.model, by="a.weber", workspace=hospitals)
+    north = FeatureStore.open(hospitals.store("north", "toy"))
+    south = FeatureStore.open(hospitals.store("south", "toy"))
+    copied = north.read("NORTH-004-S0").features
+    south.write(SlideFeatures("SOUTH-004-S0", copied))
+    with pytest.raises(LeakageError, match="1 feature array"):
+        validate(locked, workspace=hospitals)
+
+
+def test_features_of_another_encoder_are_refused_with_both_values(hospitals):
+    candidate = train(read_study(hospitals), workspace=hospitals)
+    locked = lock(candidate.model, by="a.weber", workspace=hospitals)
+    folder = hospitals.store("south", "toy")
+    contents = [FeatureStore.open(folder).read(s) for s in FeatureStore.open(folder).slide_ids()]
+    shutil.rmtree(folder)
+    other = FeatureContract("toy", None, 6, 0.5, 224, dtype="float32", provenance="declared")
+    store = FeatureStore.create(folder, other)
+    for slide in contents:
+        store.write(slide)
+    with pytest.raises(ContractMismatch, match=r"mpp is 0\.5, not None"):
+        validate(locked, workspace=hospitals)
+
+
+def test_a_covariate_in_another_unit_is_refused_with_both_values(hospitals):
+    candidate = train(read_study(hospitals), workspace=hospitals)
+    locked = lock(candidate.model, by="a.weber", workspace=hospitals)
+    path = hospitals.cohorts / "south" / "cohort.yaml"
+    path.write_text(path.read_text().replace("unit: years", "unit: months"))
+    with pytest.raises(CohortError, match=r"age: unit is 'months'; development has 'years'"):
+        validate(locked, workspace=hospitals)
+
+
+def test_edited_evidence_is_not_reported(hospitals):
+    result = run_study("pipelines/study.yaml", workspace=hospitals, lock_by="a.weber")
+    path = result.validations[0].folder / "evidence.json"
+    document = json.loads(path.read_text())
+    document["estimates"][0]["value"] = 0.999
+    document["estimates"][0]["upper"] = 1.0
+    path.write_text(json.dumps(document))
+    with pytest.raises(RegistryError, match="not the evidence that was recorded"):
+        report(result.model, workspace=hospitals)
+
+
+def test_a_training_that_was_killed_goes_on_after_its_last_finished_model(hospitals):
+    study = read_study(hospitals)
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "cross-validate fusion" and done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(study, workspace=hospitals, progress=kill)
+    seen: list[str] = []
+    train(study, workspace=hospitals, progress=lambda what, *_: seen.append(what))
+    assert "cross-validate fusion" in seen
+    assert "cross-validate clinical" not in seen
+
+
+def test_no_event_at_all_is_an_error_that_says_so(hospitals):
+    path = hospitals.cohorts / "north" / "clinical.csv"
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "progressed": "0"} for row in rows)
+    with pytest.raises((CohortError, TrainingError), match="0 of 88 patients"):
+        train(read_study(hospitals), workspace=hospitals)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("head: cox,", "head: coxs,", "unknown head 'coxs'; did you mean 'cox'"),
+        ("epochs: 40", "epoch: 40", "did you mean 'epochs'"),
+        ("metric: c_index_gain", "metric: c_indx_gain", "c_indx_gain"),
+        ("name: pfs", "name: pfx", "no endpoint 'pfx'; did you mean 'pfs'"),
+        ("clinical: [age, stage]", "clinical: [age, stages]", "did you mean 'stage'"),
+        ("encoder: toy", "encoder: toi", "holds no contract.json"),
+    ],
+)
+def test_a_word_that_nobody_knows_is_refused_before_anything_is_trained(
+    hospitals, old, new, message
+):
+    with pytest.raises(StormClinicError, match=message):
+        train(read_study(hospitals, edit=(old, new)), workspace=hospitals)
+    assert not (hospitals.mlruns / "mlflow.db").exists()
+
+
+def test_a_binary_endpoint_goes_the_same_way(hospitals):
+    study = read_study(
+        hospitals,
+        endpoint=(
+            "endpoint: {name: pfs, horizons_months: [6, 12], tau_months: 18}",
+            "endpoint: {name: response}",
+        ),
+        clinical=("head: cox,", "head: logistic,"),
+        fusion=("head: attention-cox", "head: attention-classes"),
+        claim=("metric: c_index_gain", "metric: auroc_gain"),
+    )
+    result = run_study(study, workspace=hospitals, lock_by="a.weber")
+    assert result.validations[0].evidence.one("auroc", model="fusion").lower > 0.6
+    keys = load_keys(hospitals).patient_keys(["SOUTH-010"])
+    predicted = Predictions.read(result.validations[0].folder / "predictions.parquet").table
+    row = predicted[(predicted["patient_key"] == keys[0]) & (predicted["model"] == "fusion")]
+    assert row["p_no"].item() + row["p_yes"].item() == pytest.approx(1.0)
