@@ -7,6 +7,7 @@ from storm_clinic.reporting.notation import listed, months, readable
 from storm_clinic.reporting.wording import describe_inputs
 from storm_clinic.study import ModelSpec, Study
 from storm_clinic.validation.evidence import Evidence
+from storm_clinic.validation.measures import MEASURES, base_of
 
 _REFERENCES = {
     "c_index": (
@@ -127,6 +128,17 @@ def _measures(measured: list[Evidence]) -> str:
     text = "The patient is the unit of every number. Intervals: " + (listed(short) or "none")
     text += ". Gains are differences between two models on the same resamples of patients."
     return f"{text} The exact method of every number stands in the CSV tables."
+
+
+def glossary(content: ReportContent) -> list[tuple[str, str]]:
+    """Name and meaning of every measure on the page, in the order of the tables."""
+    used = {
+        base_of(estimate.metric)
+        for item in (*content.validation, content.development)
+        if item is not None
+        for estimate in item.estimates
+    }
+    return [(m.label, m.meaning) for name, m in MEASURES.items() if name in used]
 
 
 def references(content: ReportContent) -> list[str]:

@@ -13,7 +13,7 @@ from storm_clinic.errors import InputError
 from storm_clinic.files import write_text
 from storm_clinic.reporting.cohort_tables import cohort_table, flow_table
 from storm_clinic.reporting.content import ReportContent
-from storm_clinic.reporting.methods import limits, methods, references
+from storm_clinic.reporting.methods import glossary, limits, methods, references
 from storm_clinic.reporting.notation import count, readable, share
 from storm_clinic.reporting.performance_tables import (
     calibration_records,
@@ -55,6 +55,7 @@ def render(content: ReportContent) -> str:
         not_for=not_for(content),
         key_numbers=key_numbers(content),
         results=all_results(content),
+        glossary=glossary(content),
         methods=methods(content),
         references=references(content),
         limits=limits(content),
