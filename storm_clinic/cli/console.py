@@ -9,19 +9,21 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import pandas as pd
-import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from storm_clinic.errors import StormClinicError
 
@@ -46,7 +48,7 @@ def errors_as_messages() -> Iterator[None]:
 def fail(message: str) -> NoReturn:
     """Print a message as an error and end with code 1."""
     err.print(f"[bold red]error[/] {escape(message)}", soft_wrap=True)
-    raise typer.Exit(EXIT_ERROR)
+    sys.exit(EXIT_ERROR)
 
 
 def say(message: str) -> None:
@@ -97,6 +99,14 @@ class Bars:
             err.print(f"{escape(what)}: {total} of {total}", highlight=False)
 
 
+class _SpeedColumn(ProgressColumn):
+    """Pieces a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
+
+
 @contextmanager
 def bars() -> Iterator[Bars]:
     """Open a set of progress bars on standard error."""
@@ -104,6 +114,7 @@ def bars() -> Iterator[Bars]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _SpeedColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
