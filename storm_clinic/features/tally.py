@@ -18,6 +18,7 @@ class Tally:
         self._slides_without_tiles = 0
         self._tiles_planned = 0
         self._tiles_done = 0
+        self._reported: dict[str, tuple[int, int]] = {}
 
     def planned(self, n_tiles: int) -> None:
         """A slide was opened and has so many tiles."""
@@ -40,11 +41,14 @@ class Tally:
         self.show()
 
     def show(self) -> None:
-        """Report both counts."""
-        if self._progress is None:
-            return
-        self._progress("slides", self._slides_done, self._n_slides)
+        """Report both counts, where they have changed."""
+        self._report("slides", self._slides_done, self._n_slides)
         if self._slides_planned:
             unopened = self._n_slides - self._slides_planned - self._slides_without_tiles
             expected = unopened * self._tiles_planned / self._slides_planned
-            self._progress("tiles", self._tiles_done, self._tiles_planned + round(expected))
+            self._report("tiles", self._tiles_done, self._tiles_planned + round(expected))
+
+    def _report(self, what: str, done: int, total: int) -> None:
+        if self._progress is not None and self._reported.get(what) != (done, total):
+            self._reported[what] = done, total
+            self._progress(what, done, total)
