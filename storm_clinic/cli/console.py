@@ -27,7 +27,8 @@ from rich.text import Text
 
 from storm_clinic.errors import StormClinicError
 
-out = Console()
+# Away from a terminal rich assumes 80 columns, which breaks tables that go to a file.
+out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
 EXIT_ERROR = 1

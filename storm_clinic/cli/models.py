@@ -82,8 +82,8 @@ def validate(
 
     with bars() as progress:
         done = run_validation(model, workspace=workspace_at(workspace), by=by, progress=progress)
-    evidence = [item.evidence for item in done]
-    _show(done[0].model.reference, done[0].model.state, evidence, json)
+    evidence = [item.evidence for item in done.cohorts]
+    _show(done.reference, done.model.state, evidence, json)
 
 
 def report(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from storm_clinic.bundle import Bundle, read_bundle
 from storm_clinic.errors import RegistryError
@@ -55,6 +56,19 @@ class RegisteredModel:
             if event.kind == kind and cohort in (None, event.body.get("cohort"))
         ]
         return found[-1] if found else None
+
+
+class Referring(Protocol):
+    """Anything that knows which version it is about."""
+
+    @property
+    def reference(self) -> str:
+        """``name:version``."""
+
+
+def reference_of(model: str | Referring) -> str:
+    """A reference as given, or that of a version, a candidate or a validation."""
+    return model if isinstance(model, str) else model.reference
 
 
 def history_of(events: Sequence[Event], name: str, version: int) -> tuple[Event, ...]:

@@ -14,7 +14,7 @@ from storm_clinic.files import Workspace
 from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import PatientKeys, load_keys
 from storm_clinic.registry.moves import Registry
-from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
 from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.scoring import score_patients
@@ -52,13 +52,26 @@ class Validation:
     folder: Path
 
 
+@dataclass(frozen=True, eq=False)
+class Validated:
+    """A locked model with its validations, in the order of the study's cohorts."""
+
+    model: RegisteredModel
+    cohorts: tuple[Validation, ...]
+
+    @property
+    def reference(self) -> str:
+        """``name:version``."""
+        return self.model.reference
+
+
 def validate(
-    model: str | RegisteredModel,
+    model: str | Referring,
     *,
     workspace: Workspace | None = None,
     by: str | None = None,
     progress: Progress | None = None,
-) -> list[Validation]:
+) -> Validated:
     """Score the validation cohorts that were named before locking, then join their outcomes.
 
     For each cohort: refuse features made in another way and patients, slides or arrays that
@@ -68,7 +81,7 @@ def validate(
 
     Parameters
     ----------
-    model : str or RegisteredModel
+    model : str, or what `train` or `lock` gave
         ``name`` (its latest locked version) or ``name:version``.
     workspace : Workspace, optional
         The current folder by default.
@@ -86,7 +99,7 @@ def validate(
     """
     workspace = workspace or Workspace()
     registry, tracker = Registry(workspace), Tracker(workspace)
-    locked = registry.locked_model(model if isinstance(model, str) else model.reference)
+    locked = registry.locked_model(reference_of(model))
     study = locked.bundle.study
     if not study.validation:
         raise RegistryError(
@@ -101,7 +114,7 @@ def validate(
         found.append(work.stored(cohort) or work.validate(cohort))
         if progress is not None:
             progress("validate", at + 1, len(study.validation))
-    return found
+    return Validated(locked, tuple(found))
 
 
 def stored_validations(model: RegisteredModel, tracker: Tracker) -> list[Validation]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from storm_clinic.files import Workspace
 from storm_clinic.registry.moves import Registry
-from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
 
 
-def lock(
-    model: str | RegisteredModel, *, by: str, workspace: Workspace | None = None
-) -> RegisteredModel:
+def lock(model: str | Referring, *, by: str, workspace: Workspace | None = None) -> RegisteredModel:
     """Freeze weights, preprocessing, thresholds, claims and validation cohorts of a candidate.
 
     Parameters
     ----------
-    model : str or RegisteredModel
-        ``name`` (its latest candidate) or ``name:version``.
+    model : str, or what `train` gave
+        ``name`` (its latest version) or ``name:version``.
     by : str
         Who locks it; recorded for good.
     workspace : Workspace, optional
@@ -26,5 +24,4 @@ def lock(
     RegistryError
         If it is no candidate, its files were changed, or it has no clinical comparator.
     """
-    reference = model if isinstance(model, str) else model.reference
-    return Registry(workspace or Workspace()).lock(reference, by=by)
+    return Registry(workspace or Workspace()).lock(reference_of(model), by=by)

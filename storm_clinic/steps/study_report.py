@@ -7,22 +7,19 @@ from storm_clinic.errors import CohortError, FeatureError, StorageError
 from storm_clinic.files import Workspace
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
-from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
 from storm_clinic.reporting.content import Provenance, ReportContent, TileGallery
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.attended_tiles import gather_tiles
 from storm_clinic.steps.cohort_summary import read_summaries
 from storm_clinic.steps.external_validation import Validation, stored_validations
 from storm_clinic.steps.study_patients import needs_slides, scored_patients
-from storm_clinic.steps.training import Candidate
 from storm_clinic.steps.training_files import EVIDENCE
 from storm_clinic.tracking import Tracker
 from storm_clinic.validation.evidence import Evidence
 
 
-def report(
-    model: str | RegisteredModel | Candidate | Validation, *, workspace: Workspace | None = None
-) -> Report:
+def report(model: str | Referring, *, workspace: Workspace | None = None) -> Report:
     """The report of a model version: its development, and its validations where there are any.
 
     Every number comes from stored evidence; nothing is computed anew. Tiles are read from the
@@ -30,9 +27,8 @@ def report(
 
     Parameters
     ----------
-    model : str, RegisteredModel, Candidate or Validation
-        ``name`` (its latest version), ``name:version``, or what `train`, `lock` or `validate`
-        gave.
+    model : str, or what `train`, `lock` or `validate` gave
+        ``name`` (its latest version) or ``name:version``.
     workspace : Workspace, optional
         The current folder by default.
 
@@ -43,9 +39,7 @@ def report(
     """
     workspace = workspace or Workspace()
     registry, tracker = Registry(workspace), Tracker(workspace)
-    if isinstance(model, Candidate | Validation):
-        model = model.model
-    version = registry.find(model if isinstance(model, str) else model.reference)
+    version = registry.find(reference_of(model))
     manifest, study = version.bundle.manifest, version.bundle.study
     validations = stored_validations(version, tracker)
     trained = None if manifest.run_id is None else tracker.read_run(manifest.run_id)

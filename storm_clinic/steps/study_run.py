@@ -81,15 +81,16 @@ def run_study(
         study = Study.read(_find(study, workspace))
     extractions = _extract_missing(study, workspace, progress)
     candidate = train(study, workspace=workspace, by=by, n_jobs=n_jobs, progress=progress)
-    model, validations = candidate.model, []
+    model = candidate.model
+    validations: tuple[Validation, ...] = ()
     if lock_by is not None:
         if model.state == "candidate":
             model = lock(model, by=lock_by, workspace=workspace)
         if study.validation:
-            validations = validate(model, workspace=workspace, by=by, progress=progress)
+            validations = validate(model, workspace=workspace, by=by, progress=progress).cohorts
     page = report(model, workspace=workspace)
     path = page.save(report_path(workspace, model))
-    return StudyRunResult(model, extractions, tuple(validations), path)
+    return StudyRunResult(model, extractions, validations, path)
 
 
 def report_path(workspace: Workspace, model: RegisteredModel) -> Path:

@@ -78,7 +78,7 @@ def test_predictions_are_sealed_before_the_evidence_and_stay_as_they_were(finish
 def test_validating_again_scores_nothing_and_returns_what_is_on_record(finished):
     workspace, result = finished
     again = validate(result.model, workspace=workspace)
-    assert again[0].evidence == result.validations[0].evidence
+    assert again.cohorts[0].evidence == result.validations[0].evidence
     assert len(Registry(workspace).find(result.model.reference).events) == 4
 
 
