@@ -22,7 +22,7 @@ from storm_clinic.study import Scalar
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Progress = Callable[[int, int, str], None]  # done, total, what was done last
+Progress = Callable[[str, int, int], None]  # what was done last, how many, of how many
 
 
 @dataclass(frozen=True, eq=False)

@@ -141,7 +141,7 @@ def fit_tuned(
     n_jobs : int
         Processes among which settings are divided; results do not depend on it.
     progress : callable, optional
-        Called with (done, total, what) after each combination of settings.
+        Called with (what, done, total) after each combination of settings.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def _inner(
     for result in _run(jobs, n_jobs):
         results.append(result)
         if progress is not None:
-            progress(len(results), len(jobs), f"settings {len(results)}")
+            progress(f"settings {len(results)}", len(results), len(jobs))
     return tuple(results), tuple(f"inner folds: {note}" for note in notes)
 
 
@@ -249,7 +249,8 @@ def cross_validate(
         results.append(result)
         record = result[0]
         if progress is not None:
-            progress(len(results), len(jobs), f"repeat {record.repeat + 1}, fold {record.fold + 1}")
+            what = f"repeat {record.repeat + 1}, fold {record.fold + 1}"
+            progress(what, len(results), len(jobs))
     return _assemble(data.keys, fold, results)
 
 

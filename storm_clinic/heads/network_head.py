@@ -72,7 +72,7 @@ class NetworkModel:
         from storm_clinic.heads.training import outputs_of
 
         clinical, notes = encode_clinical(self.covariates, data)
-        outputs = outputs_of(self._network(), self._batches(data), _tensor(clinical))
+        outputs = outputs_of(self.network(), self._batches(data), _tensor(clinical))
         return self.readout.read(outputs, notes)
 
     def attention(self, data: PatientData) -> list[NDArray[np.float32]] | None:
@@ -81,7 +81,7 @@ class NetworkModel:
 
         if self.pooling == "mean":
             return None
-        return attention_of(self._network(), self._batches(data))
+        return attention_of(self.network(), self._batches(data))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""
@@ -100,7 +100,14 @@ class NetworkModel:
         }
         return with_covariates(arrays, settings, self.covariates)
 
-    def _network(self) -> TileNetwork:
+    def network(self) -> TileNetwork:
+        """The network with these weights.
+
+        Raises
+        ------
+        InputError
+            If they do not fit it.
+        """
         from storm_clinic.heads.network import TileNetwork
 
         n_outputs, n_clinical = self.weights["from_clinical"].shape
@@ -188,7 +195,7 @@ class NetworkHead:
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], settings: Any) -> NetworkModel:
         """The model whose state this was."""
-        return NetworkModel(
+        model = NetworkModel(
             head=self.name,
             inputs=tuple(settings["inputs"]),
             pooling=settings["pooling"],
@@ -199,6 +206,8 @@ class NetworkHead:
             weights=drop_prefix("network", arrays),
             readout=restore_readout(drop_prefix("readout", arrays), settings["readout"]),
         )
+        model.network()  # weights that do not fit are refused here, not when a patient comes
+        return model
 
     def _n_attention(self, recipe: Recipe) -> int:
         return recipe.whole("attention") if "attention" in self.options else 0

@@ -172,7 +172,7 @@ class _Work:
                 self.development.outcome,
                 self.splits.fold,
                 n_jobs=self.n_jobs,
-                progress=lambda done, total, _: self.say(
+                progress=lambda _, done, total: self.say(
                     f"cross-validate {spec.name}", done, total
                 ),
                 **self._settings,
