@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Any
 from storm_clinic.errors import StorageError, UnsafeName
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+ -]*")
-_MAX_NAME = 180  # leaves room for ".h5.<pid>.part" under the 255 bytes of common file systems
+_MAX_NAME = 180  # leaves room for ".h5.<owner>.part" under the 255 bytes of common file systems
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
 
 
 def safe_name(name: str, *, what: str = "name") -> str:
@@ -71,15 +73,15 @@ def _is_full(error: OSError) -> bool:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a ``.part`` path beside ``path``; on leaving well, fsync it and rename it into place.
 
-    Readers see the old file or the whole new one, never a part. The name of the part holds the
-    process id, so that two writers of one file do not meet; the later rename wins.
+    Readers see the old file or the whole new one, never a part. The name of the part holds machine
+    and process id, so that two writers of one file do not meet; the later rename wins.
 
     Raises
     ------
     StorageError
         If the disk is full or the folder may not be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,10 +94,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def part_of(path: Path) -> Path:
+    """Where this process writes a file before it is renamed to ``path``."""
+    return path.with_name(f"{path.name}.{_HOST}-{os.getpid()}.part")
+
+
 def remove_dead_parts(path: Path) -> None:
     """Remove what killed processes of this machine left half written of a file."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        process_id = part.name.removesuffix(".part").rpartition(".")[2]
+    for part in path.parent.glob(f"{glob.escape(path.name)}.{_HOST}-*.part"):
+        process_id = part.name.removesuffix(".part").rpartition("-")[2]
         if process_id.isdigit() and not _is_running(int(process_id)):
             part.unlink(missing_ok=True)
 

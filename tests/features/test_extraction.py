@@ -18,7 +18,7 @@ from storm_clinic.errors import EncoderError, StorageError
 from storm_clinic.features.extraction import extract_slides
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.features.tiling import SlideJob
-from storm_clinic.files import digest_folder
+from storm_clinic.files import atomic_write, digest_folder
 from storm_clinic.slides.reader import open_slide
 from storm_clinic.slides.tiles import TileGeometry, lay_tissue_tiles
 from storm_clinic.slides.tissue import TissueParameters, find_tissue
@@ -149,18 +149,24 @@ def test_a_damaged_feature_file_is_made_again(slides, make_store, run):
 
 def test_what_a_dead_process_left_half_written_is_swept_away(slides, make_store, run):
     store = make_store()
+    show = "import os; print(os.getpid())"
     dead = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", show], capture_output=True, text=True, check=True
     ).stdout.strip()
-    left, foreign = (store.folder / f"a.h5.{owner}.part" for owner in (dead, 1))
-    left.touch()
-    foreign.touch()  # process 1 is alive
+    with atomic_write(store.path("a")) as part:
+        part.touch()
+        host = part.name.removeprefix("a.h5.").partition("-")[0]
+        owners = {"dead": f"{host}-{dead}", "alive": f"{host}-1", "far": f"other{host}-{dead}"}
+        left = {what: part.with_name(f"a.h5.{owner}.part") for what, owner in owners.items()}
+        for path in left.values():
+            path.touch()
+    store.path("a").unlink()
     run({"a": slides["a"]}, store)
-    assert not left.exists()
-    assert foreign.exists()
+    assert {what: path.exists() for what, path in left.items()} == {
+        "dead": False,
+        "alive": True,
+        "far": True,  # whether it lives cannot be seen from here
+    }
 
 
 def test_progress_ends_at_what_was_done_and_never_promises_less(slides, make_store, run):

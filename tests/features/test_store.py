@@ -17,6 +17,7 @@ import pytest
 
 from storm_clinic.errors import FeatureError, StorageError, UnsafeName
 from storm_clinic.features.store import FeatureStore, SlideFeatures
+from storm_clinic.files import part_of
 
 N_TILES, WIDTH = 6, 8
 
@@ -205,7 +206,7 @@ def test_an_id_that_would_leave_the_folder_is_refused(store, slide_id, toy_slide
 
 def test_a_full_disk_leaves_no_file_behind(store, toy_slide):
     # The part file is a link to a device that takes no byte.
-    part = store.folder / f"S-1.h5.{os.getpid()}.part"
+    part = part_of(store.folder / "S-1.h5")
     part.symlink_to("/dev/full")
     with pytest.raises(StorageError, match=r"S-1\.h5: the disk is full"):
         store.write(toy_slide())
@@ -240,7 +241,7 @@ def test_two_writers_of_one_slide_leave_one_whole_file(store, toy_slide):
 
 def test_a_failed_write_leaves_the_earlier_file(store, toy_slide):
     before = store.write(toy_slide()).read_bytes()
-    part = store.folder / f"S-1.h5.{os.getpid()}.part"
+    part = part_of(store.folder / "S-1.h5")
     part.symlink_to("/dev/full")
     with pytest.raises(StorageError):
         store.write(toy_slide(seed=1))
@@ -327,7 +328,7 @@ def test_the_index_of_another_contract_is_not_believed(tmp_path, extracted_contr
 
 def test_an_index_that_cannot_be_kept_is_still_given(store, monkeypatch, toy_slide):
     store.write(toy_slide())
-    part = store.folder / f"index.parquet.{os.getpid()}.part"
+    part = part_of(store.folder / "index.parquet")
     part.symlink_to("/dev/full")
     assert list(store.index()["slide_id"]) == ["S-1"]
     assert not (store.folder / "index.parquet").exists()
