@@ -155,7 +155,8 @@ def calibration(
 ) -> Markup:
     """One panel a horizon: observed against predicted risk, histogram of predictions below.
 
-    The candidate is blue; other models (the clinical comparator) are drawn thin and dashed.
+    The candidate is blue, with its smooth curve; other models (the clinical comparator) are
+    hollow squares.
     """
     horizons = sorted({curve.horizon_months or 0.0 for curve in curves})
 
@@ -216,11 +217,9 @@ def _calibration_curve(axes: Axes, curve: CalibrationCurve, *, is_candidate: boo
         [getattr(g, name) for g in curve.groups] for name in ("predicted", "observed")
     )
     if not is_candidate:
-        if len(x):
-            axes.plot(x, y, color=MUTED, linewidth=1.0, linestyle="--", label=curve.model)
-        else:
-            line = axes.plot(group_x, group_y, "s", color=MUTED, label=curve.model)[0]
-            line.set(markerfacecolor="none", markersize=3.5)
+        # Points only: age and stage give clusters of predictions, between which loess swings.
+        line = axes.plot(group_x, group_y, "s", color=MUTED, label=curve.model)[0]
+        line.set(markerfacecolor="none", markersize=3.5)
         return
     if len(x):
         axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.16, linewidth=0)

@@ -134,7 +134,8 @@ def risk_group_table(curves: RiskGroupCurves, slug: str) -> Table:
         cells += [Cell(count(n), numeric=True) for n in (group.n_patients, group.n_events)]
         for month in ticks:
             s, low, high = curve_at(group.months, (group.survival, group.lower, group.upper), month)
-            followed = group.months[-1] >= month
+            # Where nobody is left event-free, the curve stays at 0 however long one looks.
+            followed = group.months[-1] >= month or group.survival[-1] == 0
             text = f"{100 * s:.0f}%" if followed else "not followed"
             below = f"{100 * low:.0f}% to {100 * high:.0f}%" if followed else ""
             cells.append(Cell(text, below, numeric=True))
@@ -156,7 +157,7 @@ def risk_group_table(curves: RiskGroupCurves, slug: str) -> Table:
         Cell("Risk group"),
         Cell("Patients", numeric=True),
         Cell("Events", numeric=True),
-        *(Cell(months(m), numeric=True) for m in ticks),
+        *(Cell(f"{m:g} mo", numeric=True) for m in ticks),
     )
     caption = f"Event-free patients of {curves.cohort} by risk group (Kaplan-Meier, 95% interval)"
     return Table(slug, caption, header, tuple(rows), tuple(records))

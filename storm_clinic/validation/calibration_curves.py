@@ -16,6 +16,7 @@ from storm_clinic.validation.evidence import CalibrationCurve, CalibrationPoint
 
 _EVENTS_PER_GROUP = 10  # fewer make an observed risk too uncertain to draw
 _HISTOGRAM_BINS = 25
+_UNDRAWN = 9  # predictions at either end of a smooth curve, and at most a twentieth of them
 _DRAWN_POINTS = 61  # of a smooth curve: as many as an eye can tell apart
 
 
@@ -74,7 +75,7 @@ def calibration_curve(
         curve = smoothing.calibration_curve(
             outcome, p, horizon_months=horizon_months, n=bootstraps, seed=seed
         )
-        smooth = _thinned(curve)
+        smooth = _drawn(curve, p)
         method += "; line: loess, 95% bootstrap band"
     except StatisticsError as error:
         notes.append(f"no smooth curve: {error}")
@@ -161,9 +162,15 @@ def _wilson(n_events: int, n: int) -> tuple[float, float, float]:
     return share, min(max(middle - reach, 0.0), share), max(min(middle + reach, 1.0), share)
 
 
-def _thinned(curve: smoothing.CalibrationCurve) -> dict[str, tuple[float, ...]]:
-    n = len(curve.predicted)
-    at = np.unique(np.linspace(0, n - 1, min(n, _DRAWN_POINTS)).astype(np.int64))
+def _drawn(curve: smoothing.CalibrationCurve, p: Floats) -> dict[str, tuple[float, ...]]:
+    """Between the tenth smallest and the tenth largest prediction, as R's rms draws effects.
+
+    Beyond, a smooth curve follows a handful of patients and would catch the eye.
+    """
+    edge = min(_UNDRAWN, len(p) // 20)
+    low, high = np.sort(p)[[edge, -1 - edge]]
+    inside = np.flatnonzero((curve.predicted >= low) & (curve.predicted <= high))
+    at = inside[np.unique(np.linspace(0, len(inside) - 1, _DRAWN_POINTS).astype(np.int64))]
     return {
         name: tuple(getattr(curve, name)[at].tolist())
         for name in ("predicted", "observed", "lower", "upper")

@@ -10,9 +10,14 @@ import pytest
 
 from storm_clinic.reporting.cohort_tables import cohort_table, flow_table
 from storm_clinic.reporting.content import CohortSummary, FlowStep, VariableRow
-from storm_clinic.reporting.performance_tables import horizon_table, performance_tables
+from storm_clinic.reporting.performance_tables import (
+    horizon_table,
+    performance_tables,
+    risk_group_table,
+)
 from storm_clinic.reporting.record_tables import claims_table, provenance_table
 from storm_clinic.reporting.tables import Footnotes, to_csv
+from storm_clinic.validation.evidence import GroupCurve, RiskGroupCurves
 
 
 def read(text: str) -> list[dict[str, str]]:
@@ -165,3 +170,21 @@ def test_provenance_names_the_evidence_itself(validated):
     values = [row.cells[2].text for row in provenance_table(validated).rows]
     assert evidence.digest in values
     assert evidence.study_digest in values
+
+
+@pytest.mark.parametrize(("last", "text"), [(0.0, "0%"), (0.25, "not followed")])
+def test_a_group_past_its_follow_up_is_known_only_where_nobody_is_left(last, text):
+    group = GroupCurve(
+        label="high",
+        n_patients=4,
+        n_events=3,
+        months=(0.0, 10.0),
+        survival=(1.0, last),
+        lower=(1.0, 0.0),
+        upper=(1.0, 0.5),
+        at_risk=(4, 0),
+    )
+    curves = RiskGroupCurves(
+        cohort="c", model="m", thresholds=(), ticks_months=(0.0, 12.0), groups=(group,)
+    )
+    assert risk_group_table(curves, "t").rows[0].cells[-1].text == text

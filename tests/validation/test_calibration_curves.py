@@ -84,11 +84,13 @@ def test_intervals_of_classes_are_wilsons():
     assert curve.groups[0].upper == pytest.approx(expected.high, abs=1e-12)
 
 
-def test_the_smooth_curve_spans_the_predictions_inside_its_band(outcome, hidden):
+def test_the_smooth_curve_spans_all_but_the_most_extreme_predictions(outcome, hidden):
     p = 1 - np.exp(-36 / 40 * np.exp(hidden["clinic"]))
     curve = calibrate(outcome, p, cohort="b", model="m", horizon_months=36)
-    assert curve.predicted[0] == pytest.approx(p.min())
-    assert curve.predicted[-1] == pytest.approx(p.max())
+    # A twentieth of 150 patients, seven at either end, is left out: too few to follow.
+    ordered = np.sort(p)
+    assert ordered[7] <= curve.predicted[0] < ordered[9]
+    assert ordered[-10] < curve.predicted[-1] <= ordered[-8]
     assert list(curve.predicted) == sorted(curve.predicted)
     assert len(curve.predicted) <= 61
     middle = slice(10, 50)
