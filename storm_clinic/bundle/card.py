@@ -117,7 +117,7 @@ def _limits(manifest: Manifest, study: Study) -> str:
     lines = [
         f"- Developed in {cohorts} only. Other hospitals, scanners, stains or stages may differ.",
         f"- To be validated in: {', '.join(study.validation) or 'no cohort was named'}.",
-        "- Missing covariates are filled from the others; the more are missing, the less it knows.",
+        "- Missing covariates are filled from the others; a risk does not show how unsure that is.",
     ]
     if manifest.features is not None and manifest.features.get("provenance") == "declared":
         lines.append("- The embeddings were imported; how they were made is declared, not checked.")

@@ -187,6 +187,22 @@ class MlflowDatabase:
             else:
                 client.set_terminated(run_id, status)
 
+    def require_inside(self, artifacts: Path) -> None:
+        """Refuse artifacts elsewhere: MLflow's absolute paths are those of the first place.
+
+        Raises
+        ------
+        StorageError
+            If the folder was moved since the run or experiment was made.
+        """
+        if not artifacts.is_relative_to(self.folder):
+            raise StorageError(
+                f"was moved or copied; MLflow's database still names {artifacts}",
+                where=self.folder,
+                fix="Move it back to train, validate or report. Models in it can be loaded and "
+                "locked here all the same.",
+            )
+
     def _experiment(self, name: str) -> str | None:
         found = self.client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage != "active":
@@ -195,7 +211,10 @@ class MlflowDatabase:
                 where=self.path,
                 fix=f"Bring it back: mlflow experiments restore -x {found.experiment_id}",
             )
-        return None if found is None else str(found.experiment_id)
+        if found is None:
+            return None
+        self.require_inside(local_path(found.artifact_location))
+        return str(found.experiment_id)
 
     def _create_experiment(self, name: str) -> str:
         place = self.folder / "artifacts" / safe_name(name, what="study")

@@ -95,10 +95,18 @@ class Tracker:
             yield run
 
     def read_run(self, run_id: str) -> RunRecord:
-        """A run by its id."""
+        """A run by its id.
+
+        Raises
+        ------
+        StorageError
+            If there is none, or ``mlruns/`` was moved since, so that its files cannot be found.
+        """
         client = self.database.client
         with mlflow_errors(self.database.path):
-            return RunRecord.from_mlflow(client.get_run(run_id))
+            record = RunRecord.from_mlflow(client.get_run(run_id))
+        self.database.require_inside(record.artifacts)
+        return record
 
     def _begin(self, study: Study, inputs: Mapping[str, str]) -> RunRecord:
         note = {"mlflow.note.content": study.question}

@@ -176,12 +176,28 @@ def register(registry, workspace, study):
     """Register a bundle's folder in the run of a training, as `train` does."""
 
     def register(folder: Path, inputs: str = "1") -> RegisteredModel:
-        with Tracker(workspace).start_study(study, inputs={"clinical.csv": inputs * 64}) as run:
-            return registry.register(run, folder, by="c.trainer")
+        return _register(workspace, study, folder, inputs)
 
     return register
 
 
+def _register(workspace: Workspace, study: Study, folder: Path, inputs: str) -> RegisteredModel:
+    with Tracker(workspace).start_study(study, inputs={"clinical.csv": inputs * 64}) as run:
+        return Registry(workspace).register(run, folder, by="c.trainer")
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory, empty_mlflow_database, study, bundle) -> Path:
+    """An ``mlruns/`` with one candidate, to copy: registering takes MLflow half a second."""
+    workspace = Workspace(tmp_path_factory.mktemp("registered"))
+    workspace.mlruns.mkdir()
+    shutil.copy(empty_mlflow_database, workspace.mlruns / "mlflow.db")
+    _register(workspace, study, bundle.folder, "1")
+    return workspace.mlruns
+
+
 @pytest.fixture
-def candidate(register, bundle) -> RegisteredModel:
-    return register(bundle.folder)
+def candidate(workspace, registered) -> RegisteredModel:
+    """The candidate ``demo-pfi:1`` of the workspace, which cannot train again."""
+    shutil.copytree(registered, workspace.mlruns, dirs_exist_ok=True)
+    return Registry(workspace).find("demo-pfi")

@@ -24,8 +24,9 @@ def table(patients, slides):
 
 
 @pytest.fixture
-def loaded(registry, candidate, workspace, monkeypatch):
+def loaded(registry, register, bundle, workspace, monkeypatch):
     """The locked version, as MLflow's own client loads it by its alias, pickling disallowed."""
+    register(bundle.folder)
     registry.lock("demo-pfi", by="a.weber")
     mlflow = import_mlflow()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", Tracker(workspace).database.uri)

@@ -88,9 +88,10 @@ def test_tags_and_aliases_of_mlflow_follow_the_trail(registry, candidate, worksp
 
 
 def test_a_moved_alias_and_an_edited_tag_change_nothing_and_are_put_right(
-    registry, register, candidate, bundle, workspace
+    registry, register, bundle, workspace
 ):
     client = _client(workspace)
+    register(bundle.folder)
     register(bundle.folder, inputs="2")
     registry.lock("demo-pfi:1", by="a.weber")
     client.set_registered_model_alias("demo-pfi", "locked", "2")
@@ -239,8 +240,9 @@ def test_a_whole_consistent_other_bundle_in_its_place_is_refused(
 
 
 def test_a_swapped_source_in_mlflows_database_does_not_swap_the_model(
-    registry, register, candidate, bundle, workspace
+    registry, register, bundle, workspace
 ):
+    register(bundle.folder)
     register(bundle.folder, inputs="2")
     registry.lock("demo-pfi:1", by="a.weber")
     database = sqlite3.connect(workspace.mlruns / "mlflow.db")
@@ -251,8 +253,9 @@ def test_a_swapped_source_in_mlflows_database_does_not_swap_the_model(
 
 
 def test_a_name_that_was_deleted_and_registered_anew_in_mlflow_is_noticed(
-    registry, register, candidate, bundle, workspace
+    registry, register, bundle, workspace
 ):
+    register(bundle.folder)
     _client(workspace).delete_registered_model("demo-pfi")
     with pytest.raises(RegistryError, match="demo-pfi:1: is candidate since"):
         register(bundle.folder, inputs="2")
