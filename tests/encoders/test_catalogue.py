@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 
 import pytest
 import torch
@@ -122,3 +123,22 @@ def test_a_package_that_adds_a_bad_encoder_is_named(entry_point, name, function,
 def test_a_bad_package_does_not_hide_the_built_in_encoders(entry_point):
     entry_point(("outside", _broken))
     assert find_card("virchow2").width == 2560
+
+
+def test_the_example_of_the_documentation_is_found_once_its_package_is_installed(
+    tmp_path, monkeypatch
+):
+    page = (Path(__file__).parents[2] / "docs" / "extraction.md").read_text()
+    code = page.split("# my_encoder.py\n")[1].split("```")[0]
+    entry = page.split('[project.entry-points."storm_clinic.encoders"]\n')[1].split("```")[0]
+    (tmp_path / "my_encoder.py").write_text(code)
+    info = tmp_path / "my_encoder-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-encoder\nVersion: 1.0\n")
+    entry = entry.replace('"', "")
+    (info / "entry_points.txt").write_text(f"[storm_clinic.encoders]\n{entry}")
+    monkeypatch.syspath_prepend(tmp_path)
+    card = find_card("my-encoder")
+    tokens = build_model(card).forward_features(torch.empty(1, 3, 224, 224, device="meta"))
+    assert tokens.shape[2] == card.width
+    assert "my-encoder" in encoder_names()
