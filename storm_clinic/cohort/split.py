@@ -58,8 +58,10 @@ class Splits:
         return int(self.fold.max()) + 1
 
     def with_keys(self, keys: Mapping[str, str]) -> Splits:
-        """The same folds under other names of the patients (for files that hold no ids)."""
-        return Splits(tuple(keys[key] for key in self.keys), self.fold, self.notes, self.seed)
+        """The same folds under other names, in their order (for files that hold no ids)."""
+        order = sorted(range(len(self.keys)), key=lambda at: keys[self.keys[at]])
+        names = tuple(keys[self.keys[at]] for at in order)
+        return Splits(names, self.fold[:, order], self.notes, self.seed)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON; described in docs/formats.md."""

@@ -194,7 +194,7 @@ class _Work:
             )
             evaluated = join_outcome(study, scored)
             of_cohort = predictions.of(cohort=cohort).table
-            kept = of_cohort["patient_key"].isin(set(evaluated.patients.data.keys))
+            kept = of_cohort["patient_key"].isin(set(evaluated.patients.keys))
             evidence = collect_evidence(
                 study,
                 Predictions(of_cohort[kept].reset_index(drop=True)),

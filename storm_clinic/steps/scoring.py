@@ -33,14 +33,16 @@ def score_patients(bundle: Bundle, patients: StudyPatients) -> tuple[Predictions
         tables.append(
             prediction_table(
                 [patients.cohort.name] * len(patients),
-                patients.data.keys,
+                patients.keys,
                 name,
                 output,
                 repeat=0,
                 fold=fold,
             )
         )
-    return Predictions(pd.concat(tables, ignore_index=True)), tuple(notes)
+    # By key: the order of the ids would tell something about them.
+    table = pd.concat(tables).sort_values(["model", "patient_key"], ignore_index=True)
+    return Predictions(table), tuple(notes)
 
 
 def prediction_table(

@@ -89,7 +89,7 @@ def _first_repeat(
     repeats = sorted(table["repeat"].unique())
     rows = table[table["repeat"] == repeats[0]].set_index("patient_key")
     note = f"first of {len(repeats)} repeats of cross-validation" if len(repeats) > 1 else ""
-    return rows.loc[list(item.patients.data.keys)], note
+    return rows.loc[list(item.patients.keys)], note
 
 
 def _calibration(

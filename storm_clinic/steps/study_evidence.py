@@ -57,7 +57,7 @@ def collect_evidence(
         for item in evaluated
         for estimate in evaluate(
             predictions,
-            item.patients.data.keys,
+            item.patients.keys,
             item.outcome,
             cohort=item.patients.cohort.name,
             endpoint=study.endpoint,

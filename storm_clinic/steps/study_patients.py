@@ -25,13 +25,16 @@ from storm_clinic.study import Study
 
 @dataclass(frozen=True, eq=False)
 class StudyPatients:
-    """Patients of one cohort whom a study can score, in the order of their keys.
+    """Patients of one cohort whom a study can score, in the order of their ids.
 
     Attributes
     ----------
     cohort : Cohort
     patient_ids : tuple of str
-        Never leaves this machine; everything that is logged goes by `data.keys`.
+        Never leaves this machine; they also name the patients in ``data``, so that folds do not
+        depend on the institution's secret.
+    keys : tuple of str
+        What stands for them in everything that is stored.
     slide_ids : tuple of tuple of str
         Slides whose tiles make each patient's bag; empty where no model looks at slides.
     data : PatientData
@@ -42,6 +45,7 @@ class StudyPatients:
 
     cohort: Cohort
     patient_ids: tuple[str, ...]
+    keys: tuple[str, ...]
     slide_ids: tuple[tuple[str, ...], ...]
     data: PatientData
     attrition: Attrition
@@ -62,6 +66,7 @@ class StudyPatients:
         return replace(
             self,
             patient_ids=tuple(self.patient_ids[i] for i in at),
+            keys=tuple(self.keys[i] for i in at),
             slide_ids=tuple(self.slide_ids[i] for i in at),
             data=self.data.take(at),
         )
@@ -70,7 +75,7 @@ class StudyPatients:
     def fingerprints(self) -> Fingerprints:
         """What these patients' data have that may not occur in another cohort."""
         index = None if self.store is None else self.store.index().set_index("slide_id")
-        return Fingerprints.of(self.cohort.name, self.data.keys, self.slide_ids, index)
+        return Fingerprints.of(self.cohort.name, self.keys, self.slide_ids, index)
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -156,7 +161,7 @@ def _assemble(
     workspace: Workspace,
     keys: PatientKeys,
 ) -> StudyPatients:
-    """Join patients with slides, features and covariates, in the order of their keys."""
+    """Join patients with slides, features and covariates, in the order of their ids."""
     store, bags = None, None
     slides: tuple[tuple[str, ...], ...] = tuple(() for _ in patient_ids)
     if needs_slides(study):
@@ -166,18 +171,19 @@ def _assemble(
         joined = cohort.join_slides(patient_ids, usable)
         attrition = attrition.joined(joined.attrition)
         patient_ids, slides = list(joined.patient_ids), joined.slide_ids
-    patient_keys = keys.patient_keys(patient_ids)
-    order = sorted(range(len(patient_ids)), key=lambda at: patient_keys[at])
+    order = sorted(range(len(patient_ids)), key=lambda at: patient_ids[at])
     patient_ids = [patient_ids[at] for at in order]
     slides = tuple(tuple(sorted(slides[at])) for at in order)
     if store is not None:
         bags = build_bags(store, [list(of) for of in slides], store.folder / "bags")
     data = PatientData(
-        keys=tuple(patient_keys[at] for at in order),
+        keys=tuple(patient_ids),
         bags=bags,
         clinical=cohort.covariates(study.clinical).loc[patient_ids] if study.clinical else None,
     )
-    return StudyPatients(cohort, tuple(patient_ids), slides, data, attrition, store)
+    return StudyPatients(
+        cohort, data.keys, keys.patient_keys(patient_ids), slides, data, attrition, store
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +203,14 @@ class Development:
     outcome: Outcome
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """What stands for each patient in everything that is stored."""
+        return tuple(key for part in self.parts for key in part.patients.keys)
+
+    @property
     def cohorts(self) -> list[str]:
         """Cohort of each patient."""
-        return [part.patients.cohort.name for part in self.parts for _ in part.patients.data.keys]
+        return [part.patients.cohort.name for part in self.parts for _ in part.patients.keys]
 
     @property
     def sites(self) -> list[str | None]:

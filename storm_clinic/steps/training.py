@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from storm_clinic.bundle import required_models, write_bundle
@@ -104,7 +105,8 @@ def train(
     for spec in study.models:
         check(spec, development.outcome)
     splits = _split(study, development)
-    inputs = development.inputs | {"splits": splits.digest, "keys": keys.key_id}
+    keyed = splits.with_keys(dict(zip(splits.keys, development.keys, strict=True)))
+    inputs = development.inputs | {"splits": keyed.digest, "keys": keys.key_id}
     tracker, registry = Tracker(workspace), Registry(workspace)
     earlier = tracker.find_study(study, inputs=inputs)
     if earlier is not None and earlier.same_code:
@@ -117,7 +119,7 @@ def train(
         record = work.record(fitted)
         evidence = work.judge(predictions, record)
         files = work.scratch / "study"
-        write_study_files(files, study, predictions, evidence, splits, development, record)
+        write_study_files(files, study, predictions, evidence, keyed, development, record)
         run.log(metrics=headline_metrics(evidence), artifacts=files)
         model = registry.register(
             run,
@@ -177,9 +179,7 @@ class _Work:
                 ),
                 **self._settings,
             )
-            cohorts = self.development.cohorts * self.splits.n_repeats
-            table = result.table().assign(cohort=cohorts, model=spec.name)
-            predictions = Predictions(table)
+            predictions = self._keyed(result.table(), spec)
             files = self.scratch / spec.name
             write_model_files(files, predictions, result)
             child.log(
@@ -187,6 +187,16 @@ class _Work:
                 artifacts=files,
             )
             return predictions
+
+    def _keyed(self, table: pd.DataFrame, spec: ModelSpec) -> Predictions:
+        """Predictions under keys, in their order: that of the ids would tell something of them."""
+        n_repeats = self.splits.n_repeats
+        named = table.assign(
+            cohort=self.development.cohorts * n_repeats,
+            patient_key=self.development.keys * n_repeats,
+            model=spec.name,
+        )
+        return Predictions(named.sort_values(["repeat", "patient_key"], ignore_index=True))
 
     def refit(self) -> dict[str, TunedFit]:
         """The models that are registered together, on all development patients."""

@@ -267,3 +267,28 @@ def test_a_binary_endpoint_goes_the_same_way(hospitals):
     predicted = Predictions.read(result.validations[0].folder / "predictions.parquet").table
     row = predicted[(predicted["patient_key"] == keys[0]) & (predicted["model"] == "fusion")]
     assert row["p_no"].item() + row["p_yes"].item() == pytest.approx(1.0)
+
+
+def test_folds_and_risks_do_not_depend_on_the_secret_but_keys_do(hospitals, tmp_path, monkeypatch):
+    def predictions():
+        candidate = train(read_study(hospitals), workspace=hospitals)
+        table = Predictions.read(candidate.folder / "predictions.parquet").of(model="fusion").table
+        ids = [f"NORTH-{number:03d}" for number in range(2, 90)]
+        keys = load_keys(hospitals).patient_keys(ids)
+        return table.set_index("patient_key").loc[list(keys)].set_axis(ids)
+
+    first = predictions()
+    monkeypatch.setenv("STORM_CLINIC_SECRET_FILE", str(tmp_path / "another"))
+    second = predictions()
+    np.testing.assert_array_equal(first["fold"], second["fold"])
+    np.testing.assert_array_equal(first["risk"], second["risk"])
+
+
+def test_stored_predictions_are_not_in_the_order_of_the_ids(finished):
+    workspace, _ = finished
+    folder = next((workspace.mlruns / "artifacts").rglob("splits.json")).parent
+    keys = Predictions.read(folder / "predictions.parquet").of(model="fusion").table["patient_key"]
+    by_id = load_keys(workspace).patient_keys(f"NORTH-{number:03d}" for number in range(2, 90))
+    assert sorted(keys) == sorted(by_id)
+    assert list(keys) == sorted(by_id)
+    assert list(keys) != list(by_id)
