@@ -219,9 +219,9 @@ class _Stage:
     def _encode(self, work: _Work, task: ReadTask, reply: TilesRead) -> None:
         work.failed_rows += [task.first + row for row in reply.failed]
         work.reason = work.reason or reply.reason
-        batch = self.pool.slots[task.slot]
+        tiles = self.pool.slots[task.slot, : len(task.corners)]
         self.threads.encode(
-            lambda: _embed(self.encoder, batch),
+            lambda: _embed(self.encoder, tiles, self._batch_size),
             lambda future: self._encoded(work, task, future.result()),
         )
 
@@ -229,8 +229,8 @@ class _Stage:
         self._free.append(task.slot)
         if work.job.slide_id not in self._in_work:
             return  # the slide failed meanwhile
-        n_tiles = len(task.corners)
-        work.features[task.first : task.first + n_tiles] = embedding[:n_tiles]
+        n_tiles = len(embedding)
+        work.features[task.first : task.first + n_tiles] = embedding
         work.n_encoded += n_tiles
         self.tally.encoded(n_tiles)
         if work.n_encoded == len(work.features):
@@ -276,18 +276,19 @@ class _Stage:
         self.tally.finished(None if work is None else len(work.features) - work.n_encoded)
 
 
-def _embed(encoder: LoadedEncoder, batch: Pixels) -> NDArray[np.float32]:
+def _embed(encoder: LoadedEncoder, tiles: Pixels, batch_size: int) -> NDArray[np.float32]:
     import torch
 
     try:
-        embedding: NDArray[np.float32] = encoder.encode(torch.from_numpy(batch)).numpy()
+        embedding = encoder.encode(torch.from_numpy(tiles), pad_to=batch_size)
     except RuntimeError as error:  # of CUDA, also out of memory
         raise EncoderError(
-            f"a batch of {len(batch)} tiles cannot be encoded: {error}",
+            f"a batch of {batch_size} tiles cannot be encoded: {error}",
             where=f"encoder {encoder.card.name}",
             fix="If memory ran out, use smaller batches.",
         ) from error
-    return embedding
+    array: NDArray[np.float32] = embedding.numpy()
+    return array
 
 
 def _slide_features(work: _Work) -> SlideFeatures:

@@ -220,8 +220,6 @@ class TileReader:
     def _read(self, task: ReadTask) -> TilesRead:
         slide = self._slide(task.job)
         batch = self._slots[task.slot]
-        # What is left of the batch before must not take part in the padding.
-        batch[len(task.corners) :] = 0
         failed: list[int] = []
         reason = None
         for row, (x, y) in enumerate(task.corners.tolist()):

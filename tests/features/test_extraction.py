@@ -322,7 +322,7 @@ class _NotFinite(LoadedEncoder):
     """Its first batch is NaN."""
 
     def encode(self, tiles, *, pad_to=None):
-        embedding = super().encode(tiles)
+        embedding = super().encode(tiles, pad_to=pad_to)
         first = not hasattr(type(self), "used")
         type(self).used = True
         return embedding * float("nan") if first else embedding
