@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +14,8 @@ import pandas as pd
 from storm_clinic.errors import ContractMismatch, InputError
 from storm_clinic.features.slide_features import Array, SlideFeatures, largest_magnitude
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 Severity = Literal["error", "warning"]
 # Hashing, comparing and reading release the interpreter; more threads only queue for the disk.
 _MAX_THREADS = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from storm_clinic.features.foreign_file import (
 from storm_clinic.features.slide_features import SlideFeatures, digest_array
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.files import safe_name
+from storm_clinic.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 IMPORTED, UNCHANGED, FAILED = "imported", "unchanged", "failed"
 NOT_IN_COHORT, NO_FILE = "not in cohort", "no file"
 _COLUMNS = ("slide_id", "status", "n_tiles", "reason", "stated", "source")

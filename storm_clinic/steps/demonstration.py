@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,11 +9,10 @@ from pathlib import Path
 from storm_clinic.errors import StatisticsError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, write_text
+from storm_clinic.progress import Progress
 from storm_clinic.simulate import make_workspace
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.validation.evidence import Estimate
-
-Progress = Callable[[str, int, int], None]
 
 SEED = 20261123
 PLANTED, CONTROL = "demo_pfs.yaml", "demo_control.yaml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from storm_clinic.cohort.leakage import check_disjoint, check_within
 from storm_clinic.errors import RegistryError
 from storm_clinic.files import Workspace
 from storm_clinic.predictions import Predictions
+from storm_clinic.progress import Progress
 from storm_clinic.registry.identity import PatientKeys, load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
@@ -29,8 +29,6 @@ from storm_clinic.steps.training_files import (
 )
 from storm_clinic.tracking import Tracker
 from storm_clinic.validation.evidence import Evidence
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, safe_name
+from storm_clinic.progress import Progress
 
-Progress = Callable[[str, int, int], None]
 _LISTED = (
     "cohort",
     "encoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
@@ -15,13 +15,13 @@ import pandas as pd
 
 from storm_clinic.errors import InputError, UnsafeName
 from storm_clinic.files import safe_name, write_json, write_text
+from storm_clinic.progress import Progress
 from storm_clinic.slides.discovery import FoundSlides, find_slides
 from storm_clinic.slides.examination import Examination, SlideRow, Status, examine_slide
 from storm_clinic.slides.quality import CELLS_A_SHEET, SheetCell, contact_sheet, write_picture
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 
-Progress = Callable[[str, int, int], None]
 _GEOMETRY = TileGeometry(tile_px=224, mpp=0.5)  # what most encoders take
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
+from storm_clinic.progress import Progress
 from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.external_validation import Validation, validate
 from storm_clinic.steps.extraction import ExtractionResult, extract
@@ -18,8 +18,6 @@ from storm_clinic.steps.study_patients import needs_slides
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.training import train
 from storm_clinic.study import Study
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

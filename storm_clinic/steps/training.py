@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from storm_clinic.heads.fit import cross_validate, fit_tuned
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.heads.zoo import check
 from storm_clinic.predictions import Predictions
+from storm_clinic.progress import Progress, silent
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import RegisteredModel
@@ -40,8 +40,6 @@ from storm_clinic.study import ModelSpec, Study
 from storm_clinic.tracking import StudyRun, Tracker
 from storm_clinic.validation.claims import claim_status
 from storm_clinic.validation.evidence import Evidence
-
-Progress = Callable[[str, int, int], None]  # what is done, how many, of how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +111,7 @@ def train(
         model = registry.trained_in(earlier.run_id)
         return Candidate(model, Evidence.read(earlier.artifacts / EVIDENCE), earlier.artifacts)
     with tracker.start_study(study, inputs=inputs) as run, tempfile.TemporaryDirectory() as scratch:
-        work = _Work(study, development, splits, n_jobs, progress or _silent, Path(scratch))
+        work = _Work(study, development, splits, n_jobs, progress or silent, Path(scratch))
         predictions = Predictions.concat([work.out_of_fold(run, spec) for spec in study.models])
         fitted = work.refit()
         record = work.record(fitted)
@@ -127,10 +125,6 @@ def train(
             by=by or getpass.getuser(),
         )
         return Candidate(model, evidence, run.artifacts)
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 def _split(study: Study, development: Development) -> Splits:
