@@ -17,7 +17,7 @@ from storm_clinic.heads.contract import FittedModel
 from storm_clinic.reporting.content import TileGallery, TilePicture
 from storm_clinic.steps.study_patients import StudyPatients
 
-_N_TILES = 8
+_N_TILES = 6
 _SIDE_PX = 160  # of a thumbnail in the page
 
 
@@ -65,8 +65,8 @@ def gather_tiles(model: FittedModel, name: str, patients: StudyPatients) -> Tile
         cohort=patients.cohort.name,
         most=tuple(most),
         least=tuple(least),
-        note="one tile from each of the patients with the highest predicted risk; attention "
-        "relative to an equal share of all tiles of the patient",
+        note="One tile from each of the patients with the highest predicted risk; attention "
+        "relative to an equal share of all tiles of the patient.",
     )
 
 

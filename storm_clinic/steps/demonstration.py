@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from storm_clinic.errors import StatisticsError
+from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
-from storm_clinic.simulate import make_workspace
+from storm_clinic.simulate.workspace import make_workspace
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
 PLANTED, CONTROL = "demo_pfs.yaml", "demo_control.yaml"
 _WHO = "demo"
+_MARKER = ".storm-clinic-demo"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
     InputError
         If the folder holds something else.
     """
-    workspace = make_workspace(Path(folder), seed=SEED, processes=n_jobs, progress=progress)
+    workspace = make_workspace(_own_folder(Path(folder)), seed=SEED, progress=progress).workspace
     studies = files("storm_clinic.simulate") / "studies"
     results = []
     for name in (PLANTED, CONTROL):
@@ -93,6 +94,17 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
             )
         )
     return Demonstration(workspace, *results)
+
+
+def _own_folder(folder: Path) -> Path:
+    """A new folder, or one that a demo made before: nothing of anybody else is overwritten."""
+    marker = folder / _MARKER
+    if folder.exists() and not marker.exists() and any(folder.iterdir()):
+        raise InputError(
+            "holds something that no demo made", where=folder, fix="Name a new folder."
+        )
+    write_text(marker, "Made by 'storm-clinic demo'; everything in here is simulated.\n")
+    return folder
 
 
 def concordance_of(result: StudyRunResult) -> Estimate:
