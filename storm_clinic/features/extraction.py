@@ -29,7 +29,7 @@ from storm_clinic.features.execution import Crashed, Outcome, ReaderPool
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.features.tally import Progress, Tally
+from storm_clinic.features.tally import Tally
 from storm_clinic.features.tiling import (
     Pixels,
     PlanTask,
@@ -43,6 +43,7 @@ from storm_clinic.features.tiling import (
     Unchanged,
 )
 from storm_clinic.files import remove_dead_parts
+from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 

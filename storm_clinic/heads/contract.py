@@ -22,7 +22,6 @@ from storm_clinic.study import Scalar
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Progress = Callable[[str, int, int], None]  # what was done last, how many, of how many
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +72,14 @@ class PatientData:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Patients with their outcomes."""
+    """Patients with their outcomes, in one order."""
 
     data: PatientData
     outcome: Outcome
+
+    def __post_init__(self) -> None:
+        if len(self.data) != len(self.outcome):
+            raise InputError(f"{len(self.data)} patients, but {len(self.outcome)} outcomes")
 
     def take(self, index: Ints) -> Sample:
         """The patients at these positions, in that order."""

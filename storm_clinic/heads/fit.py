@@ -18,7 +18,6 @@ from storm_clinic.heads.contract import (
     Head,
     ModelOutput,
     PatientData,
-    Progress,
     Recipe,
     Sample,
 )
@@ -31,6 +30,7 @@ from storm_clinic.heads.tuning import (
     try_settings,
 )
 from storm_clinic.heads.zoo import check, settings_of
+from storm_clinic.progress import Progress
 from storm_clinic.study import ModelSpec
 
 Floats = NDArray[np.float64]
@@ -230,19 +230,15 @@ def cross_validate(
         As `fit_tuned`, naming model, repeat and fold.
     """
     check(spec, outcome)
-    fold = np.atleast_2d(np.asarray(folds, dtype=np.int64))
-    if fold.shape[1] != len(data) or len(data) != len(outcome):
-        raise InputError(
-            f"{len(data)} patients, {len(outcome)} outcomes and folds of shape {fold.shape}"
-        )
-    parts = [(repeat, number) for repeat in range(len(fold)) for number in np.unique(fold[repeat])]
+    sample, fold = Sample(data, outcome), np.atleast_2d(np.asarray(folds, dtype=np.int64))
+    if fold.shape[1] != len(data):
+        raise InputError(f"{len(data)} patients, but folds of shape {fold.shape}")
+    parts = [(repeat, int(k)) for repeat in range(len(fold)) for k in np.unique(fold[repeat])]
     settings = {"horizons_months": horizons_months, "inner_folds": inner_folds, "seed": seed}
     names = None if groups is None else np.asarray(groups, dtype=object)
-    sample = Sample(data, outcome)
     jobs = [
-        joblib.delayed(_outer_fold)(spec, sample, fold[repeat] == number, at, names, settings)
-        for repeat, number in parts
-        for at in [(repeat, int(number))]
+        joblib.delayed(_outer_fold)(spec, sample, fold[at[0]] == at[1], at, names, settings)
+        for at in parts
     ]
     results = []
     for result in _run(jobs, n_jobs):

@@ -41,8 +41,7 @@ def one_thread() -> Iterator[None]:
 def outputs_of(network: TileNetwork, batches: TileBatches, clinical: Tensor) -> Floats:
     """Raw outputs of all patients without dropout, shape (n_patients, n_outputs)."""
     with one_thread(), torch.no_grad():
-        parts = [_forward(network, batch, clinical, None) for batch in batches]
-    return torch.cat(parts).double().numpy()
+        return _joined([_forward(network, batch, clinical, None) for batch in batches])
 
 
 def attention_of(network: TileNetwork, batches: TileBatches) -> list[NDArray[np.float32]]:
@@ -91,12 +90,7 @@ def accumulate_gradient(
     keep = batches.n_tiles <= kept_tiles
     with torch.set_grad_enabled(keep):
         parts = [_forward(network, batch, clinical, mask) for batch in batches]
-    outputs = torch.cat([part.detach() for part in parts]).double().numpy()
-    if not np.isfinite(outputs).all():
-        raise TrainingError(
-            "the network's outputs are no longer finite", fix="Lower its learning_rate."
-        )
-    loss, by_output = objective.loss(outputs)
+    loss, by_output = objective.loss(_joined(parts))
     gradient = torch.from_numpy(by_output)
     again = () if keep else (_forward(network, batch, clinical, mask) for batch in batches)
     start = 0
@@ -151,4 +145,13 @@ def _forward(
     rows = batch.patients
     mask = None if mask is None else mask[rows]
     outputs: Tensor = network(batch.tiles, batch.segments, clinical[rows], mask)
+    return outputs
+
+
+def _joined(parts: list[Tensor]) -> Floats:
+    outputs: Floats = torch.cat([part.detach() for part in parts]).double().numpy()
+    if not np.isfinite(outputs).all():
+        raise TrainingError(
+            "the network's outputs are no longer finite", fix="Lower its learning_rate."
+        )
     return outputs

@@ -17,8 +17,8 @@ from storm_clinic.features.extraction import PICTURES, default_readers, extract_
 from storm_clinic.features.run_record import failures_table, write_failures, write_run_record
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.features.store import FeatureContract, FeatureStore
-from storm_clinic.features.tally import Progress
 from storm_clinic.files import Workspace
+from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.steps.contact_sheets import write_contact_sheets

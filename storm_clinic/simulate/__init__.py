@@ -1,0 +1,1 @@
+"""Slides and cohorts with a planted signal. No patient stands behind any of it."""
