@@ -121,15 +121,18 @@ def run(
 
     Example: storm-clinic run pipelines/kirc_pfi.yaml --lock-by a.weber
     """
-    from storm_clinic.steps.study_report import report as make_report
     from storm_clinic.steps.study_run import run_study
 
-    at = workspace_at(workspace)
     with bars() as progress:
         result = run_study(
-            study, workspace=at, lock_by=lock_by, by=by, n_jobs=jobs, progress=progress
+            study,
+            workspace=workspace_at(workspace),
+            lock_by=lock_by,
+            by=by,
+            n_jobs=jobs,
+            progress=progress,
         )
-    content = make_report(result.model, workspace=at).content
+    content = result.report.content
     evidence = [item for item in (content.development, *content.validation) if item is not None]
     _show(result.model.reference, result.model.state, evidence, json)
     if not json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.simulate.workspace import make_workspace
 from storm_clinic.steps.study_run import StudyRunResult, run_study
+from storm_clinic.tracking import Tracker
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
@@ -37,7 +39,7 @@ class Demonstration:
 
     def lines(self) -> list[str]:
         """What to tell whoever ran it."""
-        root = self.workspace.root
+        database = Tracker(self.workspace).database.uri
         return [
             "",
             "Everything here is simulated: no patient stands behind any of these numbers.",
@@ -48,7 +50,7 @@ class Demonstration:
             f"  without signal {self.control.report_path}",
             f"Feature files   {self.workspace.features}",
             f"QC pictures     {self._pictures()}",
-            f"MLflow          cd {root} && mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db",
+            f"MLflow          {_mlflow()} ui --backend-store-uri {database}",
         ]
 
     def _pictures(self) -> str:
@@ -94,6 +96,12 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
             )
         )
     return Demonstration(workspace, *results)
+
+
+def _mlflow() -> str:
+    """The command beside this Python, which need not be on the path."""
+    beside = Path(sys.executable).with_name("mlflow")
+    return str(beside) if beside.exists() else "mlflow"
 
 
 def _own_folder(folder: Path) -> Path:

@@ -11,6 +11,7 @@ from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
 from storm_clinic.progress import Progress
 from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.reporting.page import Report
 from storm_clinic.steps.external_validation import Validation, validate
 from storm_clinic.steps.extraction import ExtractionResult, extract
 from storm_clinic.steps.locking import lock
@@ -31,12 +32,15 @@ class StudyRunResult:
     extractions : dict of cohort to ExtractionResult
         Cohorts whose slides were extracted now.
     validations : tuple of Validation
+    report : Report
     report_path : Path
+        Where it was saved.
     """
 
     model: RegisteredModel
     extractions: dict[str, ExtractionResult]
     validations: tuple[Validation, ...]
+    report: Report
     report_path: Path
 
 
@@ -88,7 +92,7 @@ def run_study(
             validations = validate(model, workspace=workspace, by=by, progress=progress).cohorts
     page = report(model, workspace=workspace)
     path = page.save(report_path(workspace, model))
-    return StudyRunResult(model, extractions, validations, path)
+    return StudyRunResult(model, extractions, validations, page, path)
 
 
 def report_path(workspace: Workspace, model: RegisteredModel) -> Path:
