@@ -152,6 +152,20 @@ def references(content: ReportContent) -> list[str]:
     return [*(text for metric, text in _REFERENCES.items() if metric in used), _REPORTING]
 
 
+def _raised(content: ReportContent) -> list[str]:
+    """Checks that did not pass; of development only what no validation's check repeats."""
+    measured = [e for e in (*content.validation, content.development) if e is not None]
+    raised = [c for item in content.validation for c in item.checks if c.status in _STATUS]
+    if content.development is not None:
+        known = {check.code for check in raised}
+        own = [c for c in content.development.checks if c.status in _STATUS]
+        raised += [check for check in own if check.code not in known]
+    checks = [f"{_STATUS[c.status]} {c.code}, ‘{c.title}’: {c.reason}." for c in raised]
+    where = {"external": "On validation", "cross-validation": "In development"}
+    notes = [f"{where[item.kind]}: {note}." for item in measured for note in item.notes]
+    return [*checks, *notes]
+
+
 def limits(content: ReportContent) -> list[str]:
     """What restricts the conclusions: general ones, checks that did not pass, and notes."""
     found = []
@@ -166,14 +180,7 @@ def limits(content: ReportContent) -> list[str]:
         found.append("How the models were fitted, and on whom, is not known here.")
     if not content.cohorts:
         found.append("The patients are not described, so nobody can tell whom they stand for.")
-    measured = [e for e in (content.development, *content.validation) if e is not None]
-    for item in measured:
-        found += [
-            f"{_STATUS[check.status]} {check.code}, ‘{check.title}’: {check.reason}."
-            for check in item.checks
-            if check.status in _STATUS
-        ]
-        found += item.notes
+    found += _raised(content)
     for cohort in content.cohorts:
         left = sum(s.n_before - s.n_after for s in cohort.flow if s.unit == "patients")
         if left:
