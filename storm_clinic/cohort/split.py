@@ -53,10 +53,6 @@ class Splits:
     def n_repeats(self) -> int:
         return int(self.fold.shape[0])
 
-    @property
-    def n_folds(self) -> int:
-        return int(self.fold.max()) + 1
-
     def with_keys(self, keys: Mapping[str, str]) -> Splits:
         """The same folds under other names, in their order (for files that hold no ids)."""
         order = sorted(range(len(self.keys)), key=lambda at: keys[self.keys[at]])
@@ -177,33 +173,6 @@ def make_splits(
     fold = np.empty_like(ordered)
     fold[:, order] = ordered
     return Splits(tuple(keys), fold, tuple(notes), seed)
-
-
-def inner_splits(
-    keys: Sequence[str],
-    strata: ArrayLike,
-    groups: ArrayLike | None,
-    index: ArrayLike,
-    *,
-    folds: int,
-    seed: int,
-    required: Sequence[int] = (1,),
-) -> Splits:
-    """One repeat of `make_splits` on some of the patients, by the same rules.
-
-    ``index`` holds the positions of the outer training patients, in the order of the result.
-    """
-    at = np.asarray(index, dtype=np.int64)
-    names = None if groups is None else np.asarray(groups, dtype=object)[at]
-    return make_splits(
-        [keys[i] for i in at],
-        np.asarray(strata)[at],
-        names,
-        folds=folds,
-        repeats=1,
-        seed=seed,
-        required=required,
-    )
 
 
 @dataclass(frozen=True)

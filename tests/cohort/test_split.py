@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storm_clinic.cohort.fold_search import arrange_groups
-from storm_clinic.cohort.split import Splits, inner_splits, make_splits
+from storm_clinic.cohort.split import Splits, make_splits
 from storm_clinic.errors import CohortError, OutcomeError
 
 
@@ -213,17 +213,6 @@ def test_patients_without_a_site_are_kept_together():
     splits = make_splits([f"K{n}" for n in range(55)], event, sites, folds=3, repeats=1, seed=1)
     assert len(set(splits.fold[0][40:])) == 1
     assert any("15 patients without a site" in note for note in splits.notes)
-
-
-def test_inner_folds_obey_the_same_rules_on_some_of_the_patients():
-    keys, event, sites = random_cohort(3)
-    outer = make_splits(keys, event, sites, folds=4, repeats=1, seed=1)
-    training = np.flatnonzero(outer.fold[0] != 0)
-    inner = inner_splits(keys, event, sites, training, folds=3, seed=9)
-    assert inner.keys == tuple(keys[i] for i in training)
-    parts = sites_per_fold(inner.fold[0].tolist(), [sites[i] for i in training])
-    assert not any(one & other for one, other in itertools.combinations(parts, 2))
-    assert all(event[training][inner.fold[0] == k].any() for k in range(inner.n_folds))
 
 
 def test_keys_can_be_replaced_and_folds_stay():
