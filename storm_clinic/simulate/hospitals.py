@@ -48,7 +48,7 @@ HOSPITALS = (
         cohort="demo_a",
         n_patients=60,
         mpp=0.5,
-        size_um=(1024, 896),
+        size_um=(896, 672),
         sites=("a1", "a2", "a3", "a4", "a5", "a6"),
         stain=Stain(
             haematoxylin=(0.65, 0.70, 0.29),
@@ -64,9 +64,9 @@ HOSPITALS = (
     ),
     Hospital(
         cohort="demo_b",
-        n_patients=40,
+        n_patients=80,
         mpp=0.25,
-        size_um=(896, 768),
+        size_um=(672, 672),
         sites=("b1", "b2", "b3", "b4"),
         stain=Stain(
             haematoxylin=(0.74, 0.62, 0.26),

@@ -81,6 +81,27 @@ def make_workspace(
     workspace = Workspace(Path(folder))
     truth = workspace.root / "truth"
     jobs: list[_SlideJob] = []
+    for number, (hospital, plans) in enumerate(declare_cohorts(workspace, seed, hospitals)):
+        jobs += [
+            _SlideJob(
+                hospital=hospital,
+                plan=plan,
+                seed=(seed, number, k + 1),  # a trailing 0 would give the patients' stream again
+                slide=workspace.root / "slides" / hospital.cohort / f"{plan.slide_id}.tiff",
+                truth=truth / hospital.cohort / f"{plan.slide_id}.png",
+            )
+            for k, plan in enumerate(plans)
+        ]
+    _make_slides(jobs, progress)
+    names = tuple(hospital.cohort for hospital in hospitals)
+    return SimulatedWorkspace(workspace, names, len(jobs), truth)
+
+
+def declare_cohorts(
+    workspace: Workspace, seed: int, hospitals: tuple[Hospital, ...] = HOSPITALS
+) -> list[tuple[Hospital, tuple[SlidePlan, ...]]]:
+    """Write tables, manifest and datasheet of each hospital; returns the slides to be drawn."""
+    declared = []
     for number, hospital in enumerate(hospitals):
         rng = np.random.default_rng((seed, number))
         patients = simulate_patients(hospital, rng)
@@ -90,19 +111,8 @@ def make_workspace(
         write_text(home / "slides.csv", slides_table(hospital, plans).to_csv(index=False))
         write_text(home / "cohort.yaml", manifest_text(hospital, seed))
         write_text(home / "README.md", datasheet_text(hospital, len(plans), seed))
-        jobs += [
-            _SlideJob(
-                hospital=hospital,
-                plan=plan,
-                seed=(seed, number, k),
-                slide=workspace.root / "slides" / hospital.cohort / f"{plan.slide_id}.tiff",
-                truth=truth / hospital.cohort / f"{plan.slide_id}.png",
-            )
-            for k, plan in enumerate(plans)
-        ]
-    _make_slides(jobs, progress)
-    names = tuple(hospital.cohort for hospital in hospitals)
-    return SimulatedWorkspace(workspace, names, len(jobs), truth)
+        declared.append((hospital, tuple(plans)))
+    return declared
 
 
 def _make_slides(jobs: list[_SlideJob], progress: Progress | None) -> None:
