@@ -1,0 +1,56 @@
+"""The demo's own parts: what it ships, and that it overwrites nobody's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from storm_clinic.cohort.table import Cohort
+from storm_clinic.errors import InputError
+from storm_clinic.files import Workspace
+from storm_clinic.simulate.workspace import declare_cohorts
+from storm_clinic.steps.demonstration import SEED, demo
+from storm_clinic.study import Study
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+STUDIES = sorted((REPOSITORY / "storm_clinic" / "simulate" / "studies").glob("*.yaml"))
+
+
+def test_a_folder_that_no_demo_made_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="holds something that no demo made"):
+        demo(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
+    declared = declare_cohorts(Workspace(tmp_path), SEED)
+    assert [hospital.cohort for hospital, _ in declared] == ["demo_a", "demo_b"]
+    for path in sorted((tmp_path / "cohorts").rglob("*.*")):
+        shipped = REPOSITORY / "cohorts" / path.relative_to(tmp_path / "cohorts")
+        assert shipped.read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
+    study = Study.read(path)
+    assert (REPOSITORY / "pipelines" / path.name).read_bytes() == path.read_bytes()
+    for name in (*study.development, *study.validation):
+        cohort = Cohort.read(name, Workspace(REPOSITORY))
+        table = cohort.outcome(study.endpoint.name)
+        assert table.outcome.n_events >= 20
+        assert list(cohort.covariates(study.clinical)) == list(study.clinical)
+        assert cohort.origin.simulated
+
+
+def test_the_simulated_tables_have_what_real_ones_have():
+    cohort = Cohort.read("demo_a", Workspace(REPOSITORY))
+    times = cohort.outcome("pfs").outcome.time_months
+    assert len(set(times)) < len(times)  # ties
+    assert 0 < cohort.patients[["age", "stage"]].isna().to_numpy().sum() < 40
+    a_patient = cohort.slides["patient_id"].value_counts()
+    assert a_patient.max() > 1
+    assert cohort.n_patients > len(a_patient)  # patients without slides
+    left = cohort.attrition.excluded()
+    assert (left["unit"] == "slides").any()  # a slide of nobody
