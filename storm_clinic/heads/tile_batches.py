@@ -15,7 +15,7 @@ from storm_clinic.heads.bags import TILE_BUDGET, Bags
 
 Floats = NDArray[np.float64]
 
-RESIDENT_BYTES = 1 << 30  # above this, tiles are read and standardised anew each time
+RESIDENT_BYTES = 1 << 28  # above this, tiles are read and standardised anew each time
 
 
 @dataclass(frozen=True, eq=False)
