@@ -45,7 +45,7 @@ class SlideCheck:
     @property
     def table(self) -> pd.DataFrame:
         """One row a slide; problems joined by semicolons."""
-        records = [{**record, "problems": "; ".join(record["problems"])} for record in self.records]
+        records = [{**record, "problems": "; ".join(p.rstrip(".") for p in record["problems"])} for record in self.records]
         names = [field.name for field in fields(SlideRow)]
         frame = pd.DataFrame(records, columns=names)
         return frame.astype(dict.fromkeys(("width", "height", "levels", "tiles"), "Int64"))
@@ -111,7 +111,7 @@ def check_slides(
     tissue : TissueParameters, optional
         Defaults where absent.
     pictures : Path, optional
-        Folder for ``<slide_id>.jpg`` and ``contact_sheet_<n>.jpg``.
+        Folder for ``<slide_id>.jpg`` and ``_contact_sheet_<n>.jpg``.
     processes : int
         With 1 slides are checked in this process; more also keep a decoder's crash to its slide.
     progress : callable, optional
@@ -226,18 +226,21 @@ def _doubt_copies(rows: list[SlideRow]) -> list[SlideRow]:
 
 
 def _write_sheets(rows: list[SlideRow], folder: Path) -> tuple[Path, ...]:
+    # No slide's picture can have that name: ids start with a letter or digit.
+    for earlier in folder.glob("_contact_sheet_*.jpg"):
+        earlier.unlink()
     sheets = []
     for start in range(0, len(rows), CELLS_A_SHEET):
         cells = [
             SheetCell(
                 label=row.slide_id,
-                note="; ".join(row.problems),
+                note="; ".join(p.rstrip(".") for p in row.problems),
                 status=row.status,
                 picture=None if row.picture is None else Path(row.picture),
             )
             for row in rows[start : start + CELLS_A_SHEET]
         ]
-        path = folder / f"contact_sheet_{start // CELLS_A_SHEET + 1}.jpg"
+        path = folder / f"_contact_sheet_{start // CELLS_A_SHEET + 1}.jpg"
         write_picture(contact_sheet(cells), path)
         sheets.append(path)
     return tuple(sheets)

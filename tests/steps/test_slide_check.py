@@ -122,9 +122,9 @@ def test_bad_slides_are_rows_and_the_others_are_checked(tmp_path):
         "copy.jpg",
         "blurred.jpg",
         "empty.jpg",
-        "contact_sheet_1.jpg",
+        "_contact_sheet_1.jpg",
     }
-    assert [path.name for path in check.sheets] == ["contact_sheet_1.jpg"]
+    assert [path.name for path in check.sheets] == ["_contact_sheet_1.jpg"]
 
 
 def test_two_files_of_one_name_are_refused_both(tmp_path):
