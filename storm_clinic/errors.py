@@ -54,6 +54,8 @@ class StormClinicError(Exception):
         text = f"{self.where}: {self.problem}" if self.where else self.problem
         if not self.fix:
             return text
+        if text.endswith("?"):
+            return f"{text} {self.fix}"
         return f"{text.rstrip('.')}. {self.fix}"
 
     def __reduce__(self) -> tuple[object, ...]:

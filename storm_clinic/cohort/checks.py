@@ -146,12 +146,12 @@ def _explain(failed: list[tuple[Rule, pd.DataFrame]], table: TextTable) -> Cohor
 
 def _finding(rule: Rule, cases: pd.DataFrame) -> str:
     count = f" ({len(cases)} cells)" if len(cases) > 1 else ""
-    shown = _values(cases) if rule.quoted else say_rows(cases["index"])
+    shown = _values(cases) if rule.quoted else say_rows(sorted(cases["index"]))
     return f"column {rule.column!r} ({rule.declared_by}) {rule.problem}{count}: {shown}"
 
 
 def _values(cases: pd.DataFrame) -> str:
-    by_value = cases.groupby("failure_case", sort=False)["index"].apply(list)
+    by_value = cases.groupby("failure_case", sort=False)["index"].apply(sorted)
     shown = [
         f"{str(value)!r} in {say_rows(rows)}"
         for value, rows in list(by_value.items())[:_MOST_VALUES]

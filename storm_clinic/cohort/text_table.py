@@ -46,11 +46,12 @@ class TextTable:
         """
         if name not in self.frame:
             known = [str(column) for column in self.frame.columns]
-            hint = did_you_mean(name, known)
+            hint, fix = did_you_mean(name, known), None
             if len(known) == 1 and any(mark in known[0] for mark in ";,\t"):
                 hint = "; the header is one word: is another separator used than the ending says?"
+                fix = "Save it with commas as .csv, or with tabs as .tsv."
             raise CohortError(
-                f"no column {name!r}, which {asked_by} asks for{hint}", where=self.path
+                f"no column {name!r}, which {asked_by} asks for{hint}", where=self.path, fix=fix
             )
         return self.frame[name]
 

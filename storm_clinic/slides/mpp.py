@@ -122,8 +122,9 @@ def _plausible(value: str | float, who: str, where: str | Path) -> float:
     except ValueError:
         mpp = math.nan
     if not is_plausible(mpp):
+        stated = value if math.isnan(mpp) else f"{mpp:g}"
         raise MppError(
-            f"{who} states {value} µm/px; possible are {SMALLEST_MPP:g} to {LARGEST_MPP:g}",
+            f"{who} states {stated} µm/px; possible are {SMALLEST_MPP:g} to {LARGEST_MPP:g}",
             where=where,
             fix=_FIX,
         )

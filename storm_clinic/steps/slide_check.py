@@ -45,7 +45,10 @@ class SlideCheck:
     @property
     def table(self) -> pd.DataFrame:
         """One row a slide; problems joined by semicolons."""
-        records = [{**record, "problems": "; ".join(p.rstrip(".") for p in record["problems"])} for record in self.records]
+        records = [
+            {**record, "problems": "; ".join(p.rstrip(".") for p in record["problems"])}
+            for record in self.records
+        ]
         names = [field.name for field in fields(SlideRow)]
         frame = pd.DataFrame(records, columns=names)
         return frame.astype(dict.fromkeys(("width", "height", "levels", "tiles"), "Int64"))

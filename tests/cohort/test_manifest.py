@@ -79,7 +79,7 @@ def test_a_cohort_is_found_by_name_folder_or_file(write_cohort):
 
 
 def test_an_unknown_cohort_names_its_neighbour(write_cohort):
-    with pytest.raises(CohortError, match="no cohort 'hospitl'; did you mean 'hospital'"):
+    with pytest.raises(CohortError, match=r"no cohort 'hospitl'; did you mean 'hospital'\? Write"):
         Cohort.read("hospitl", write_cohort())
 
 

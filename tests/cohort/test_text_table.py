@@ -82,7 +82,7 @@ def test_a_missing_column_names_its_neighbour(tmp_path):
 
 def test_semicolons_in_a_csv_are_recognised(tmp_path):
     table = read_text_table(written(tmp_path, b"patient;age\nP;1\n"))
-    with pytest.raises(CohortError, match="another separator"):
+    with pytest.raises(CohortError, match=r"another separator.*\? Save it with commas"):
         table.column("patient", asked_by="tables.clinical.patient_id")
 
 

@@ -42,6 +42,7 @@ def test_the_first_of_override_manifest_and_slide_holds(override, manifest, slid
         (None, None, (0.049, 0.049), "0.05 to 20"),
         (None, None, (352.8, 352.8), "the slide states 352.8"),
         (None, 0.5, (352.8, 352.8), "the slide states 352.8"),
+        (None, None, (25400 / 72, 25400 / 72), "the slide states 352.778 µm"),  # 72 dpi
         (None, 20.1, None, "the manifest states 20.1"),
         (0.0, None, None, "the override states 0"),
         (-0.25, None, None, "the override states -0.25"),
