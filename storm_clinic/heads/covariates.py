@@ -66,7 +66,7 @@ class Covariate:
         """Its values as numbers with NaN, (n_patients, n_features), and how many were unheard of.
 
         A declared level that never occurred in training has no coefficient: of a nominal
-        covariate it counts as missing.
+        covariate it counts as missing, of an ordinal one its position does.
         """
         if self.name not in table:
             raise CohortError(
@@ -77,7 +77,8 @@ class Covariate:
             return self._continuous(table[self.name])[:, None], 0
         codes = self._codes(table[self.name])
         if self.kind == "ordinal":
-            return codes[:, None], 0
+            seen = [self.levels.index(level) for level in self.seen]
+            return codes[:, None], int((~np.isnan(codes) & ~np.isin(codes, seen)).sum())
         position = {self.levels.index(level): at for at, level in enumerate(self.seen)}
         at = np.array(
             [position.get(int(code), np.nan) if code == code else np.nan for code in codes]
@@ -202,9 +203,10 @@ class Covariates:
             numbers, n_unseen = column.numbers(table)
             parts.append(numbers)
             if n_unseen:
+                counts = "by its position" if column.kind == "ordinal" else "as missing"
                 notes.append(
                     f"{column.name}: {n_unseen} patients have a level that never occurred in "
-                    "training; it counts as missing"
+                    f"training; it counts {counts}"
                 )
             n_missing = int(table[column.name].isna().sum())
             if n_missing and column.name in self.never_missing:

@@ -113,6 +113,18 @@ def test_a_level_that_was_declared_but_never_seen_counts_as_missing(training):
     assert "1 patients have a level that never occurred in training" in notes[0]
 
 
+def test_a_stage_beyond_those_of_training_counts_by_its_position_and_is_noted(training):
+    early = training[training["stage"] != "IV"]
+    covariates = Covariates.fit(early)
+    design, notes = covariates.encode(table([60.0] * 4, STAGES, ["male"] * 4))
+    assert notes == (
+        "stage: 1 patients have a level that never occurred in training; it counts by its position",
+    )
+    steps = np.diff(design[:, covariates.features.index("stage")])
+    np.testing.assert_allclose(steps, steps[0])
+    assert covariates.encode(early)[1] == ()
+
+
 def test_an_undeclared_level_is_refused_with_column_and_value(training):
     covariates = Covariates.fit(training)
     rows = pd.DataFrame({"age": [60.0], "stage": ["Stage IVb"], "sex": ["male"]})
