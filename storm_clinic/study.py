@@ -22,7 +22,20 @@ from storm_clinic.files import digest_value
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Scalar = bool | int | float | str
-Input = Literal["image", "storm", "imputed_expression", "clinical"]
+Kind = Literal["tiles", "clinical", "table"]
+TILES = ("image", "storm")  # inputs that are a bag of tiles a patient
+IMPUTED = "imputed_expression"
+
+
+def kind_of(input_name: str) -> Kind:
+    """What kind of data an input is.
+
+    ``image`` and ``storm`` are tiles, ``clinical`` are covariates, everything else is a table of
+    numbers, one row a patient: imputed expression, or measurements that cohorts declare.
+    """
+    if input_name in TILES:
+        return "tiles"
+    return "clinical" if input_name == "clinical" else "table"
 
 
 class StrictModel(BaseModel):
@@ -64,7 +77,11 @@ class ModelSpec(StrictModel):
 
     name: Name = Field(description="The model's name in tables.")
     head: str = Field(description="A head of heads/zoo.py, or an entry point.")
-    inputs: tuple[Input, ...] = Field(min_length=1, description="What the model sees.")
+    inputs: tuple[Name, ...] = Field(
+        min_length=1,
+        description="What the model sees: image, storm, imputed_expression, clinical, or the name "
+        "of measurements that the cohorts declare, such as rna.",
+    )
     options: dict[str, Scalar] = Field(
         default_factory=dict, description="Settings of the head that differ from its defaults."
     )
@@ -175,6 +192,11 @@ class Study(StrictModel):
     development: tuple[str, ...] = Field(min_length=1, description="Cohorts to train on.")
     validation: tuple[str, ...] = Field(default=(), description="Cohorts never trained on.")
     clinical: tuple[str, ...] = Field(default=(), description="Covariates of the clinical input.")
+    require: tuple[Name, ...] | None = Field(
+        default=None,
+        description="Inputs without which a patient does not enter; other missing ones are masked. "
+        "Default: the tiles (image, storm) that a model sees.",
+    )
     candidate: Name = Field(description="The model that is registered.")
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="Models compared.")
     evaluation: Evaluation = Field(description="How development data are resampled.")
@@ -199,8 +221,15 @@ class Study(StrictModel):
         both = sorted(set(self.development) & set(self.validation))
         if both:
             raise ValueError(f"{both[0]!r} is both a development and a validation cohort")
-        if not self.clinical and any("clinical" in model.inputs for model in self.models):
+        if not self.clinical and "clinical" in self.inputs:
             raise ValueError("a model has the input 'clinical', but no covariates are named there")
+        for name in set(self.inputs) & {"storm", IMPUTED}:
+            if self.features.storm is None:
+                raise ValueError(f"a model has the input {name!r}, but features.storm is not named")
+        for name in self.require or ():
+            if name not in self.inputs:
+                hint = did_you_mean(name, list(self.inputs))
+                raise ValueError(f"require: no model has the input {name!r}{hint}")
         return self
 
     @classmethod
@@ -231,6 +260,23 @@ class Study(StrictModel):
     def model(self, name: str) -> ModelSpec:
         """The model of that name."""
         return next(model for model in self.models if model.name == name)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Everything that some model sees, in order of appearance."""
+        return tuple(dict.fromkeys(name for model in self.models for name in model.inputs))
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """Inputs that the cohorts must declare as measurements."""
+        return tuple(n for n in self.inputs if kind_of(n) == "table" and n != IMPUTED)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Inputs that every patient of the study has."""
+        if self.require is not None:
+            return self.require
+        return tuple(name for name in self.inputs if kind_of(name) == "tiles")
 
     @property
     def comparator(self) -> ModelSpec | None:

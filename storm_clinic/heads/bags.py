@@ -29,16 +29,20 @@ class Bags:
     ----------
     sources : tuple of float arrays, each of shape (n_tiles_of_source, width)
     source, start, stop : int64 arrays, shape (n_bags,)
-        Bag i holds the rows ``start[i]`` to ``stop[i]`` of ``sources[source[i]]``.
+        Bag i holds the rows ``start[i]`` to ``stop[i]`` of ``sources[source[i]]``. A bag may be
+        empty: this patient has no tile.
+    places : tuple of (float32 array of shape (n_tiles_of_source, 2) or None), optional
+        Centre of each tile in µm from the middle of its slide's tiles; None where nobody knows.
     """
 
     sources: tuple[Array, ...]
     source: Ints
     start: Ints
     stop: Ints
+    places: tuple[Array | None, ...] = ()
 
     @classmethod
-    def pack(cls, values: Array, offsets: ArrayLike) -> Bags:
+    def pack(cls, values: Array, offsets: ArrayLike, places: Array | None = None) -> Bags:
         """Bags that lie one after another in one array.
 
         Parameters
@@ -47,11 +51,14 @@ class Bags:
             Tile embeddings.
         offsets : int64 array, shape (n_bags + 1,)
             Bag i holds the rows ``offsets[i]`` to ``offsets[i + 1]``.
+        places : float32 array, shape (n_tiles, 2), optional
+            Where each tile lies, in µm from the middle of its slide's tiles.
 
         Raises
         ------
         InputError
-            If the values are no table of floats, or the offsets do not divide it.
+            If the values are no table of floats, the offsets do not divide it, or places are
+            not one a tile.
         """
         if values.ndim != 2 or not np.issubdtype(values.dtype, np.floating):
             raise InputError(
@@ -63,13 +70,17 @@ class Bags:
             raise InputError(
                 f"offsets must ascend from 0 to the number of tiles, which is {len(values)}"
             )
-        return cls((values,), np.zeros(len(edges) - 1, dtype=np.int64), edges[:-1], edges[1:])
+        if places is not None and places.shape != (len(values), 2):
+            raise InputError(f"{len(values)} tiles, but places of shape {places.shape}")
+        source = np.zeros(len(edges) - 1, dtype=np.int64)
+        return cls((values,), source, edges[:-1], edges[1:], (places,))
 
     @classmethod
-    def from_arrays(cls, bags: Sequence[Array]) -> Bags:
+    def from_arrays(cls, bags: Sequence[Array], places: Sequence[Array] | None = None) -> Bags:
         """Pack one array of tiles a patient, each of shape (n_tiles, width), in memory."""
         sizes = [len(bag) for bag in bags]
-        return cls.pack(np.concatenate(bags), np.concatenate([[0], np.cumsum(sizes)]))
+        where = None if places is None else np.concatenate(places)
+        return cls.pack(np.concatenate(bags), np.concatenate([[0], np.cumsum(sizes)]), where)
 
     @classmethod
     def concat(cls, parts: Sequence[Bags]) -> Bags:
@@ -89,6 +100,7 @@ class Bags:
             np.concatenate([part.source + n for part, n in zip(parts, before, strict=True)]),
             np.concatenate([part.start for part in parts]),
             np.concatenate([part.stop for part in parts]),
+            tuple(places for part in parts for places in part._places),
         )
 
     def __len__(self) -> int:
@@ -110,7 +122,7 @@ class Bags:
     def take(self, index: ArrayLike) -> Bags:
         """The bags at these positions (or under this mask), in that order; nothing is copied."""
         at = np.asarray(index)
-        return Bags(self.sources, self.source[at], self.start[at], self.stop[at])
+        return Bags(self.sources, self.source[at], self.start[at], self.stop[at], self.places)
 
     def bag(self, position: int) -> Array:
         """The tiles of one bag, shape (n_tiles, width), without a copy."""
@@ -134,22 +146,49 @@ class Bags:
             return self._rows(batch.start, batch.stop - 1), sizes
         return np.concatenate([self.bag(at) for at in range(batch.start, batch.stop)]), sizes
 
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where every tile lies."""
+        used = np.unique(self.source[self.sizes > 0])
+        return len(used) > 0 and all(self._places[at] is not None for at in used)
+
+    def gather_places(self, batch: slice) -> Array:
+        """Places of the tiles of a run of bags, shape (n_tiles, 2), as `gather` orders them."""
+        parts = [np.empty((0, 2), np.float32)]
+        for at in range(batch.start, batch.stop):
+            places = self._places[int(self.source[at])]
+            if places is None and self.start[at] < self.stop[at]:
+                raise InputError("nobody knows where these tiles lie on their slides")
+            if places is not None:
+                parts.append(places[self.start[at] : self.stop[at]])
+        return np.concatenate(parts)
+
     def pooled_mean(self) -> Floats:
-        """Mean tile of each bag, shape (n_bags, width), summed in float64."""
-        means = []
+        """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""
+        means = np.full((self.n_bags, self.width), np.nan)
         for batch in self.micro_batches():
             values, sizes = self.gather(batch)
-            sums = np.add.reduceat(values, np.cumsum(sizes) - sizes, axis=0, dtype=np.float64)
-            means.append(sums / sizes[:, None])
-        return np.concatenate(means)
+            some = np.flatnonzero(sizes)
+            if len(some):
+                starts = (np.cumsum(sizes) - sizes)[some]
+                sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
+                means[batch.start + some] = sums / sizes[some, None]
+        return means
 
     def tile_moments(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation of each feature over all tiles, each of shape (width,).
 
         A feature that never varies has the deviation 1, so that it may be divided by.
+
+        Raises
+        ------
+        InputError
+            If there is no tile at all.
         """
+        if not self.sizes.any():
+            raise InputError("none of these patients has a tile")
         n_tiles, mean, squares = 0, np.zeros(self.width), np.zeros(self.width)
-        for tiles in self._float64_batches():
+        for tiles in filter(len, self._float64_batches()):
             step = tiles.mean(axis=0) - mean
             n_joint = n_tiles + len(tiles)
             # Chan's update joins the moments of two parts without losing digits to large means.
@@ -157,6 +196,10 @@ class Bags:
             mean += step * len(tiles) / n_joint
             n_tiles = n_joint
         return mean, usable_deviation(np.sqrt(squares / n_tiles), mean)
+
+    @property
+    def _places(self) -> tuple[Array | None, ...]:
+        return self.places or (None,) * len(self.sources)
 
     def _float64_batches(self) -> Iterator[Floats]:
         for batch in self.micro_batches():

@@ -24,6 +24,7 @@ from storm_clinic.heads.design import Design, add_prefix, drop_prefix
 from storm_clinic.heads.linear import fit_cox, fit_logistic
 from storm_clinic.heads.objectives import held_out_log_likelihood, objective_for
 from storm_clinic.heads.readout import Readout, restore_readout
+from storm_clinic.study import Kind
 
 Floats = NDArray[np.float64]
 Fit = tuple[Floats, Floats]  # coefficients (n_columns, n_outputs), intercepts (n_outputs,)
@@ -88,8 +89,8 @@ class LinearHead:
 
     name: str
     outcomes: tuple[type[Outcome], ...]
-    takes: frozenset[str]
-    needs: frozenset[str]
+    takes: frozenset[Kind]
+    needs: frozenset[Kind]
     walk: Walk
     options: Mapping[str, Option] = field(default_factory=dict)
     stages: str | None = None
@@ -186,11 +187,9 @@ def _walk_logistic(
         yield fit_logistic(matrix, outcome, ridge=float(ridge))
 
 
-_IMAGE, _CLINICAL, _BOTH = (
-    frozenset({"image"}),
-    frozenset({"clinical"}),
-    frozenset({"image", "clinical"}),
-)
+_CLINICAL: frozenset[Kind] = frozenset({"clinical"})
+_TILES: frozenset[Kind] = frozenset({"tiles"})
+_ALL: frozenset[Kind] = frozenset({"tiles", "clinical", "table"})
 
 COX = LinearHead(
     "cox", (Survival,), takes=_CLINICAL, needs=_CLINICAL, walk=_walk_cox, options={"ridge": RIDGE}
@@ -198,8 +197,8 @@ COX = LinearHead(
 PCA_COX = LinearHead(
     "pca-cox",
     (Survival,),
-    takes=_BOTH,
-    needs=_IMAGE,
+    takes=_ALL,
+    needs=_TILES,
     walk=_walk_cox,
     options={
         "components": Option(16, "Principal components of the mean embedding.", 1, 512),
@@ -209,7 +208,7 @@ PCA_COX = LinearHead(
 COXNET = LinearHead(
     "coxnet",
     (Survival,),
-    takes=_BOTH,
+    takes=_ALL,
     needs=frozenset(),
     walk=_walk_coxnet,
     options={
@@ -222,5 +221,5 @@ COXNET = LinearHead(
     entry_times=False,
 )
 LOGISTIC = LinearHead(
-    "logistic", (Classes,), takes=_BOTH, needs=frozenset(), walk=_walk_logistic, stages="penalties"
+    "logistic", (Classes,), takes=_ALL, needs=frozenset(), walk=_walk_logistic, stages="penalties"
 )

@@ -7,8 +7,8 @@ needs to be known to tune, fit, store and restore it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from storm_clinic.cohort.outcome import Outcome
 from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.bags import Bags
-from storm_clinic.study import Scalar
+from storm_clinic.study import Kind, Scalar, kind_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,30 +33,34 @@ class PatientData:
     keys : tuple of str
         One a patient.
     bags : Bags, optional
-        Tile embeddings, one bag a patient: the input ``image``.
+        Tile embeddings, one bag a patient: the input ``image``. An empty bag means that the
+        patient has no slide.
     clinical : DataFrame, optional
         One row a patient: the input ``clinical``. Continuous columns are float64 with NaN,
         ordinal ones ordered categoricals, nominal ones unordered.
+    storm : Bags, optional
+        STORM's contextual embedding of each tile: the input ``storm``.
+    tables : dict of str to DataFrame
+        One row a patient, float64 columns, by the input's name: ``imputed_expression`` and
+        measurements such as ``rna``. A row of NaN means that nothing was measured.
 
     Raises
     ------
     InputError
-        If the parts differ in length, or a patient has no tile.
+        If the parts differ in length.
     """
 
     keys: tuple[str, ...]
     bags: Bags | None = None
     clinical: pd.DataFrame | None = None
+    storm: Bags | None = None
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for what, part in (("bags", self.bags), ("clinical rows", self.clinical)):
+        parts = {"image bags": self.bags, "storm bags": self.storm, "clinical rows": self.clinical}
+        for what, part in (parts | {f"{n} rows": t for n, t in self.tables.items()}).items():
             if part is not None and len(part) != len(self.keys):
                 raise InputError(f"{len(self.keys)} patients, but {len(part)} {what}")
-        if self.bags is not None and not self.bags.sizes.all():
-            raise InputError(
-                f"{int((self.bags.sizes == 0).sum())} patients have no tile",
-                fix="Exclude them before, with the reason.",
-            )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,7 +71,47 @@ class PatientData:
             keys=tuple(self.keys[i] for i in index),
             bags=None if self.bags is None else self.bags.take(index),
             clinical=None if self.clinical is None else self.clinical.iloc[index],
+            storm=None if self.storm is None else self.storm.take(index),
+            tables={name: table.iloc[index] for name, table in self.tables.items()},
         )
+
+    def tiles(self, input_name: str) -> Bags:
+        """The bags of ``image`` or ``storm``.
+
+        Raises
+        ------
+        InputError
+            If these patients come without.
+        """
+        bags = self.bags if input_name == "image" else self.storm
+        if bags is None:
+            raise InputError(
+                f"the model sees the input {input_name!r}, and these patients have no bags"
+            )
+        return bags
+
+    def table(self, input_name: str) -> pd.DataFrame:
+        """The table of that name: measurements or imputed expression.
+
+        Raises
+        ------
+        InputError
+            If these patients come without.
+        """
+        if input_name not in self.tables:
+            raise InputError(
+                f"the model sees the input {input_name!r}, and these patients have no such table"
+            )
+        return self.tables[input_name]
+
+    def present(self, input_name: str) -> NDArray[np.bool_]:
+        """Who has this input: a tile, or a measured value; covariates count as present."""
+        kind = kind_of(input_name)
+        if kind == "tiles":
+            return np.asarray(self.tiles(input_name).sizes > 0)
+        if kind == "table":
+            return self.table(input_name).notna().any(axis=1).to_numpy()
+        return np.ones(len(self), dtype=np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +162,25 @@ class FittedModel(Protocol):
 
     def predict(self, data: PatientData) -> ModelOutput:
         """Risks and probabilities of these patients."""
+
+    def incidence(self, data: PatientData, months: Sequence[float]) -> Floats:
+        """Probability of the event (of each cause) by any time within follow-up.
+
+        Parameters
+        ----------
+        data : PatientData
+        months : sequence of float
+
+        Returns
+        -------
+        float64 array, shape (n_causes, n_patients, n_times)
+            One cause for a survival endpoint; survival is one minus the sum over causes.
+
+        Raises
+        ------
+        StatisticsError
+            If a time lies beyond the follow-up in training, or the outcome has no times.
+        """
 
     def attention(self, data: PatientData) -> list[NDArray[np.float32]] | None:
         """Weight of each tile of each patient, summing to one; None where there is no such."""
@@ -170,6 +233,10 @@ class Recipe:
         """A numeric setting."""
         return float(self.settings[name])
 
+    def word(self, name: str) -> str:
+        """A setting that is a word."""
+        return str(self.settings[name])
+
     def whole(self, name: str) -> int:
         """An integer setting."""
         return int(self.settings[name])
@@ -177,12 +244,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Option:
-    """A setting of a head: its default, its legal range, what it does."""
+    """A setting of a head: its default, its legal range or values, what it does."""
 
     default: Scalar
     about: str
     lowest: float | None = None
     highest: float | None = None
+    choices: tuple[str, ...] = ()
 
     def checked(self, value: Scalar, *, where: str) -> Scalar:
         """The value in the default's type, if it is legal.
@@ -200,6 +268,10 @@ class Option:
             low = "-inf" if self.lowest is None else f"{self.lowest:g}"
             high = "inf" if self.highest is None else f"{self.highest:g}"
             raise StudyError(f"must lie in [{low}, {high}], is {value!r}", where=where)
+        if self.choices and value not in self.choices:
+            raise StudyError(
+                f"must be one of {', '.join(self.choices)}, is {value!r}", where=where
+            )
         return kind(value)
 
     def _within(self, value: float) -> bool:
@@ -223,12 +295,12 @@ class Head(Protocol):
         """Whether its likelihood uses entry times (left truncation)."""
 
     @property
-    def takes(self) -> frozenset[str]:
-        """Inputs it can use."""
+    def takes(self) -> frozenset[Kind]:
+        """Kinds of inputs it can use; see `storm_clinic.study.kind_of`."""
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Inputs it cannot do without."""
+    def needs(self) -> frozenset[Kind]:
+        """Kinds of inputs of which it needs at least one each."""
 
     @property
     def options(self) -> Mapping[str, Option]:

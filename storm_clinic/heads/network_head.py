@@ -24,6 +24,7 @@ from storm_clinic.heads.design import (
 from storm_clinic.heads.linear import fit_linear
 from storm_clinic.heads.objectives import Objective, held_out_log_likelihood, objective_for
 from storm_clinic.heads.readout import Readout, restore_readout
+from storm_clinic.study import Kind
 
 if TYPE_CHECKING:
     import torch
@@ -140,8 +141,8 @@ class NetworkHead:
     pooling: str
     outcomes: tuple[type[Outcome], ...]
     options: Mapping[str, Option]
-    takes: frozenset[str] = frozenset({"image", "clinical"})
-    needs: frozenset[str] = frozenset({"image"})
+    takes: frozenset[Kind] = frozenset({"tiles", "clinical", "table"})
+    needs: frozenset[Kind] = frozenset({"tiles"})
     stages: str | None = "epochs"
     entry_times: bool = True
 

@@ -13,7 +13,7 @@ from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.classical import COX, COXNET, LOGISTIC, PCA_COX
 from storm_clinic.heads.contract import FittedModel, Head
 from storm_clinic.heads.network_head import ATTENTION_OPTIONS, OPTIONS, NetworkHead
-from storm_clinic.study import ModelSpec, did_you_mean
+from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
 
 ENTRY_POINTS = "storm_clinic.heads"
 
@@ -117,12 +117,12 @@ def restore(
 
 
 def _check_inputs(head: Head, spec: ModelSpec, where: str) -> None:
-    inputs: set[str] = set(spec.inputs)
-    if inputs and inputs <= head.takes and inputs >= head.needs:
+    kinds = {kind_of(name) for name in spec.inputs}
+    if kinds and kinds <= head.takes and kinds >= head.needs:
         return
     needed = f", and needs {_listed(head.needs)}" if head.needs else ""
     raise StudyError(
-        f"the head {head.name!r} cannot use the inputs {_listed(inputs)}",
+        f"the head {head.name!r} cannot use the inputs {' and '.join(spec.inputs)}",
         where=where,
         fix=f"It takes {_listed(head.takes)}{needed}.",
     )
@@ -148,8 +148,15 @@ def _check_outcome(head: Head, outcome: Outcome, where: str) -> None:
         )
 
 
-def _listed(names: frozenset[str] | set[str]) -> str:
-    return " and ".join(sorted(names, reverse=True))
+_KIND_NAMES = {
+    "tiles": "tiles (image, storm)",
+    "clinical": "clinical",
+    "table": "tables (imputed_expression, measurements)",
+}
+
+
+def _listed(kinds: frozenset[Kind]) -> str:
+    return " and ".join(text for kind, text in _KIND_NAMES.items() if kind in kinds)
 
 
 def _foreign() -> dict[str, EntryPoint]:

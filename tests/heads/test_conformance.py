@@ -16,6 +16,7 @@ from storm_clinic.errors import ContractMismatch, InputError, TrainingError
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import FittedModel, ModelOutput, PatientData, Recipe, Sample
 from storm_clinic.heads.zoo import find, heads, restore
+from storm_clinic.study import kind_of
 
 HORIZONS = (12.0, 24.0)
 
@@ -37,7 +38,7 @@ def _cases() -> list[Case]:
     found = []
     for head in heads().values():
         for inputs in (("image",), ("clinical",), ("image", "clinical")):
-            if not head.needs <= set(inputs) <= head.takes:
+            if not head.needs <= {kind_of(name) for name in inputs} <= head.takes:
                 continue
             if Survival in head.outcomes:
                 found.append(Case(head.name, inputs, "survival"))
