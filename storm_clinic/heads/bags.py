@@ -130,13 +130,7 @@ class Bags:
 
     def micro_batches(self, tile_budget: int = TILE_BUDGET) -> list[slice]:
         """Runs of whole bags that together stay within the budget; a larger bag stands alone."""
-        batches, first, tiles = [], 0, 0
-        for position, size in enumerate(self.sizes.tolist()):
-            if position > first and tiles + size > tile_budget:
-                batches.append(slice(first, position))
-                first, tiles = position, 0
-            tiles += size
-        return [*batches, slice(first, self.n_bags)]
+        return micro_batches(self.sizes, tile_budget)
 
     def gather(self, batch: slice) -> tuple[Array, Ints]:
         """Tiles of a run of bags, packed, and their sizes; a copy only where they lie apart."""
@@ -208,6 +202,17 @@ class Bags:
     def _rows(self, first: int, last: int) -> Array:
         """Rows from the first bag's start to the last bag's stop, of the first bag's source."""
         return self.sources[int(self.source[first])][self.start[first] : self.stop[last]]
+
+
+def micro_batches(sizes: Ints, tile_budget: int) -> list[slice]:
+    """Runs of neighbours whose sizes together stay within the budget; a larger one stands alone."""
+    batches, first, tiles = [], 0, 0
+    for position, size in enumerate(sizes.tolist()):
+        if position > first and tiles + size > tile_budget:
+            batches.append(slice(first, position))
+            first, tiles = position, 0
+        tiles += size
+    return [*batches, slice(first, len(sizes))]
 
 
 def usable_deviation(deviation: Floats, mean: Floats) -> Floats:

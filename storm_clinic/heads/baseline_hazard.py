@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from storm_clinic.cohort.outcome import Survival
-from storm_clinic.errors import StatisticsError
-from storm_clinic.heads.survival import CoxLikelihood, Floats
+from storm_clinic.heads.horizons import check_horizon
+from storm_clinic.heads.survival import CoxLikelihood, Floats, Ties
 
 _LOG_CERTAIN = 50.0  # a cumulative hazard of e^50 is certainty; e^710 would overflow
 
@@ -34,17 +34,17 @@ class BaselineHazard:
     last_months: float
 
     @classmethod
-    def fit(cls, outcome: Survival, risk: Floats) -> BaselineHazard:
-        """Estimate from training outcomes and log-hazards, Efron's way with ties.
+    def fit(cls, outcome: Survival, risk: Floats, ties: Ties = "efron") -> BaselineHazard:
+        """Estimate from training outcomes and log-hazards, with ties as in the likelihood.
 
-        Without ties this is Breslow's estimator; R's ``basehaz`` of an Efron fit is the same.
+        Without ties both ways are Breslow's estimator; R's ``basehaz`` gives the same.
 
         Raises
         ------
         TrainingError
             If no event happened.
         """
-        likelihood = CoxLikelihood(outcome)
+        likelihood = CoxLikelihood(outcome, ties)
         log_cumulative = np.logaddexp.accumulate(likelihood.log_hazard_steps(risk))
         return cls(likelihood.event_times, log_cumulative, float(outcome.time_months.max()))
 
@@ -65,12 +65,7 @@ class BaselineHazard:
 
     def check_horizon(self, months: float) -> None:
         """Refuse a horizon that no training patient was followed to."""
-        if not 0 < months <= self.last_months:
-            raise StatisticsError(
-                f"the horizon {months:g} months lies outside the training follow-up, "
-                f"which ends at {self.last_months:.1f} months",
-                fix="Choose earlier horizons, or data with longer follow-up.",
-            )
+        check_horizon(months, self.last_months)
 
     def arrays(self) -> dict[str, Floats]:
         """What is stored of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -61,10 +61,16 @@ class LinearModel:
 
     def predict(self, data: PatientData) -> ModelOutput:
         """Risks and probabilities of these patients."""
+        return self.readout.read(*self._outputs(data))
+
+    def incidence(self, data: PatientData, months: Sequence[float]) -> Floats:
+        """Probability of the event by any time, (1, n_patients, n_times)."""
+        return self.readout.incidence(self._outputs(data)[0], months)
+
+    def _outputs(self, data: PatientData) -> tuple[Floats, tuple[str, ...]]:
         matrix, notes = self.design.encode(data)
         # Summed patient by patient: a matrix product rounds by how many patients come together.
-        outputs = (matrix[:, :, None] * self.coefficients[None]).sum(axis=1) + self.intercepts
-        return self.readout.read(outputs, notes)
+        return (matrix[:, :, None] * self.coefficients[None]).sum(axis=1) + self.intercepts, notes
 
     def attention(self, data: PatientData) -> None:
         """None: a mean embedding looks at all tiles alike."""

@@ -1,10 +1,11 @@
-"""A network on packed bags: tiles → hidden → pooled, then joined by clinical covariates."""
+"""A network on packed bags, tables and covariates, joined late, early or by cross-attention."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,50 +13,170 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from storm_clinic.errors import InputError, StudyError
-from storm_clinic.heads.attention import GatedAttention, MeanPooling, Segments
+from storm_clinic.heads.latent_transformer import LatentTransformer
+from storm_clinic.heads.patient_batches import PatientBatch
+from storm_clinic.heads.pooling import (
+    BranchAttention,
+    GatedAttention,
+    MaxPooling,
+    MeanPooling,
+    Pooled,
+    TopAttention,
+)
 
-_FIRST_READOUT = 0.1  # scale of the first image weights: at the start the image says little
+Fusion = Literal["late", "early", "cross"]
+
+_FIRST_READOUT = 0.1  # scale of the first readouts: at the start only covariates say something
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that fixes a network's shape.
+
+    Attributes
+    ----------
+    pooling : str
+        A name of `POOLINGS`.
+    fusion : "late", "early" or "cross"
+    tiles, tables : dict of str to int
+        Width of each input.
+    n_clinical : int
+        Covariates.
+    shared : tuple of bool
+        One a raw output: whether it is one number for all patients.
+    n_branches : int
+        Branches of `BranchAttention`.
+    n_hidden, n_attention, n_top, n_latents : int
+        Units of a hidden layer and of the attention, tiles kept by ``top``, latents of
+        ``transformer``.
+    """
+
+    pooling: str
+    fusion: Fusion
+    tiles: Mapping[str, int]
+    tables: Mapping[str, int]
+    n_clinical: int
+    shared: tuple[bool, ...]
+    n_branches: int
+    n_hidden: int
+    n_attention: int = 0
+    n_top: int = 0
+    n_latents: int = 0
+
+    @property
+    def n_outputs(self) -> int:
+        """Raw outputs a patient."""
+        return len(self.shared)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self) | {"shared": list(self.shared)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Architecture:
+        """Rebuild from `to_json`.
+
+        Raises
+        ------
+        InputError
+            If a field is missing or unknown.
+        """
+        try:
+            return cls(**{**document, "shared": tuple(document["shared"])})
+        except TypeError as error:
+            raise InputError(f"is no architecture: {error}", where="model settings") from error
+
+
+@dataclass(frozen=True, eq=False)
+class StepDraws:
+    """What chance decides in one step; both passes over a batch use the same.
+
+    Attributes
+    ----------
+    dropout : dict of str to tensor, shape (n_patients, n)
+        Factors of each input's vector.
+    kept : dict of str to bool tensor, shape (n_patients,)
+        Whose tiles or tables are shown.
+    """
+
+    dropout: dict[str, Tensor]
+    kept: dict[str, Tensor]
+
+    def of(self, rows: slice) -> StepDraws:
+        """The draws of some patients."""
+        return StepDraws(
+            {name: factors[rows] for name, factors in self.dropout.items()},
+            {name: kept[rows] for name, kept in self.kept.items()},
+        )
+
+
+_EVERYTHING = StepDraws({}, {})
+
+
+class Readout(nn.Module):
+    """Linear, without a bias; outputs that all patients share get nothing from it."""
+
+    def __init__(self, n_inputs: int, shared: tuple[bool, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(shared), n_inputs))
+        self.register_buffer("_own", ~torch.tensor(shared), persistent=False)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        """From (n_patients, n_inputs) to (n_patients, n_outputs)."""
+        own: Tensor = self._own  # type: ignore[assignment]
+        return vector @ (self.weight * own[:, None]).T
 
 
 class TileNetwork(nn.Module):
-    """One hidden layer on each tile, a pooling, and a linear readout of pooled and clinical.
+    """A vector an input, joined into raw outputs; covariates also enter linearly.
+
+    Each tile passes one hidden layer, then a pooling; each table one hidden layer. Then:
+
+    - ``late``: every input has a linear readout of its own, and their outputs are summed.
+    - ``early``: vectors and covariates lie beside one another and pass one more hidden layer.
+    - ``cross``: as ``early``, and before it each table, and the covariates, ask the tiles of the
+      first tile input by attention of their own (Chen et al., MCAT, ICCV 2021).
+
+    An input that a patient lacks is masked: in its place stands what was learned for its absence,
+    a vector (``early``, ``cross``) or a contribution to the outputs (``late``).
 
     Parameters
     ----------
-    pooling : "mean" or "attention"
-        See `storm_clinic.heads.attention`.
-    width : int
-        Features a tile.
-    n_clinical : int
-        Clinical covariates; they enter linearly, after pooling (early fusion).
-    n_outputs : int
-        Raw outputs a patient.
-    n_hidden, n_attention : int
-        Units of the hidden layer and of the attention.
+    architecture : Architecture
     seed : int
         Of the first weights.
     """
 
-    def __init__(
-        self,
-        pooling: str,
-        *,
-        width: int,
-        n_clinical: int,
-        n_outputs: int,
-        n_hidden: int,
-        n_attention: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, architecture: Architecture, seed: int) -> None:
         super().__init__()
-        self.n_hidden = n_hidden
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # layers draw weights on their own; ours replace them
-            self.tile = nn.Linear(width, n_hidden)
-            self.pooling = _pooling(pooling, n_hidden, n_attention)
-            self.from_image = nn.Linear(n_hidden, n_outputs)
-        self.from_clinical = nn.Parameter(torch.zeros(n_outputs, n_clinical))
+        self.architecture = plan = architecture
+        hidden, outputs = plan.n_hidden, plan.n_outputs
+        with torch.random.fork_rng(devices=[]):  # layers draw on their own; ours replace them
+            self.tile = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tiles.items()})
+            self.pooling = nn.ModuleDict({n: _pooling(plan) for n in plan.tiles})
+            self.table = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tables.items()})
+            sizes = {n: int(self.pooling[n].n_pooled) for n in plan.tiles}  # type: ignore[arg-type]
+            sizes |= dict.fromkeys(plan.tables, hidden)
+            self.vector_sizes = sizes
+            self.queries = nn.ModuleDict(_queries(plan))
+            if plan.fusion == "late":
+                self.readouts = nn.ModuleDict(
+                    {n: Readout(s, plan.shared) for n, s in sizes.items()}
+                )
+                self.absent = nn.ParameterDict(
+                    {n: nn.Parameter(torch.zeros(outputs)) for n in sizes}
+                )
+            else:
+                width = sum(sizes.values()) + plan.n_clinical + hidden * len(self.queries)
+                self.joint = nn.Linear(width, hidden)
+                self.readouts = nn.ModuleDict({"joint": Readout(hidden, plan.shared)})
+                self.absent = nn.ParameterDict(
+                    {n: nn.Parameter(torch.zeros(s)) for n, s in sizes.items()}
+                )
+                for name in self.queries:
+                    self.absent[f"asked_{name}"] = nn.Parameter(torch.zeros(hidden))
+        self.from_clinical = Readout(plan.n_clinical, plan.shared)
+        self.bias = nn.Parameter(torch.zeros(outputs))
         self._draw(torch.Generator().manual_seed(seed))
 
     def _draw(self, generator: torch.Generator) -> None:
@@ -67,41 +188,103 @@ class TileNetwork(nn.Module):
                     layer.weight.uniform_(-bound, bound, generator=generator)
                     if layer.bias is not None:
                         layer.bias.zero_()
-            self.from_image.weight.mul_(_FIRST_READOUT)
+                elif isinstance(layer, LatentTransformer):
+                    layer.latents.normal_(generator=generator)
+            for readout in self.readouts.values():
+                weight: Tensor = readout.weight  # type: ignore[assignment]
+                bound = 1 / math.sqrt(weight.shape[1])
+                weight.uniform_(-bound, bound, generator=generator).mul_(_FIRST_READOUT)
 
-    def pool(self, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor | None]:
-        """Pooled hidden vectors, (n_bags, n_hidden), and attention, (n_tiles,), if there is any."""
-        hidden = torch.relu(self.tile(tiles))
-        pooled, weights = self.pooling(hidden, segments)
-        return pooled, weights
+    def pool(self, name: str, batch: PatientBatch) -> tuple[Tensor, Pooled]:
+        """Hidden tiles, (n_tiles, n_hidden), of one input and what its pooling makes of them."""
+        tiles = batch.tiles[name]
+        # Sums over thousands of tiles stay in the tiles' own precision under autocast.
+        hidden = torch.relu(self.tile[name](tiles.values)).to(tiles.values.dtype)
+        return hidden, self.pooling[name](hidden, tiles.segments, tiles.places)
 
     def forward(
-        self, tiles: Tensor, segments: Segments, clinical: Tensor, mask: Tensor | None = None
-    ) -> Tensor:
-        """Raw outputs of some whole bags, shape (n_bags, n_outputs).
+        self,
+        batch: PatientBatch,
+        draws: StepDraws = _EVERYTHING,
+        branch: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Raw outputs of whole patients, (n_patients, n_outputs), and the sum of instance losses.
 
         Parameters
         ----------
-        tiles : tensor, shape (n_tiles, width)
-            Standardised.
-        segments : Segments
-            Whose each tile is.
-        clinical : tensor, shape (n_bags, n_clinical)
-            The clinical block.
-        mask : tensor, shape (n_bags, n_hidden), optional
-            Factors of the pooled vector: dropout drawn by the caller, so that it can be repeated.
+        batch : PatientBatch
+            Some patients.
+        draws : StepDraws
+            Of these patients.
+        branch : int64 tensor, shape (n_patients,), optional
+            See `BranchAttention.instance_loss`; without it, and without branches, the loss is 0.
         """
-        pooled, _ = self.pool(tiles, segments)
-        if mask is not None:
-            pooled = pooled * mask
-        outputs: Tensor = self.from_image(pooled) + clinical @ self.from_clinical.T
+        vectors: dict[str, Tensor] = {}
+        instance = batch.clinical.new_zeros(())
+        first: tuple[Tensor, str] | None = None
+        for name in batch.tiles:
+            hidden, pooled = self.pool(name, batch)
+            vectors[name] = pooled.vector
+            first = first or (hidden, name)
+            pooling = self.pooling[name]
+            if branch is not None and isinstance(pooling, BranchAttention):
+                segments = batch.tiles[name].segments
+                instance = instance + pooling.instance_loss(hidden, segments, pooled, branch)
+        for name, numbers in batch.tables.items():
+            vectors[name] = torch.relu(self.table[name](numbers)).to(numbers.dtype)
+        for name, factors in draws.dropout.items():
+            vectors[name] = vectors[name] * factors
+        seen = {
+            n: who & draws.kept[n] if n in draws.kept else who for n, who in batch.present.items()
+        }
+        outputs = self.from_clinical(batch.clinical) + self.bias
+        if self.architecture.fusion == "late":
+            for name, vector in vectors.items():
+                own = self.readouts[name](vector)
+                absent = self.absent[name] * ~torch.tensor(self.architecture.shared)
+                outputs = outputs + torch.where(seen[name][:, None], own, absent)
+            return outputs, instance
+        asked = {} if first is None else self._ask(batch, vectors, first)
+        return outputs + self._joined(batch, vectors, asked, seen, first), instance
+
+    def _ask(
+        self, batch: PatientBatch, vectors: dict[str, Tensor], first: tuple[Tensor, str]
+    ) -> dict[str, Tensor]:
+        """What each table, and the covariates, read from the tiles by attention of their own."""
+        hidden, tiles_name = first
+        segments = batch.tiles[tiles_name].segments
+        found = {}
+        for name, layer in self.queries.items():
+            query = layer(batch.clinical if name == "clinical" else vectors[name])
+            scores = (query[segments.of_tile] * hidden).sum(dim=1) / math.sqrt(hidden.shape[1])
+            found[name] = segments.sum(segments.softmax(scores)[:, None] * hidden)
+        return found
+
+    def _joined(
+        self,
+        batch: PatientBatch,
+        vectors: dict[str, Tensor],
+        asked: dict[str, Tensor],
+        seen: dict[str, Tensor],
+        first: tuple[Tensor, str] | None,
+    ) -> Tensor:
+        parts = [
+            torch.where(seen[name][:, None], vector, self.absent[name])
+            for name, vector in vectors.items()
+        ]
+        for name, vector in asked.items():
+            assert first is not None
+            both = seen[first[1]] & seen.get(name, torch.tensor(True))
+            parts.append(torch.where(both[:, None], vector, self.absent[f"asked_{name}"]))
+        joint = torch.relu(self.joint(torch.cat([*parts, batch.clinical], dim=1)))
+        outputs: Tensor = self.readouts["joint"](joint.to(batch.clinical.dtype))
         return outputs
 
     def start_from(self, slopes: NDArray[np.float64], intercepts: NDArray[np.float64]) -> None:
         """Set clinical coefficients, (n_clinical, n_outputs), and intercepts, (n_outputs,)."""
         with torch.no_grad():
-            self.from_clinical.copy_(torch.from_numpy(slopes.T.copy()))
-            self.from_image.bias.copy_(torch.from_numpy(intercepts))
+            self.from_clinical.weight.copy_(torch.from_numpy(slopes.T.copy()))
+            self.bias.copy_(torch.from_numpy(intercepts))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of the weights, by name."""
@@ -122,9 +305,29 @@ class TileNetwork(nn.Module):
             raise InputError(f"weights do not fit the network: {error}") from error
 
 
-def _pooling(name: str, n_hidden: int, n_attention: int) -> nn.Module:
-    if name == "mean":
-        return MeanPooling()
-    if name == "attention":
-        return GatedAttention(n_hidden, n_attention)
-    raise StudyError(f"unknown pooling {name!r}")
+def _queries(plan: Architecture) -> dict[str, nn.Module]:
+    if plan.fusion != "cross" or not plan.tiles:
+        return {}
+    queries: dict[str, nn.Module] = {
+        name: nn.Linear(plan.n_hidden, plan.n_hidden) for name in plan.tables
+    }
+    if plan.n_clinical:
+        queries["clinical"] = nn.Linear(plan.n_clinical, plan.n_hidden)
+    return queries
+
+
+def _pooling(plan: Architecture) -> nn.Module:
+    """A new pooling of the architecture's kind."""
+    hidden, attention = plan.n_hidden, plan.n_attention
+    build: dict[str, Any] = {
+        "mean": lambda: MeanPooling(hidden),
+        "max": lambda: MaxPooling(hidden),
+        "attention": lambda: GatedAttention(hidden, attention),
+        "top": lambda: TopAttention(hidden, attention, plan.n_top),
+        "clam": lambda: BranchAttention(hidden, attention, plan.n_branches),
+        "transformer": lambda: LatentTransformer(hidden, plan.n_latents),
+    }
+    if plan.pooling not in build:
+        raise StudyError(f"unknown pooling {plan.pooling!r}")
+    module: nn.Module = build[plan.pooling]()
+    return module

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,42 +10,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Outcome
+from storm_clinic.errors import TrainingError
 from storm_clinic.heads.contract import ModelOutput, Option, PatientData, Recipe, Sample, Stage
-from storm_clinic.heads.covariates import Covariates
-from storm_clinic.heads.design import (
-    add_prefix,
-    drop_prefix,
-    encode_clinical,
-    fit_covariates,
-    image_of,
-    restore_covariates,
-    with_covariates,
-)
-from storm_clinic.heads.linear import fit_linear
-from storm_clinic.heads.objectives import Objective, held_out_log_likelihood, objective_for
+from storm_clinic.heads.design import add_prefix, drop_prefix
+from storm_clinic.heads.network_inputs import NetworkInputs
+from storm_clinic.heads.objectives import OBJECTIVES, Objective, ObjectiveKind
 from storm_clinic.heads.readout import Readout, restore_readout
+from storm_clinic.heads.starting_point import fit_start
 from storm_clinic.study import Kind
 
 if TYPE_CHECKING:
-    import torch
-
-    from storm_clinic.heads.network import TileNetwork
-    from storm_clinic.heads.tile_batches import TileBatches
+    from storm_clinic.heads.network import Architecture, TileNetwork
+    from storm_clinic.heads.patient_batches import PatientBatches
+    from storm_clinic.heads.training import Schedule
 
 Floats = NDArray[np.float64]
 
-_START_RIDGE = 0.01  # of the clinical fit from which fused networks start
-
-OPTIONS: Mapping[str, Option] = {
+_OPTIONS: Mapping[str, Option] = {
     "epochs": Option(200, "Most epochs; inner folds choose how many are used.", 1, 10_000),
     "hidden": Option(32, "Units of the hidden layer on each tile.", 1, 4096),
-    "dropout": Option(0.25, "Share of the pooled vector left out in a step.", 0.0, 0.9),
+    "dropout": Option(0.25, "Share of each pooled vector left out in a step.", 0.0, 0.9),
     "learning_rate": Option(2e-3, "Step of AdamW.", 1e-7, 1.0),
     "weight_decay": Option(0.01, "Decay of AdamW.", 0.0, 100.0),
+    "clip": Option(1.0, "Norm at which gradients are clipped.", 1e-3, 1e6),
+    "precision": Option(
+        "fp32", "Of matrix products in training; sums are fp32.", choices=("fp32", "bf16")
+    ),
+    "most_tiles": Option(0, "Tiles a patient shown in a step, drawn anew; 0 shows all.", 0),
+    "noise": Option(
+        0.0, "Noise on tile features in a step, in their standard deviations.", 0.0, 10
+    ),
+    "fusion": Option(
+        "late",
+        "How inputs are joined, where there are several.",
+        choices=("late", "early", "cross"),
+    ),
+    "modality_dropout": Option(
+        0.1, "Share of patients from whom an input is hidden in a step.", 0.0, 0.9
+    ),
+    "components": Option(16, "Principal components of a table with more columns.", 1, 512),
 }
-ATTENTION_OPTIONS: Mapping[str, Option] = {
-    **OPTIONS,
-    "attention": Option(16, "Units of the gated attention.", 1, 4096),
+_ATTENTION = {"attention": Option(16, "Units of the gated attention.", 1, 4096)}
+# Below, the name of each pooling with the options of its own.
+POOLINGS: Mapping[str, Mapping[str, Option]] = {
+    "mean": {},
+    "max": {},
+    "attention": _ATTENTION,
+    "top": {**_ATTENTION, "top": Option(8, "Tiles that are kept of each patient.", 1, 100_000)},
+    "clam": {
+        **_ATTENTION,
+        "instance_weight": Option(0.3, "Weight of the instance loss.", 0.0, 100.0),
+    },
+    "transformer": {"latents": Option(4, "Latent vectors that read the tiles.", 1, 256)},
 }
 
 
@@ -54,52 +70,42 @@ class NetworkModel:
     """A fitted network with all that its inputs need."""
 
     head: str
-    inputs: tuple[str, ...]
-    pooling: str
-    n_attention: int
-    centre: Floats
-    scale: Floats
-    covariates: Covariates | None
+    inputs: NetworkInputs
+    architecture: Mapping[str, Any]
     weights: Mapping[str, NDArray[Any]]
     readout: Readout
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the clinical preprocessing dropped in training, and why."""
-        return () if self.covariates is None else self.covariates.notes
+        return self.inputs.notes
 
     def predict(self, data: PatientData) -> ModelOutput:
         """Risks and probabilities of these patients."""
-        from storm_clinic.heads.training import outputs_of
-
-        clinical, notes = encode_clinical(self.covariates, data)
-        outputs = outputs_of(self.network(), self._batches(data), _tensor(clinical))
+        outputs, notes = self._outputs(data)
         return self.readout.read(outputs, notes)
 
+    def incidence(self, data: PatientData, months: Sequence[float]) -> Floats:
+        """Probability of each cause's event by any time, (n_causes, n_patients, n_times)."""
+        return self.readout.incidence(self._outputs(data)[0], months)
+
     def attention(self, data: PatientData) -> list[NDArray[np.float32]] | None:
-        """Weight of each tile of each patient, summing to one; None for mean pooling."""
+        """Weight of each tile of each patient, summing to one; None where there is no such."""
         from storm_clinic.heads.training import attention_of
 
-        if self.pooling == "mean":
-            return None
         return attention_of(self.network(), self._batches(data))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""
         readout_arrays, readout = self.readout.state()
+        input_arrays, inputs = self.inputs.state()
         arrays: dict[str, NDArray[Any]] = {
-            "centre": self.centre,
-            "scale": self.scale,
+            **add_prefix("inputs", input_arrays),
             **add_prefix("network", self.weights),
             **add_prefix("readout", readout_arrays),
         }
-        settings = {
-            "inputs": list(self.inputs),
-            "pooling": self.pooling,
-            "attention": self.n_attention,
-            "readout": readout,
-        }
-        return with_covariates(arrays, settings, self.covariates)
+        settings = {"inputs": inputs, "architecture": dict(self.architecture), "readout": readout}
+        return arrays, settings
 
     def network(self) -> TileNetwork:
         """The network with these weights.
@@ -109,80 +115,88 @@ class NetworkModel:
         InputError
             If they do not fit it.
         """
-        from storm_clinic.heads.network import TileNetwork
+        from storm_clinic.heads.network import Architecture, TileNetwork
 
-        n_outputs, n_clinical = self.weights["from_clinical"].shape
-        n_hidden, width = self.weights["tile.weight"].shape
-        network = TileNetwork(
-            self.pooling,
-            width=width,
-            n_clinical=n_clinical,
-            n_outputs=n_outputs,
-            n_hidden=n_hidden,
-            n_attention=self.n_attention,
-            seed=0,
-        )
+        network = TileNetwork(Architecture.from_json(self.architecture), seed=0)
         network.load_arrays(self.weights)
         return network
 
-    def _batches(self, data: PatientData) -> TileBatches:
-        from storm_clinic.heads.tile_batches import TileBatches
+    def _outputs(self, data: PatientData) -> tuple[Floats, tuple[str, ...]]:
+        from storm_clinic.heads.patient_batches import PatientBatches
+        from storm_clinic.heads.training import outputs_of
 
+        encoded = self.inputs.encode(data)
         # Each tile is needed once, so none is held.
-        bags = image_of(data, len(self.centre))
-        return TileBatches(bags, self.centre, self.scale, resident_bytes=0)
+        batches = PatientBatches(encoded, resident_bytes=0)
+        return outputs_of(self.network(), batches), encoded.notes
+
+    def _batches(self, data: PatientData) -> PatientBatches:
+        from storm_clinic.heads.patient_batches import PatientBatches
+
+        return PatientBatches(self.inputs.encode(data), resident_bytes=0)
 
 
 @dataclass(frozen=True)
 class NetworkHead:
-    """A pooling with the loss of the outcome; see `storm_clinic.heads.contract.Head`."""
+    """A pooling with a way to fit outcomes; see `storm_clinic.heads.contract.Head`.
 
-    name: str
+    Attributes
+    ----------
+    pooling : str
+        A name of `POOLINGS`.
+    objective : ObjectiveKind
+    """
+
     pooling: str
-    outcomes: tuple[type[Outcome], ...]
-    options: Mapping[str, Option]
+    objective: ObjectiveKind
     takes: frozenset[Kind] = frozenset({"tiles", "clinical", "table"})
     needs: frozenset[Kind] = frozenset({"tiles"})
     stages: str | None = "epochs"
-    entry_times: bool = True
+
+    @property
+    def name(self) -> str:
+        """``<pooling>-<objective>``."""
+        return f"{self.pooling}-{self.objective.name}"
+
+    @property
+    def outcomes(self) -> tuple[type[Outcome], ...]:
+        """Outcome types it can be fitted to."""
+        return self.objective.outcomes
+
+    @property
+    def entry_times(self) -> bool:
+        """Whether its likelihood uses entry times."""
+        return self.objective.entry_times
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """Those of every network, of the pooling and of the objective."""
+        return {**_OPTIONS, **POOLINGS[self.pooling], **self.objective.options}
 
     def path(self, train: Sample, recipe: Recipe, watch: Sample | None = None) -> Iterator[Stage]:
         """Walk epoch by epoch; the features' scale and the covariates are learned first."""
         from storm_clinic.heads import training
+        from storm_clinic.heads.network import TileNetwork
+        from storm_clinic.heads.patient_batches import PatientBatches
 
-        objective = objective_for(train.outcome)
-        centre, scale = image_of(train.data).tile_moments()
-        covariates = fit_covariates(train.data, recipe.inputs)
-        design, _ = encode_clinical(covariates, train.data)
-        network = self._started(train, recipe, objective, design)
-        batches, clinical = _load(train, centre, scale), _tensor(design)
-        watched = None
-        if watch is not None:
-            watched = (
-                _load(watch, centre, scale),
-                _tensor(encode_clinical(covariates, watch.data)[0]),
-            )
-        losses = training.train(
-            network,
-            batches,
-            clinical,
-            objective,
-            learning_rate=recipe.number("learning_rate"),
-            weight_decay=recipe.number("weight_decay"),
-            dropout=recipe.number("dropout"),
-            seed=recipe.seed,
-        )
+        self._check_entry(train.outcome)
+        objective = self.objective.build(train.outcome, recipe)
+        inputs = NetworkInputs.fit(train.data, recipe.inputs, recipe.whole("components"))
+        encoded = inputs.encode(train.data)
+        architecture = self._architecture(inputs, encoded.clinical.shape[1], objective, recipe)
+        network = TileNetwork(architecture, recipe.seed)
+        network.start_from(*fit_start(encoded.clinical, objective))
+        batches = PatientBatches(encoded)
+        watched = None if watch is None else PatientBatches(inputs.encode(watch.data))
+        schedule = self._schedule(recipe)
+        losses = training.train(network, batches, objective, schedule, seed=recipe.seed)
 
         def finish() -> NetworkModel:
-            outputs = training.outputs_of(network, batches, clinical)
+            outputs = training.outputs_of(network, batches)
             return NetworkModel(
                 head=self.name,
-                inputs=recipe.inputs,
-                pooling=self.pooling,
-                n_attention=self._n_attention(recipe),
-                centre=centre,
-                scale=scale,
-                covariates=covariates,
+                inputs=inputs,
+                architecture=architecture.to_json(),
                 weights=network.arrays(),
                 readout=objective.readout(outputs, recipe.horizons_months),
             )
@@ -190,58 +204,69 @@ class NetworkHead:
         for _, loss in zip(range(recipe.whole("epochs")), losses, strict=False):
             held_out = 0.0
             if watch is not None and watched is not None:
-                outputs = training.outputs_of(network, *watched)
-                held_out = held_out_log_likelihood(watch.outcome, outputs)
+                held_out = objective.held_out(watch.outcome, training.outputs_of(network, watched))
             yield Stage(loss, held_out, finish)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], settings: Any) -> NetworkModel:
         """The model whose state this was."""
         model = NetworkModel(
             head=self.name,
-            inputs=tuple(settings["inputs"]),
-            pooling=settings["pooling"],
-            n_attention=int(settings["attention"]),
-            centre=arrays["centre"],
-            scale=arrays["scale"],
-            covariates=restore_covariates(arrays, settings),
+            inputs=NetworkInputs.from_state(drop_prefix("inputs", arrays), settings["inputs"]),
+            architecture=settings["architecture"],
             weights=drop_prefix("network", arrays),
             readout=restore_readout(drop_prefix("readout", arrays), settings["readout"]),
         )
         model.network()  # weights that do not fit are refused here, not when a patient comes
         return model
 
-    def _n_attention(self, recipe: Recipe) -> int:
-        return recipe.whole("attention") if "attention" in self.options else 0
+    def _check_entry(self, outcome: Outcome) -> None:
+        if getattr(outcome, "entry_months", None) is not None and not self.entry_times:
+            raise TrainingError(
+                f"the head {self.name!r} cannot use entry times (left truncation)",
+                fix="Choose another head, or an endpoint without entry times.",
+            )
 
-    def _started(
-        self, train: Sample, recipe: Recipe, objective: Objective, design: Floats
-    ) -> TileNetwork:
-        """A network that says at first what the clinical covariates say alone."""
-        from storm_clinic.heads.network import TileNetwork
+    def _architecture(
+        self, inputs: NetworkInputs, n_clinical: int, objective: Objective, recipe: Recipe
+    ) -> Architecture:
+        from storm_clinic.heads.network import Architecture
 
-        network = TileNetwork(
-            self.pooling,
-            width=image_of(train.data).width,
-            n_clinical=design.shape[1],
-            n_outputs=objective.n_outputs,
+        def own(name: str) -> int:
+            return recipe.whole(name) if name in self.options else 0
+
+        widths = inputs.widths
+        return Architecture(
+            pooling=self.pooling,
+            fusion=recipe.word("fusion"),  # type: ignore[arg-type]
+            tiles={name: widths[name] for name in inputs.tiles},
+            tables={name: widths[name] for name in inputs.tables},
+            n_clinical=n_clinical,
+            shared=tuple(bool(value) for value in objective.shared),
+            n_branches=objective.n_branches,
             n_hidden=recipe.whole("hidden"),
-            n_attention=self._n_attention(recipe),
-            seed=recipe.seed,
+            n_attention=own("attention"),
+            n_top=own("top"),
+            n_latents=own("latents"),
         )
-        slopes, intercepts = np.empty((0, objective.n_outputs)), objective.start()
-        if design.shape[1]:
-            slopes, intercepts = fit_linear(design, train.outcome, ridge=_START_RIDGE)
-        network.start_from(slopes, intercepts)
-        return network
+
+    def _schedule(self, recipe: Recipe) -> Schedule:
+        from storm_clinic.heads.training import Schedule
+
+        return Schedule(
+            learning_rate=recipe.number("learning_rate"),
+            weight_decay=recipe.number("weight_decay"),
+            dropout=recipe.number("dropout"),
+            modality_dropout=recipe.number("modality_dropout"),
+            clip=recipe.number("clip"),
+            most_tiles=recipe.whole("most_tiles"),
+            noise=recipe.number("noise"),
+            instance_weight=(
+                recipe.number("instance_weight") if "instance_weight" in self.options else 0.0
+            ),
+            bfloat16=recipe.word("precision") == "bf16",
+        )
 
 
-def _load(sample: Sample, centre: Floats, scale: Floats) -> TileBatches:
-    from storm_clinic.heads.tile_batches import TileBatches
-
-    return TileBatches(image_of(sample.data), centre, scale)
-
-
-def _tensor(design: Floats) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(design.astype(np.float32))
+NETWORK_HEADS: tuple[NetworkHead, ...] = tuple(
+    NetworkHead(pooling, objective) for pooling in POOLINGS for objective in OBJECTIVES
+)

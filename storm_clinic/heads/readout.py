@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from storm_clinic.errors import InputError
+from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.heads.baseline_hazard import BaselineHazard
 from storm_clinic.heads.contract import ModelOutput
+from storm_clinic.heads.horizons import horizon_risks
+from storm_clinic.heads.interval_readout import IntervalReadout
+from storm_clinic.heads.weibull import WeibullReadout
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +25,9 @@ class Readout(Protocol):
 
     def read(self, outputs: Floats, notes: tuple[str, ...] = ()) -> ModelOutput:
         """Risks and probabilities."""
+
+    def incidence(self, outputs: Floats, months: Sequence[float]) -> Floats:
+        """Probability of each cause's event by any time, (n_causes, n_patients, n_times)."""
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
@@ -40,12 +46,13 @@ class HazardReadout:
 
     def read(self, outputs: Floats, notes: tuple[str, ...] = ()) -> ModelOutput:
         """The first output is the log-hazard."""
-        risk = outputs[:, 0]
-        probabilities = {
-            f"risk_at_{months:g}m": self.baseline.risk_at(risk, months)
-            for months in self.horizons_months
-        }
-        return ModelOutput(risk, probabilities, notes)
+        probabilities = horizon_risks(self.incidence, outputs, self.horizons_months)
+        return ModelOutput(outputs[:, 0], probabilities, notes)
+
+    def incidence(self, outputs: Floats, months: Sequence[float]) -> Floats:
+        """Probability of the event by each time, shape (1, n_patients, n_times)."""
+        risks = [self.baseline.risk_at(outputs[:, 0], time) for time in months]
+        return np.stack(risks, axis=-1)[None]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
@@ -55,20 +62,33 @@ class HazardReadout:
 
 @dataclass(frozen=True)
 class ClassReadout:
-    """Class probabilities; outputs are log-odds of each level against the first."""
+    """Class probabilities; outputs are log-odds of each level against the first.
+
+    Attributes
+    ----------
+    levels : tuple of str
+    offsets : tuple of float
+        Taken from the outputs first, one each: what weights of classes put into them.
+    """
 
     levels: tuple[str, ...]
+    offsets: tuple[float, ...] = ()
 
     def read(self, outputs: Floats, notes: tuple[str, ...] = ()) -> ModelOutput:
         """Probabilities by softmax; the risk is the log-odds of the last level."""
-        log_p = class_log_probabilities(outputs)
+        log_p = class_log_probabilities(outputs - np.array(self.offsets or 0.0))
         risk = log_p[:, -1] - logsumexp(log_p[:, :-1], axis=1)
         probabilities = {f"p_{level}": np.exp(log_p[:, at]) for at, level in enumerate(self.levels)}
         return ModelOutput(np.asarray(risk), probabilities, notes)
 
+    def incidence(self, _outputs: Floats, _months: Sequence[float]) -> Floats:
+        """Refused: classes have no times."""
+        raise StatisticsError("a model of classes says nothing about times")
+
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
-        return {}, {"kind": "classes", "levels": list(self.levels)}
+        settings = {"kind": "classes", "levels": list(self.levels), "offsets": list(self.offsets)}
+        return {}, settings
 
 
 def class_log_probabilities(outputs: Floats) -> Floats:
@@ -77,13 +97,16 @@ def class_log_probabilities(outputs: Floats) -> Floats:
     return np.asarray(log_softmax(against_first, axis=1))
 
 
-def restore_readout(
-    arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
-) -> HazardReadout | ClassReadout:
+def restore_readout(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Readout:
     """The readout whose state this was."""
-    if settings["kind"] == "hazard":
+    kind = settings["kind"]
+    if kind == "hazard":
         horizons = tuple(float(months) for months in settings["horizons_months"])
         return HazardReadout(BaselineHazard.from_arrays(arrays), horizons)
-    if settings["kind"] == "classes":
-        return ClassReadout(tuple(settings["levels"]))
-    raise InputError(f"unknown readout {settings['kind']!r}", where="model settings")
+    if kind == "classes":
+        return ClassReadout(tuple(settings["levels"]), tuple(settings["offsets"]))
+    if kind in ("discrete-hazard", "deephit"):
+        return IntervalReadout.from_state(arrays, settings)
+    if kind == "weibull":
+        return WeibullReadout.from_state(arrays, settings)
+    raise InputError(f"unknown readout {kind!r}", where="model settings")

@@ -1,4 +1,4 @@
-"""Cox partial likelihood with Efron ties: value, gradient and information, in float64.
+"""Cox partial likelihood with Efron or Breslow ties: value, gradient, information, in float64.
 
 Everything is computed from logarithms of sums, so that log-hazards of any size stay finite.
 """
@@ -6,6 +6,7 @@ Everything is computed from logarithms of sums, so that log-hazards of any size 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from storm_clinic.errors import TrainingError
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Ties = Literal["efron", "breslow"]
 
 _BLOCK_CELLS = 4_000_000  # patients x event times looked at together: 32 MB of float64
 
@@ -23,13 +25,14 @@ class CoxLikelihood:
     """Log partial likelihood of log-hazards, given who failed when.
 
     At an event time with d deaths Efron's approximation uses d denominators, from which 0 to
-    d - 1 shares of the deaths' own hazard are taken away. A patient is at risk at t where
-    ``entry < t <= time``.
+    d - 1 shares of the deaths' own hazard are taken away; Breslow's takes nothing away. A patient
+    is at risk at t where ``entry < t <= time``.
 
     Parameters
     ----------
     outcome : Survival
         Right-censored times, with entry times or without.
+    ties : "efron" or "breslow"
 
     Raises
     ------
@@ -38,10 +41,11 @@ class CoxLikelihood:
 
     References
     ----------
-    Efron, JASA 72 (1977) 557-565. Therneau and Grambsch, Modeling Survival Data (2000), ch. 3.
+    Efron, JASA 72 (1977) 557-565. Breslow, Biometrics 30 (1974) 89-99. Therneau and Grambsch,
+    Modeling Survival Data (2000), ch. 3.
     """
 
-    def __init__(self, outcome: Survival) -> None:
+    def __init__(self, outcome: Survival, ties: Ties = "efron") -> None:
         if outcome.n_events == 0:
             raise TrainingError(
                 f"none of {outcome.n_patients} patients had the event",
@@ -60,7 +64,7 @@ class CoxLikelihood:
         )
         self._first_death = first
         rank_in_tie = np.arange(self.n_events) - first[self._row]
-        self._share = rank_in_tie / self._n_deaths[self._row]
+        self._share = rank_in_tie / self._n_deaths[self._row] * (ties == "efron")
         with np.errstate(divide="ignore"):
             self._log_share = np.log(self._share)
         self._first_at_risk = np.searchsorted(self._time[self._by_time], self.event_times)

@@ -9,7 +9,9 @@ the gradient of the whole cohort, whatever the batches.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +19,67 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storm_clinic.errors import TrainingError
-from storm_clinic.heads.network import TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.objectives import Objective
-from storm_clinic.heads.tile_batches import TileBatch, TileBatches
+from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches
 
 Floats = NDArray[np.float64]
 
 KEPT_TILES = 65_536  # activations of so many tiles are kept (about 60 MB) instead of recomputed
-_LARGEST_GRADIENT = 1.0  # norm at which gradients are clipped
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a network is fitted.
+
+    Attributes
+    ----------
+    learning_rate, weight_decay : float
+        Of AdamW.
+    dropout : float
+        Share of each input's vector left out in a step.
+    modality_dropout : float
+        Share of patients from whom an input is hidden in a step; never all of one patient's.
+    clip : float
+        Norm at which gradients are clipped.
+    most_tiles : int
+        Tiles a bag shown in a step, drawn anew each time; 0 shows all.
+    noise : float
+        Standard deviation of normal noise on standardised features.
+    instance_weight : float
+        Weight of the mean instance loss of branches.
+    bfloat16 : bool
+        Whether matrices are multiplied in bfloat16; sums stay in float32.
+    """
+
+    learning_rate: float
+    weight_decay: float
+    dropout: float = 0.0
+    modality_dropout: float = 0.0
+    clip: float = 1.0
+    most_tiles: int = 0
+    noise: float = 0.0
+    instance_weight: float = 0.0
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step's chance: draws of patients, and the seed from which each batch draws tiles."""
+
+    draws: StepDraws
+    seed: int
+
+    def thinned(self, batch: PatientBatch, schedule: Schedule) -> PatientBatch:
+        """The batch with its tiles drawn; the same each time it is asked."""
+        if not (schedule.most_tiles or schedule.noise):
+            return batch
+        generator = torch.Generator().manual_seed((self.seed + batch.rows.start) % 2**63)
+        tiles = {
+            name: part.thinned(schedule.most_tiles, schedule.noise, generator)
+            for name, part in batch.tiles.items()
+        }
+        return replace(batch, tiles=tiles)
 
 
 @contextmanager
@@ -38,30 +93,33 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def outputs_of(network: TileNetwork, batches: TileBatches, clinical: Tensor) -> Floats:
+def outputs_of(network: TileNetwork, batches: PatientBatches) -> Floats:
     """Raw outputs of all patients without dropout, shape (n_patients, n_outputs)."""
     with one_thread(), torch.no_grad():
-        return _joined([_forward(network, batch, clinical, None) for batch in batches])
+        return _joined([network(batch)[0] for batch in batches])
 
 
-def attention_of(network: TileNetwork, batches: TileBatches) -> list[NDArray[np.float32]]:
-    """Weights of each patient's tiles, in their order."""
+def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[np.float32]] | None:
+    """Weights of each patient's tiles of the first tile input, averaged over branches."""
+    name = next(iter(network.architecture.tiles))
     found: list[NDArray[np.float32]] = []
     with one_thread(), torch.no_grad():
         for batch in batches:
-            _, weights = network.pool(batch.tiles, batch.segments)
-            assert weights is not None
-            stops = torch.cumsum(batch.segments.sizes, 0)[:-1].numpy()
-            found += [part.copy() for part in np.split(weights.numpy(), stops)]
+            _, pooled = network.pool(name, batch)
+            if pooled.weights is None:
+                return None
+            weights = pooled.weights.mean(dim=1).numpy()
+            stops = torch.cumsum(batch.tiles[name].segments.sizes, 0)[:-1].numpy()
+            found += [part.copy() for part in np.split(weights, stops)]
     return found
 
 
 def accumulate_gradient(
     network: TileNetwork,
-    batches: TileBatches,
-    clinical: Tensor,
-    mask: Tensor | None,
+    batches: PatientBatches,
+    step: Step,
     objective: Objective,
+    schedule: Schedule,
     *,
     kept_tiles: int = KEPT_TILES,
 ) -> float:
@@ -71,14 +129,14 @@ def accumulate_gradient(
     ----------
     network : TileNetwork
         Its parameters' gradients are added to.
-    batches : TileBatches
-        Tiles of all patients.
-    clinical : tensor, shape (n_patients, n_clinical)
-        Their clinical block.
-    mask : tensor, shape (n_patients, n_hidden), optional
-        Dropout of this step; both passes use the same.
+    batches : PatientBatches
+        All patients.
+    step : Step
+        What chance decided; both passes use the same.
     objective : Objective
         Knows their outcomes.
+    schedule : Schedule
+        How the network is fitted.
     kept_tiles : int
         A larger cohort is passed through the network twice instead of keeping its activations.
 
@@ -88,27 +146,40 @@ def accumulate_gradient(
         If outputs are no longer finite.
     """
     keep = batches.n_tiles <= kept_tiles
+    branch = torch.from_numpy(objective.branch) if schedule.instance_weight else None
+
+    def forward(batch: PatientBatch) -> tuple[Tensor, Tensor]:
+        own = None if branch is None else branch[batch.rows]
+        with _precision(schedule):
+            outputs = network(step.thinned(batch, schedule), step.draws.of(batch.rows), own)
+        return outputs  # type: ignore[no-any-return]
+
     with torch.set_grad_enabled(keep):
-        parts = [_forward(network, batch, clinical, mask) for batch in batches]
-    loss, by_output = objective.loss(_joined(parts))
+        parts = [forward(batch) for batch in batches]
+    instance_weight = schedule.instance_weight / batches.n_patients
+    instance = sum(float(part[1].detach()) for part in parts) * instance_weight
+    loss, by_output = objective.loss(_joined([part[0] for part in parts]))
     gradient = torch.from_numpy(by_output)
-    again = () if keep else (_forward(network, batch, clinical, mask) for batch in batches)
+    again = () if keep else (forward(batch) for batch in batches)
     start = 0
-    for part in parts if keep else again:
-        torch.autograd.backward(part, gradient[start : start + len(part)].to(part.dtype))
-        start += len(part)
-    return loss
+    for outputs, instance_loss in parts if keep else again:
+        own = gradient[start : start + len(outputs)].to(outputs.dtype)
+        tensors: list[Tensor] = [outputs]
+        gradients: list[Any] = [own]
+        if instance_loss.requires_grad:
+            tensors.append(instance_loss)
+            gradients.append(instance_loss.new_tensor(instance_weight))
+        torch.autograd.backward(tensors, gradients)
+        start += len(outputs)
+    return loss + instance
 
 
 def train(
     network: TileNetwork,
-    batches: TileBatches,
-    clinical: Tensor,
+    batches: PatientBatches,
     objective: Objective,
+    schedule: Schedule,
     *,
-    learning_rate: float,
-    weight_decay: float,
-    dropout: float,
     seed: int,
 ) -> Iterator[float]:
     """Take one AdamW step an epoch, for as long as losses are asked for.
@@ -117,35 +188,58 @@ def train(
     number of epochs that was chosen in inner folds means the same in the refit.
     """
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=learning_rate, weight_decay=weight_decay, foreach=False
+        network.parameters(),
+        lr=schedule.learning_rate,
+        weight_decay=schedule.weight_decay,
+        foreach=False,
     )
     generator = torch.Generator().manual_seed(seed)
     while True:
         with one_thread():
             optimiser.zero_grad()
-            mask = _draw_mask(len(clinical), network.n_hidden, dropout, generator)
-            loss = accumulate_gradient(network, batches, clinical, mask, objective)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+            step = _draw(network, batches, schedule, generator)
+            loss = accumulate_gradient(network, batches, step, objective, schedule)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
             optimiser.step()
         yield loss
 
 
-def _draw_mask(
-    n_patients: int, n_hidden: int, dropout: float, generator: torch.Generator
-) -> Tensor | None:
-    if dropout == 0:
-        return None
-    kept = torch.rand(n_patients, n_hidden, generator=generator) >= dropout
-    return kept / (1 - dropout)
+def _draw(
+    network: TileNetwork,
+    batches: PatientBatches,
+    schedule: Schedule,
+    generator: torch.Generator,
+) -> Step:
+    n = batches.n_patients
+    dropout: dict[str, Tensor] = {}
+    if schedule.dropout:
+        for name, size in network.vector_sizes.items():
+            drawn = torch.rand(n, size, generator=generator) >= schedule.dropout
+            dropout[name] = drawn / (1 - schedule.dropout)
+    kept: dict[str, Tensor] = {}
+    several = len(network.vector_sizes) + (network.architecture.n_clinical > 0) > 1
+    if schedule.modality_dropout and several:
+        kept = _keep_inputs(network, batches, schedule.modality_dropout, generator)
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return Step(StepDraws(dropout, kept), seed)
 
 
-def _forward(
-    network: TileNetwork, batch: TileBatch, clinical: Tensor, mask: Tensor | None
-) -> Tensor:
-    rows = batch.patients
-    mask = None if mask is None else mask[rows]
-    outputs: Tensor = network(batch.tiles, batch.segments, clinical[rows], mask)
-    return outputs
+def _keep_inputs(
+    network: TileNetwork, batches: PatientBatches, share: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Whose inputs are shown; who would be left with nothing keeps all that he has."""
+    names = list(network.vector_sizes)
+    drawn = torch.rand(batches.n_patients, len(names), generator=generator) >= share
+    present = torch.stack([batches.present[name] for name in names], dim=1)
+    left = (drawn & present).any(dim=1) | (network.architecture.n_clinical > 0)
+    drawn = drawn | ~left[:, None]
+    return {name: drawn[:, at] for at, name in enumerate(names)}
+
+
+def _precision(schedule: Schedule) -> Any:
+    if not schedule.bfloat16:
+        return nullcontext()
+    return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
 def _joined(parts: list[Tensor]) -> Floats:

@@ -12,7 +12,7 @@ from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Surviv
 from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.classical import COX, COXNET, LOGISTIC, PCA_COX
 from storm_clinic.heads.contract import FittedModel, Head
-from storm_clinic.heads.network_head import ATTENTION_OPTIONS, OPTIONS, NetworkHead
+from storm_clinic.heads.network_head import NETWORK_HEADS
 from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
 
 ENTRY_POINTS = "storm_clinic.heads"
@@ -21,10 +21,8 @@ _OWN: tuple[Head, ...] = (
     COX,
     PCA_COX,
     COXNET,
-    NetworkHead("mean-cox", "mean", (Survival,), OPTIONS),
-    NetworkHead("attention-cox", "attention", (Survival,), ATTENTION_OPTIONS),
-    NetworkHead("attention-classes", "attention", (Classes,), ATTENTION_OPTIONS),
     LOGISTIC,
+    *NETWORK_HEADS,
 )
 _OUTCOME_NAMES = {Survival: "survival", CompetingRisks: "competing risks", Classes: "classes"}
 

@@ -1,0 +1,99 @@
+"""A small transformer over a bag: a few latent vectors read all tiles, at linear cost."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from storm_clinic.heads.pooling import Pooled
+from storm_clinic.heads.segments import Segments
+
+_N_LAYERS = 2
+_N_HEADS = 4
+_WAVELENGTHS_UM = tuple(500.0 * 2**k for k in range(7))  # from a few tiles to a whole section
+
+
+class LatentTransformer(nn.Module):
+    """Latent vectors read the tiles, then one another, layer by layer; their mean is the bag's.
+
+    Where it is known, a tile's place on its slide is added to it as sines and cosines of its
+    distance in µm from the middle of the slide's tiles, at wavelengths from 0.5 to 32 mm.
+
+    References
+    ----------
+    Lee et al., Set Transformer, ICML 2019 (pooling by attention of seed vectors). Jaegle et al.,
+    Perceiver, ICML 2021. Vaswani et al., NeurIPS 2017, section 3.5 (sines of positions).
+    """
+
+    def __init__(self, n_hidden: int, n_latents: int) -> None:
+        super().__init__()
+        self.n_pooled = n_hidden
+        self.latents = nn.Parameter(torch.empty(n_latents, n_hidden))
+        self.place = nn.Linear(4 * len(_WAVELENGTHS_UM), n_hidden, bias=False)
+        self.layers = nn.ModuleList(_Layer(n_hidden) for _ in range(_N_LAYERS))
+        self.norm = nn.LayerNorm(n_hidden)
+
+    def forward(self, hidden: Tensor, segments: Segments, places: Tensor | None) -> Pooled:
+        """Mean of the latents; a tile's weight is its mean share in the last layer's reading."""
+        if places is not None:
+            hidden = hidden + self.place(_waves(places)).to(hidden.dtype)
+        latents = self.latents.expand(len(segments.sizes), -1, -1)
+        weights = hidden.new_zeros((len(hidden), 1))
+        for layer in self.layers:
+            latents, weights = layer(latents, hidden, segments)
+        return Pooled(self.norm(latents).mean(dim=1), weights)
+
+
+class _Layer(nn.Module):
+    """Reading of tiles, exchange among latents, feed-forward; each after a layer norm."""
+
+    def __init__(self, n_hidden: int) -> None:
+        super().__init__()
+        self.n_heads = math.gcd(n_hidden, _N_HEADS)
+        self.norm_tiles, self.norm_latents = nn.LayerNorm(n_hidden), nn.LayerNorm(n_hidden)
+        self.query = nn.Linear(n_hidden, n_hidden)
+        self.key_value = nn.Linear(n_hidden, 2 * n_hidden)
+        self.read = nn.Linear(n_hidden, n_hidden)
+        self.norm_exchange = nn.LayerNorm(n_hidden)
+        self.exchange = nn.Linear(n_hidden, 3 * n_hidden)
+        self.exchanged = nn.Linear(n_hidden, n_hidden)
+        self.norm_forward = nn.LayerNorm(n_hidden)
+        self.forward_in = nn.Linear(n_hidden, 2 * n_hidden)
+        self.forward_out = nn.Linear(2 * n_hidden, n_hidden)
+
+    def forward(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        """New latents, (n_bags, n_latents, n_hidden), and each tile's mean share, (n_tiles, 1)."""
+        read, weights = self._read(latents, tiles, segments)
+        latents = latents + self.read(read)
+        latents = latents + self.exchanged(self._exchange(self.norm_exchange(latents)))
+        inner = nn.functional.gelu(self.forward_in(self.norm_forward(latents)))
+        return latents + self.forward_out(inner), weights
+
+    def _read(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
+        n_bags, n_latents, n_hidden = latents.shape
+        width = n_hidden // self.n_heads
+        query = self.query(self.norm_latents(latents)).to(tiles.dtype)
+        query = query.view(n_bags, n_latents, self.n_heads, width)
+        key, value = self.key_value(self.norm_tiles(tiles)).to(tiles.dtype).chunk(2, dim=1)
+        key, value = (part.view(-1, self.n_heads, width) for part in (key, value))
+        scores = torch.einsum("tlhw,thw->tlh", query[segments.of_tile], key) / math.sqrt(width)
+        weights = segments.softmax(scores)
+        read = segments.sum(weights[..., None] * value[:, None])
+        shares = weights.mean(dim=(1, 2)).unsqueeze(1)
+        return read.reshape(n_bags, n_latents, n_hidden), shares
+
+    def _exchange(self, latents: Tensor) -> Tensor:
+        n_bags, n_latents, n_hidden = latents.shape
+        parts = self.exchange(latents).view(n_bags, n_latents, 3, self.n_heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return mixed.transpose(1, 2).reshape(n_bags, n_latents, n_hidden)
+
+
+def _waves(places: Tensor) -> Tensor:
+    """Sines and cosines of both coordinates, (n_tiles, 4 * n_wavelengths)."""
+    frequencies = places.new_tensor([2 * math.pi / length for length in _WAVELENGTHS_UM])
+    angles = (places[:, :, None] * frequencies).flatten(1)
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)

@@ -1,0 +1,64 @@
+"""Packed bags as tensors: which rows are whose, and sums, maxima and softmax over each bag."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Segments:
+    """Which bag each row of a packed batch belongs to. A bag may be empty.
+
+    Attributes
+    ----------
+    sizes : int64 tensor, shape (n_bags,)
+        Tiles a bag.
+    of_tile : int64 tensor, shape (n_tiles,)
+        Bag of each tile.
+    """
+
+    def __init__(self, sizes: Tensor) -> None:
+        self.sizes = sizes
+        self.of_tile = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over each bag's tiles, shape (n_bags, ...); 0 of an empty bag."""
+        total = values.new_zeros((len(self.sizes), *values.shape[1:]))
+        return total.index_add(0, self.of_tile, values)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over each bag's tiles, shape (n_bags, n); 0 of an empty bag."""
+        return self.sum(values) / self.sizes.clamp(min=1)[:, None]
+
+    def max(self, values: Tensor, of_empty: float) -> Tensor:
+        """Largest value among each bag's tiles, shape (n_bags, ...)."""
+        if not len(values):
+            return values.new_full((len(self.sizes), *values.shape[1:]), of_empty)
+        top: Tensor = torch.segment_reduce(values, "max", lengths=self.sizes, axis=0)
+        return torch.where(torch.isneginf(top), of_empty, top)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Softmax over each bag's tiles, of the shape of the scores, (n_tiles, ...)."""
+        top = self.max(scores.detach(), 0.0)
+        weights = torch.exp(scores - top[self.of_tile])
+        return weights / self.sum(weights)[self.of_tile]
+
+    def highest(self, scores: Tensor, n: int) -> Tensor:
+        """Rows of the ``n`` highest scores of each bag (all of a smaller bag), ascending.
+
+        Parameters
+        ----------
+        scores : tensor, shape (n_tiles,)
+            One a tile.
+        n : int
+            How many of each bag.
+        """
+        by_score = torch.argsort(scores.detach(), descending=True, stable=True)
+        order = by_score[torch.argsort(self.of_tile[by_score], stable=True)]
+        starts = torch.cumsum(self.sizes, 0) - self.sizes
+        rank = torch.arange(len(order)) - starts[self.of_tile]
+        return torch.sort(order[rank < n]).values
+
+    def taken(self, rows: Tensor) -> Segments:
+        """The segments of some of the rows, which are given in ascending order."""
+        return Segments(torch.bincount(self.of_tile[rows], minlength=len(self.sizes)))
