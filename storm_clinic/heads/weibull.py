@@ -19,6 +19,8 @@ from storm_clinic.heads.intervals import require_events
 Floats = NDArray[np.float64]
 
 _LARGEST = 500.0  # of a log cumulative hazard: its exponential is still finite
+# Of log sigma. Deaths at a single time have their maximum at a spike, which this keeps finite.
+_SHARPEST = -5.0
 
 
 class WeibullObjective:
@@ -67,9 +69,8 @@ class WeibullObjective:
             loss, gradient = self.loss(ones * theta)
             return loss, gradient.sum(axis=0)
 
-        # One event, or all at one time, has its maximum at a spike: sigma stays above e^-5.
         found = minimize(
-            objective, first, jac=True, method="L-BFGS-B", bounds=[(None, None), (-5, 5)]
+            objective, first, jac=True, method="L-BFGS-B", bounds=[(None, None), (_SHARPEST, 5)]
         )
         if not np.isfinite(found.fun):
             raise TrainingError("the Weibull likelihood of these times has no maximum")
@@ -105,7 +106,7 @@ class WeibullReadout:
 
     def read(self, outputs: Floats, notes: tuple[str, ...] = ()) -> ModelOutput:
         """Risks and probabilities; the risk is the log-hazard but for a constant, -mu / sigma."""
-        risk = -outputs[:, 0] * np.exp(-outputs[:, 1])
+        risk = -outputs[:, 0] * _by_sigma(outputs)
         probabilities = horizon_risks(self.incidence, outputs, self.horizons_months)
         return ModelOutput(np.asarray(risk), probabilities, notes)
 
@@ -114,7 +115,7 @@ class WeibullReadout:
         for time in months:
             check_horizon(time, self.last_months)
         log_time = np.log(np.asarray(months, dtype=np.float64))
-        log_hazard = (log_time[None, :] - outputs[:, :1]) * np.exp(-outputs[:, 1:])
+        log_hazard = (log_time[None, :] - outputs[:, :1]) * _by_sigma(outputs)[:, None]
         return np.asarray(-np.expm1(-np.exp(np.minimum(log_hazard, _LARGEST))))[None]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -133,12 +134,12 @@ class WeibullReadout:
 
 def _log_likelihood(outcome: Survival, outputs: Floats) -> tuple[Floats, Floats]:
     """Of each patient, shape (n_patients,), and its gradient by both outputs, (n_patients, 2)."""
-    by_sigma = np.exp(-outputs[:, 1])
+    by_sigma = _by_sigma(outputs)
     log_time = np.log(outcome.time_months)
     z = (log_time - outputs[:, 0]) * by_sigma
     hazard = np.exp(np.minimum(z, _LARGEST))
     event = outcome.event.astype(np.float64)
-    value = event * (z - outputs[:, 1] - log_time) - hazard
+    value = event * (z + np.log(by_sigma) - log_time) - hazard
     by_z = event - hazard
     gradient = np.column_stack([-by_z * by_sigma, -by_z * z - event])
     if outcome.entry_months is not None:
@@ -147,4 +148,9 @@ def _log_likelihood(outcome: Survival, outputs: Floats) -> tuple[Floats, Floats]
         lived = np.exp(np.minimum(z0, _LARGEST))
         value[late] += lived
         gradient[late] += np.column_stack([-lived * by_sigma[late], -lived * z0])
+    gradient[outputs[:, 1] < _SHARPEST, 1] = 0.0
     return value, gradient
+
+
+def _by_sigma(outputs: Floats) -> Floats:
+    return np.asarray(np.exp(-np.maximum(outputs[:, 1], _SHARPEST)))

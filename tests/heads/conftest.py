@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Sample
 
@@ -42,7 +42,11 @@ def _simulated(
     entry: bool = False,
     n_levels: int = 2,
 ) -> Sample:
-    """Patients whose mean tile moves with a severity on which the outcome depends; monthly ties."""
+    """Patients whose mean tile moves with a severity on which the outcome depends; monthly ties.
+
+    ``rna`` holds 6 genes that follow the severity, for all but every fifth patient. Of competing
+    causes the first follows the severity, the second does not.
+    """
     rng = np.random.default_rng(seed)
     severity = rng.normal(size=n_patients)
     direction = np.ones(width) / np.sqrt(width)
@@ -50,10 +54,16 @@ def _simulated(
         (rng.normal(size=(rng.integers(3, 12), width)) + s * direction).astype(np.float32)
         for s in severity
     ]
+    places = [
+        np.random.default_rng(len(b)).normal(size=(len(b), 2)).astype(np.float32) for b in bags
+    ]
+    genes = severity[:, None] + np.random.default_rng(seed + 99).normal(size=(n_patients, 6))
+    genes[::5] = np.nan
     data = PatientData(
         tuple(f"p{i:03d}" for i in range(n_patients)),
-        Bags.from_arrays(bags),
+        Bags.from_arrays(bags, [1000 * where for where in places]),
         _clinical(rng, severity),
+        tables={"rna": pd.DataFrame(genes, columns=[f"gene{i}" for i in range(6)])},
     )
     known: Outcome
     if outcome == "classes":
@@ -61,6 +71,18 @@ def _simulated(
         cuts = np.quantile(noisy, np.linspace(0, 1, n_levels + 1)[1:-1])
         levels = tuple(f"grade {i}" for i in range(n_levels))
         known = Classes(np.digitize(noisy, cuts).astype(np.int64), levels)
+    elif outcome == "competing":
+        to_first = rng.exponential(24 * np.exp(-effect * severity))
+        to_second = rng.exponential(40, n_patients)
+        to_censoring = rng.uniform(6, 60, n_patients)
+        times = np.stack([to_censoring, to_first, to_second])
+        start = np.floor(rng.uniform(0, 1, n_patients) * np.ceil(times.min(axis=0))) / 2
+        known = CompetingRisks(
+            np.ceil(times.min(axis=0)),
+            times.argmin(axis=0).astype(np.int64),
+            ("relapse", "death"),
+            start if entry else None,
+        )
     else:
         to_event = rng.exponential(24 * np.exp(-effect * severity))
         to_censoring = rng.uniform(6, 60, n_patients)
