@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from storm_clinic.cohort.outcome import Classes, Outcome
+import numpy as np
+
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Study
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
-from storm_clinic.validation.evidence import Evidence, Kind
+from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
+from storm_clinic.validation.fusion import parts_of
 from storm_clinic.validation.protocol import evaluate
 
 
@@ -66,6 +69,7 @@ def collect_evidence(
             kind=kind,
             seed=study.evaluation.seed,
             bootstraps=study.evaluation.bootstraps,
+            parts=parts_of(study),
         )
     ]
     role = "validation" if kind == "external" else "development"
@@ -80,6 +84,7 @@ def collect_evidence(
             clinical_parameters=clinical_parameters,
             n_overlapping=n_overlapping,
             encoder=study.features.encoder if evaluated[0].patients.store else None,
+            inputs={spec.name: spec.inputs for spec in study.models},
         )
     )
     curves = draw_curves(study, predictions, evaluated, kind, thresholds or {})
@@ -94,6 +99,8 @@ def collect_evidence(
         risk_groups=curves.risk_groups,
         calibration=curves.calibration,
         classes=curves.classes,
+        confusion=curves.confusion,
+        outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
         notes=tuple(notes),
     )
@@ -122,3 +129,23 @@ def _followed_beyond(study: Study, outcome: Outcome) -> dict[float, int]:
         return {}
     horizons = study.endpoint.horizons_months
     return {horizon: int((outcome.time_months > horizon).sum()) for horizon in horizons}
+
+
+def _composition(item: Evaluated) -> CohortOutcome | None:
+    """Patients of each cause or class; None where there is one event."""
+    outcome, cohort = item.outcome, item.patients.cohort.name
+    if isinstance(outcome, CompetingRisks):
+        n_censored, *counts = np.bincount(outcome.cause, minlength=len(outcome.causes) + 1).tolist()
+        return CohortOutcome(
+            cohort=cohort,
+            kind="competing risks",
+            names=outcome.causes,
+            counts=tuple(counts),
+            n_censored=n_censored,
+        )
+    if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+        counts = np.bincount(outcome.label, minlength=len(outcome.levels)).tolist()
+        return CohortOutcome(
+            cohort=cohort, kind="classes", names=outcome.levels, counts=tuple(counts)
+        )
+    return None
