@@ -28,6 +28,7 @@ def collect_evidence(
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
     notes: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
 ) -> Evidence:
     """Judge every model of the predictions on every cohort.
 
@@ -51,6 +52,8 @@ def collect_evidence(
         Patients or slides shared with development; None where nobody looked.
     notes : sequence of str
         What a reader must know, such as where a design differs from what was asked for.
+    seconds : mapping of model to float, optional
+        Wall seconds of fitting, all folds together.
     """
     comparator = None if study.comparator is None else study.comparator.name
     if comparator not in predictions.models:
@@ -103,6 +106,7 @@ def collect_evidence(
         outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
         notes=tuple(notes),
+        seconds=dict(seconds or {}),
     )
 
 

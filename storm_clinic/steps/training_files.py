@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,16 @@ def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold)
     folder.mkdir(parents=True)
     predictions.write(folder / PREDICTIONS)
     write_json(folder / FOLDS, [record.as_dict() for record in result.records])
+
+
+def fitting_seconds(folder: Path) -> float | None:
+    """Wall seconds of fitting one model, over all outer folds; None where they were not recorded.
+
+    ``folder`` is what `write_model_files` wrote, or an artifact folder it went to.
+    """
+    records = json.loads((folder / FOLDS).read_text(encoding="utf-8"))
+    seconds = [record.get("seconds") for record in records]
+    return None if None in seconds else float(sum(seconds))
 
 
 def fold_metrics(result: OutOfFold, outcome: Outcome, endpoint: Endpoint) -> list[Metric]:

@@ -26,6 +26,8 @@ from storm_clinic.study import StrictModel, parse
 Kind = Literal["cross-validation", "external"]
 Status = Literal["pass", "warn", "fail", "not applicable"]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+TIMINGS = "timings.json"
 _NOTHING: tuple[Any, ...] = (None, "", (), [], {})
 
 
@@ -191,8 +193,19 @@ class CohortOutcome(Finite):
     n_censored: Count = Field(default=0, description="Patients without any of the events.")
 
 
+class Timings(Finite):
+    """How long models took to fit: ``timings.json`` beside the evidence."""
+
+    format: Literal[1] = 1
+    seconds: dict[str, Seconds] = Field(description="Model to wall seconds of fitting, all folds.")
+
+
 class Evidence(Finite):
-    """Everything one protocol found for one study: what a report shows and a decision reads."""
+    """Everything one protocol found for one study: what a report shows and a decision reads.
+
+    Seconds of fitting are never twice the same, so they are no part of it: they lie in a file
+    beside it, and neither digest nor equality looks at them.
+    """
 
     format: Literal[1] = 1
     study: str = Field(description="Name of the study.")
@@ -211,7 +224,13 @@ class Evidence(Finite):
         default=(), description="Causes or classes by cohort; empty for one event."
     )
     confusion: tuple[ConfusionMatrix, ...] = ()
+    seconds: dict[str, Seconds] = Field(
+        default_factory=dict, exclude=True, description="As in timings.json; not written here."
+    )
     _later: ClassVar[frozenset[str]] = frozenset({"outcomes", "confusion"})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evidence) and self.to_json() == other.to_json()
 
     def outcome_of(self, cohort: str) -> CohortOutcome | None:
         """Causes or classes in a cohort; None where there is one event."""
@@ -312,18 +331,19 @@ class Evidence(Finite):
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
-        """Read what `write` wrote.
+        """Read what `write` wrote, with the timings beside it if there are any.
 
         Raises
         ------
         InputError
-            If the file is absent, no JSON, or no evidence.
+            If the file is absent, no JSON, or no evidence; or the timings are none.
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read: {error}", where=path) from error
-        return cls.from_json(document, where=str(path))
+        evidence = cls.from_json(_read_json(path), where=str(path))
+        timings = path.with_name(TIMINGS)
+        if not timings.exists():
+            return evidence
+        found = parse(Timings, _read_json(timings), where=str(timings), error=InputError)
+        return evidence.model_copy(update={"seconds": found.seconds})
 
     @property
     def digest(self) -> str:
@@ -331,5 +351,14 @@ class Evidence(Finite):
         return digest_value(self.to_json())
 
     def write(self, path: Path) -> None:
-        """Write ``evidence.json`` atomically."""
+        """Write ``evidence.json`` atomically, and ``timings.json`` beside it if times are known."""
         write_json(path, self.to_json())
+        if self.seconds:
+            write_json(path.with_name(TIMINGS), Timings(seconds=self.seconds).model_dump())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", where=path) from error
