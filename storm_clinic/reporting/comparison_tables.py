@@ -40,10 +40,10 @@ def comparison_table(
     over, notes = evidence.comparator, Footnotes()
     header = [Cell("Model"), Cell(label_of(metric), numeric=True)]
     if over is not None:
-        header.append(Cell(f"{label_of(gain_of(metric))} over {over}", numeric=True))
+        header.append(Cell(f"Gain over {over}", numeric=True))
     slopes, timed = any(line.slope for line in lines), bool(evidence.seconds)
-    header += [Cell(MEASURES["calibration_slope"].label, numeric=True)] if slopes else []
-    header += [Cell("Seconds to fit", numeric=True)] if timed else []
+    header += [Cell("Slope", below="of calibration", numeric=True)] if slopes else []
+    header += [Cell("Seconds", below="to fit", numeric=True)] if timed else []
     if content.study is not None:
         header.insert(1, Cell("Head", below="inputs"))
     rows = []
@@ -119,11 +119,12 @@ def fusion_table(
             last = whole
         over = Cell(f"over {part}", describe_inputs(content.study, part), indent=True)
         cells = [estimate_cell(gain, notes) for gain in gains]
-        rows.append(Row((over, *cells, Cell(gain_in_words(gains[first])))))
+        words = gain_in_words(gains[first], evidence.kind)
+        rows.append(Row((over, *cells, Cell(words))))
     header = (
         Cell("Fusion"),
         *(Cell(label_of(gain_of(m)), numeric=True) for m in metrics),
-        Cell("In words"),
+        Cell("In words", below=label_of(metrics[first])),
     )
     limits = f"; {RESAMPLING}" if evidence.kind == "cross-validation" else ""
     caption = f"Each fusion against its parts on {cohort}: gain over 95% interval{limits}"

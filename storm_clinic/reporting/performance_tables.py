@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import months
@@ -33,16 +33,22 @@ _RANKING = (
 
 
 def performance_tables(
-    content: ReportContent, evidence: Evidence, cohort: str, slug: str
+    content: ReportContent,
+    evidence: Evidence,
+    cohort: str,
+    slug: str,
+    *,
+    without: Collection[str] = (),
 ) -> list[Table]:
     """One line a model: the measures that have no horizon, and gains over the comparator.
 
+    Those ``without`` stand in another table.
     More columns than a page holds are split: ranking first, then error and calibration.
     """
     found = [
         e for e in evidence.find(cohort=cohort) if e.horizon_months is None and e.level is None
     ]
-    shown = [e for e in found if e.over in (None, content.comparator)]
+    shown = [e for e in found if e.over in (None, content.comparator) and e.metric not in without]
     metrics = _ordered({e.metric for e in shown})
     ranking = [m for m in metrics if base_of(m) in _RANKING]
     rest = [m for m in metrics if m not in ranking]

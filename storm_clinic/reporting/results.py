@@ -142,11 +142,7 @@ def _tables(part: _Part) -> ResultTables:
     return ResultTables(
         comparison=comparison,
         fusions=fusion_table(*about, f"{part.slug}-fusions"),
-        performance=tuple(
-            table
-            for table in performance_tables(*about, f"{part.slug}-performance")
-            if {record["metric"] for record in table.records} - seen
-        ),
+        performance=tuple(performance_tables(*about, f"{part.slug}-performance", without=seen)),
         others=other_gains_table(*about, f"{part.slug}-other-gains"),
         horizons=horizon_table(*about, f"{part.slug}-horizons"),
         groups=tuple(

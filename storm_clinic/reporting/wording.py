@@ -92,13 +92,14 @@ def _verdict(metric: str, value: Estimate | None, gain: Estimate | None, compare
     return "loss" if gain.upper < 0 else "no gain"
 
 
-def gain_in_words(gain: Estimate | None) -> str:
+def gain_in_words(gain: Estimate | None, kind: Literal["cross-validation", "external"]) -> str:
     """What an interval of a gain shows: a direction only where all of it lies on one side."""
     if gain is None or gain.lower is None or gain.upper is None:
         return "not known"
+    hedge = " on average" if kind == "cross-validation" else ""
     if gain.lower > 0:
-        return "a gain"
-    return "a loss" if gain.upper < 0 else "no gain was shown"
+        return f"a gain{hedge}"
+    return f"a loss{hedge}" if gain.upper < 0 else "no gain was shown"
 
 
 def composition(outcome: CohortOutcome | None, n_events: int) -> str:
