@@ -138,10 +138,10 @@ class CumulativeIncidence:
         Raises
         ------
         StatisticsError
-            If nobody is followed that long.
+            If nobody is followed that long (and some were event-free at the end of follow-up).
         """
         last = self.times_months[-1]
-        if not 0 <= months <= last:
+        if not months >= 0 or (months > last and self.censored[-1] > 0):
             raise StatisticsError(
                 f"{months:g} months lies outside the follow-up", fix=f"Legal: [0, {last:g}]."
             )

@@ -71,7 +71,7 @@ def _measured(curves: RiskGroupCurves) -> str:
 def _over(group: GroupCurve) -> bool:
     """Whether nobody is left to whom anything could happen."""
     if group.incidence:
-        return group.n_events + (group.n_competing or 0) == group.n_patients
+        return group.months[-1] not in group.censored_months
     return group.survival[-1] == 0
 
 

@@ -205,6 +205,15 @@ def test_without_censoring_the_incidence_is_a_plain_share():
     np.testing.assert_allclose(pseudo_observations(everybody, 20), seen, atol=1e-12)
 
 
+def test_where_all_had_an_event_the_incidence_stays_and_else_ends_with_follow_up():
+    time = np.array([1.0, 2.0, 3.0])
+    over = CompetingRisks(time, np.array([1, 0, 2]), ("a", "b"))
+    assert cumulative_incidence(over).at(99)[0] == pytest.approx(1 / 3)
+    going_on = CompetingRisks(time, np.array([1, 2, 0]), ("a", "b"))
+    with pytest.raises(StatisticsError, match=r"Legal: \[0, 3\]"):
+        cumulative_incidence(going_on).at(99)
+
+
 def test_the_jackknife_is_the_derivative_of_the_incidence():
     outcome, _ = drawn(8)
     share, n, step = Incidence(outcome), len(outcome), 1e-6
