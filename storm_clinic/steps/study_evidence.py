@@ -119,13 +119,20 @@ def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
         name=cohort.name,
         role="validation" if role == "validation" else "development",
         n_patients=outcome.n_patients,
-        n_events=outcome.n_events,
+        n_events=_fewest(outcome),
         n_sites=len(set(item.patients.sites)) if "site" in cohort.patients else None,
         followed_beyond=_followed_beyond(study, outcome),
         missing_share={str(name): float(share) for name, share in missing.items()},
         encoders_seen=cohort.origin.encoders_pretrained,
         simulated=cohort.origin.simulated,
     )
+
+
+def _fewest(outcome: Outcome) -> int:
+    """Events; of several classes, patients of the rarest, on which most depends."""
+    if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+        return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+    return outcome.n_events
 
 
 def _followed_beyond(study: Study, outcome: Outcome) -> dict[float, int]:

@@ -45,7 +45,7 @@ class CohortFacts:
     name : str
     role : {"development", "validation"}
     n_patients, n_events : int
-        Analysed.
+        Analysed; events of the cause of interest, of several classes patients of the rarest.
     n_sites : int or None
         None where no site is declared.
     followed_beyond : mapping of horizon in months to int
@@ -101,6 +101,12 @@ class CheckInput:
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def counted(self) -> str:
+        """What ``n_events`` of a cohort counts."""
+        several = any(e.metric == "auroc_macro" for e in self.estimates)
+        return "patients of the rarest class" if several else "events"
+
+    @property
     def development(self) -> list[CohortFacts]:
         return [cohort for cohort in self.cohorts if cohort.role == "development"]
 
@@ -142,7 +148,9 @@ def _events_per_parameter(given: CheckInput) -> Check:
     ratio = events / given.clinical_parameters
     low, enough = _EVENTS_PER_PARAMETER
     status: Status = "fail" if ratio < low else "warn" if ratio < enough else "pass"
-    reason = f"{events} events for {given.clinical_parameters} parameters, {ratio:.1f} each"
+    reason = (
+        f"{events} {given.counted} for {given.clinical_parameters} parameters, {ratio:.1f} each"
+    )
     return _check("SC101", title, status, f"{reason}; at least {enough} are usual")
 
 
@@ -171,7 +179,7 @@ def _events_to_validate(given: CheckInput) -> Check:
     few, enough = _EVENTS_TO_VALIDATE
     fewest = min((cohort.n_events for cohort in given.evaluated), default=0)
     status: Status = "fail" if fewest < few else "warn" if fewest < enough else "pass"
-    counts = "; ".join(f"{cohort.name}: {cohort.n_events} events" for cohort in given.evaluated)
+    counts = "; ".join(f"{c.name}: {c.n_events} {given.counted}" for c in given.evaluated)
     return _check("SC103", title, status, f"{counts or 'no cohort'}; at least {enough} are advised")
 
 

@@ -13,7 +13,7 @@ from storm_clinic.cohort.outcome import Classes, CompetingRisks
 from storm_clinic.metrics.classes import macro_auroc
 from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.predictions import Predictions
-from storm_clinic.steps.study_evidence import collect_evidence
+from storm_clinic.steps.study_evidence import cohort_facts, collect_evidence
 from storm_clinic.steps.training_files import fitting_seconds, fold_metrics, headline_metrics
 from storm_clinic.study import Endpoint, Study
 
@@ -131,6 +131,12 @@ def test_several_classes_go_the_whole_way_and_stay_out_of_names_of_metrics(study
     assert "north/auroc_macro/fusion" in logged
     assert len(logged) == len(set(logged))
     assert not any(level in name for name in logged for level in LEVELS)
+
+
+def test_checks_count_the_rarest_class(study, graded):
+    outcome, _ = graded
+    found = cohort_facts(study, evaluated(outcome), "development").n_events
+    assert found == np.bincount(outcome.label).min() < N / 3
 
 
 def test_the_same_training_timed_twice_is_the_same_evidence(study, competing):

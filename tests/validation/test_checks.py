@@ -221,3 +221,9 @@ def test_one_class_alone_is_no_ranking_of_the_candidate(given, estimate):
     off = estimate("o_e", level="grade 2", value=1.4, lower=1.1, upper=1.7)
     found = check(replace(given, estimates=(macro, off)), "SC104")
     assert "of grade 2" in found.reason
+
+
+def test_of_several_classes_the_rarest_is_counted_and_called_so(given, estimate):
+    several = replace(given, estimates=(*given.estimates, estimate("auroc_macro")))
+    assert "b: 120 patients of the rarest class" in check(several, "SC103").reason
+    assert "160 patients of the rarest class for 4 parameters" in check(several, "SC101").reason
