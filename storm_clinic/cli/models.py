@@ -19,7 +19,9 @@ from storm_clinic.cli.arguments import (
 from storm_clinic.cli.console import bars, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from storm_clinic.validation.evidence import Evidence
+    from storm_clinic.registry.versions import RegisteredModel
+    from storm_clinic.study import Study
+    from storm_clinic.validation.evidence import Estimate, Evidence
 
 registry = typer.Typer(help="Registered models.", no_args_is_help=True)
 
@@ -50,7 +52,7 @@ def train(
             n_jobs=jobs,
             progress=progress,
         )
-    _show(candidate.reference, candidate.model.state, [candidate.evidence], json)
+    _show(candidate.model, [candidate.evidence], json)
 
 
 def lock(
@@ -83,7 +85,7 @@ def validate(
     with bars() as progress:
         done = run_validation(model, workspace=workspace_at(workspace), by=by, progress=progress)
     evidence = [item.evidence for item in done.cohorts]
-    _show(done.reference, done.model.state, evidence, json)
+    _show(done.model, evidence, json)
 
 
 def report(
@@ -134,7 +136,7 @@ def run(
         )
     content = result.report.content
     evidence = [item for item in (content.development, *content.validation) if item is not None]
-    _show(result.model.reference, result.model.state, evidence, json)
+    _show(result.model, evidence, json)
     if not json:
         for cohort, extraction in result.extractions.items():
             for row in extraction.failures.itertuples(index=False):
@@ -167,40 +169,65 @@ def list_(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
         print_table(pd.DataFrame(rows, columns=["model", "version", "state", "by", "when"]))
 
 
-def _show(reference: str, state: str, evidence: list[Evidence], json: bool) -> None:
-    """The headline of some evidence: discrimination of every model, and gains."""
+def _show(model: RegisteredModel, evidence: list[Evidence], json: bool) -> None:
+    """All models side by side on each cohort, fusions against their parts, and what to look at."""
     if json:
         found = [item.to_json() for item in evidence]
-        print_json({"model": reference, "state": state, "evidence": found})
+        seconds = {name: value for item in evidence for name, value in item.seconds.items()}
+        print_json(
+            {
+                "model": model.reference,
+                "state": model.state,
+                "evidence": found,
+                "seconds": seconds,
+            }
+        )
         return
     for item in evidence:
-        rows = [_row(e) for m in _HEADLINE for e in item.find(m)]
-        rows = [row for row in rows if row]
-        title = "Cross-validation (supports no claim)"
-        if item.kind == "external":
-            title = "External validation"
-        print_table(pd.DataFrame(rows), title=title)
+        for cohort in item.cohorts:
+            _show_cohort(item, cohort, model.bundle.study)
         for check in item.checks:
             if check.status in ("warn", "fail"):
                 say(f"{check.code} {check.status}: {check.title}: {check.reason}")
-    say(f"{reference} is {state}")
+    say(f"{model.reference} is {model.state}")
 
 
-_HEADLINE = ("c_index", "auroc", "c_index_gain", "auroc_gain")
+def _show_cohort(evidence: Evidence, cohort: str, study: Study) -> None:
+    from storm_clinic.validation.comparison import compare_models, fusion_gains, headline
+    from storm_clinic.validation.measures import label_of
+
+    external = evidence.kind == "external"
+    place = f"External validation on {cohort}" if external else f"Cross-validation on {cohort}"
+    limits = "" if external else "; intervals describe resampling and support no claim"
+    metric = headline(evidence)
+    rows = []
+    for line in compare_models(evidence, cohort, study):
+        row: dict[str, Any] = {
+            "model": f"{line.model} *" if line.is_candidate else line.model,
+            "head": line.head,
+            "inputs": ", ".join(line.inputs),
+            f"{label_of(metric)} (95%)": _shown(line.value),
+        }
+        if evidence.comparator is not None:
+            gain = "reference" if line.is_comparator else _shown(line.gain)
+            row[f"gain over {evidence.comparator} (95%)"] = gain
+        rows.append(row | {"slope (95%)": _shown(line.slope), "seconds": line.seconds})
+    frame = pd.DataFrame(rows)
+    told = [name for name in frame if frame[name].notna().any() and (frame[name] != "").any()]
+    print_table(frame[told], title=f"{place} (* candidate{limits})")
+    gains = [
+        {"fusion": whole, "over": part, f"gain in {label_of(metric)} (95%)": _shown(found[0])}
+        for whole, part, found in fusion_gains(evidence, cohort, study, [metric])
+    ]
+    if gains:
+        print_table(pd.DataFrame(gains), title=f"Each fusion against its parts on {cohort}")
 
 
-def _row(estimate: Any) -> dict[str, Any]:
-    over = f" over {estimate.over}" if estimate.over else ""
-    shown = estimate.note
-    if estimate.value is not None:
-        shown = f"{estimate.value:.3f}"
-        if estimate.lower is not None:
-            shown += f" ({estimate.lower:.3f} to {estimate.upper:.3f})"
-    return {
-        "cohort": estimate.cohort,
-        "model": estimate.model,
-        "metric": f"{estimate.metric}{over}",
-        "value (95% interval)": shown,
-        "patients": estimate.n_patients,
-        "events": estimate.n_events,
-    }
+def _shown(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    if estimate.value is None:
+        return f"not estimable: {estimate.note}"
+    if estimate.lower is None:
+        return f"{estimate.value:.3f} (no interval)"
+    return f"{estimate.value:.3f} ({estimate.lower:.3f} to {estimate.upper:.3f})"

@@ -5,38 +5,42 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Classes, Floats, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Survival
 from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.competing import Lingering
+from storm_clinic.metrics.incidence import Incidence
 from storm_clinic.metrics.inputs import (
+    Timed,
     as_probability,
     as_risk,
     binary_event,
+    require_whole_follow_up,
     required_horizon,
 )
 from storm_clinic.metrics.regression import CoxSlope, LogisticLine
-from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
 from storm_clinic.metrics.uncertainty import Statistic
 
 
 def observed_expected(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     horizon_months: float | None = None,
 ) -> Statistic:
     """Observed over expected probability of the event: 1 is right on average, above 1 too low.
 
-    Observed is 1 - Kaplan-Meier at the horizon (or the share with the event), expected the mean
-    prediction. Intervals are on the log scale.
+    Observed is 1 - Kaplan-Meier at the horizon, with competing risks the Aalen-Johansen estimate
+    for the cause of interest, or the share with the event; expected is the mean prediction.
+    Intervals are on the log scale.
 
     Parameters
     ----------
-    outcome : Survival or Classes, length n_patients
-        Survival without entry times, or two classes of which the second is the event.
+    outcome : Survival, CompetingRisks or Classes, length n_patients
+        Times without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
-        Survival only; from the first event to the last follow-up.
+        Not for classes; from the first event to the last follow-up.
 
     Raises
     ------
@@ -63,14 +67,13 @@ def observed_expected(
         horizon = required_horizon(
             outcome, horizon_months, "observed/expected", followed_beyond=False
         )
-        sets = RiskSets(outcome)
-        k = int(sets.up_to(horizon))
+        incidence = Incidence(outcome)
 
         def share(weights: Floats) -> Floats:
-            return np.asarray(1 - with_start(sets.event_free(weights))[:, k])
+            return incidence.by(weights, horizon)
 
         observed = share(np.ones((1, len(p))))[0]
-        own_influence = event_influence(sets, outcome, horizon, np.ones((1, len(p))))[0]
+        own_influence = incidence.influence(np.ones((1, len(p))), horizon)[0]
         what = f"observed/expected at {horizon:g} months"
 
     def under(weights: Floats) -> Floats:
@@ -87,7 +90,7 @@ def observed_expected(
 
 
 def calibration_slope(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     linear_predictor: ArrayLike,
     *,
     horizon_months: float | None = None,
@@ -95,22 +98,25 @@ def calibration_slope(
     """Slope of what happened on what was predicted: 1 is right, below 1 too extreme.
 
     Survival: the coefficient of a Cox model (Efron's ties) with the prediction as only covariate,
-    follow-up ended at the horizon. Two classes: that of a logistic regression with intercept.
+    follow-up ended at the horizon. Competing risks: the same in Fine and Gray's model of the cause
+    of interest, where patients stay at risk after a competing event with the weight G(t-)/G(T-).
+    Two classes: that of a logistic regression with intercept.
 
     Parameters
     ----------
-    outcome : Survival or Classes (two), length n_patients
-        Entry times are honoured.
+    outcome : Survival, CompetingRisks or Classes (two), length n_patients
+        Entry times are honoured, but for competing risks, where they are refused.
     linear_predictor : float array, shape (n_patients,)
         On the log-hazard or log-odds scale: a Cox model's own linear predictor,
         `complementary_log_log` of the predicted probability at the horizon, or `log_odds`.
     horizon_months : float, optional
-        Survival only; later events are counted as censored here.
+        Not for classes; later events are counted as censored here.
 
     Returns
     -------
     Statistic
-        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0).
+        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0); for
+        competing risks there is none, because G is estimated too.
 
     Raises
     ------
@@ -119,7 +125,8 @@ def calibration_slope(
 
     References
     ----------
-    Cox, Biometrika 45 (1958) 562-565. van Houwelingen, Stat. Med. 19 (2000) 3401-3415.
+    Cox, Biometrika 45 (1958) 562-565. van Houwelingen, Stat. Med. 19 (2000) 3401-3415. Fine & Gray,
+    JASA 94 (1999) 496-509. Austin et al., Diagn. Progn. Res. 6 (2022) 2.
     """
     x = as_risk(linear_predictor, outcome)
     if x.std() == 0:
@@ -133,12 +140,22 @@ def calibration_slope(
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
     if not ended.n_events:
         raise StatisticsError(f"no event among {outcome.n_patients} patients{upto}")
+    if isinstance(ended, CompetingRisks):
+        return _fine_gray_slope(ended, x, upto)
     cox = CoxSlope(ended, x)
     start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
     slope = Statistic.of(
         outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
     )
     return _with_influence(slope, cox.influence(slope.value))
+
+
+def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
+    require_whole_follow_up(ended, "a Fine-Gray slope")
+    cox = CoxSlope(ended.cause_specific(), x, Lingering(ended))
+    start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
+    method = f"calibration slope (Fine-Gray, {ended.causes[0]}){upto}"
+    return Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
 
 
 def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic:
@@ -200,16 +217,19 @@ def _inside(probability: ArrayLike) -> Floats:
     return p
 
 
-def _ended(outcome: Survival, horizon_months: float) -> Survival:
+def _ended(outcome: Timed, horizon_months: float) -> Timed:
     """Follow-up ended at the horizon; who enters later has none and keeps no event.
 
     Their time stays after their entry, behind every event that counts.
     """
     time = np.minimum(outcome.time_months, horizon_months)
-    event = outcome.event & (outcome.time_months <= horizon_months)
+    seen = outcome.time_months <= horizon_months
     if outcome.entry_months is not None:
         time = np.where(outcome.entry_months < horizon_months, time, outcome.time_months)
-    return Survival(time, event, outcome.entry_months)
+    if isinstance(outcome, CompetingRisks):
+        cause = np.where(seen, outcome.cause, 0)
+        return CompetingRisks(time, cause, outcome.causes, outcome.entry_months)
+    return Survival(time, outcome.event & seen, outcome.entry_months)
 
 
 def _with_influence(statistic: Statistic, influence: Floats) -> Statistic:

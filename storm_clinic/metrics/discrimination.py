@@ -7,10 +7,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Survival
+from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import NoComparablePairs
 from storm_clinic.metrics.censoring import Uncensored
-from storm_clinic.metrics.inputs import as_risk, binary_event, required_horizon
+from storm_clinic.metrics.inputs import (
+    Timed,
+    all_causes,
+    as_risk,
+    binary_event,
+    of_interest,
+    required_horizon,
+)
 from storm_clinic.metrics.pairs import ComparablePairs
 from storm_clinic.metrics.ranked_cases import RankedCases, area
 from storm_clinic.metrics.resampling import label_codes
@@ -122,7 +129,7 @@ def uno_concordance(
 
 
 def dynamic_auc(
-    outcome: Survival,
+    outcome: Timed,
     risk: ArrayLike,
     horizon_months: float,
     *,
@@ -132,11 +139,14 @@ def dynamic_auc(
     """Cumulative/dynamic AUC: events by the horizon against patients event-free beyond it.
 
     Cases (event at or before the horizon) are weighted by 1/G(T-), controls (followed beyond it)
-    equally, as in R's timeROC and riskRegression; ties in risk count one half.
+    equally, as in R's timeROC and riskRegression; ties in risk count one half. With competing risks
+    a case had the cause of interest by the horizon, and whoever had another event by then is a
+    control like those who are event-free (Blanche's second definition): neither had the event. Such
+    a control is weighted by 1/G(T-), one followed beyond the horizon by 1/G(horizon).
 
     Parameters
     ----------
-    outcome : Survival, length n_patients
+    outcome : Survival or CompetingRisks, length n_patients
         Without entry times.
     risk : float array, shape (n_patients,)
         Higher means worse; a linear predictor or the probability of the event by the horizon.
@@ -161,18 +171,24 @@ def dynamic_auc(
     values = as_risk(risk, outcome)
     required_horizon(outcome, horizon_months, "an AUC", followed_beyond=True)
     time = outcome.time_months
-    case = outcome.event & (time <= horizon_months)
-    control = time > horizon_months
-    uncensored = Uncensored(outcome, censoring)
-    uncensored.require_positive(time[case])
+    case = of_interest(outcome) & (time <= horizon_months)
+    other = all_causes(outcome).event & (time <= horizon_months) & ~case
+    control = (time > horizon_months) | other
+    uncensored = Uncensored(all_causes(outcome), censoring)
+    uncensored.require_positive(time[case | other])
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
     ranked = [RankedCases(values, case, control, strata == code) for code in np.unique(strata)]
 
     def under(weights: Floats) -> Floats:
-        g = uncensored.just_before(uncensored.curve(weights), time)
-        case_weights = weights * np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        return area(ranked, case_weights, weights)
+        curve = uncensored.curve(weights)
+        g = uncensored.just_before(curve, time)
+        inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+        controls = weights
+        if other.any():
+            beyond = uncensored.at(curve, horizon_months)
+            controls = weights * np.where(other, inverse * beyond, 1.0)
+        return area(ranked, weights * inverse, controls)
 
     method = (
         f"cumulative/dynamic AUC at {horizon_months:g} months"
@@ -302,7 +318,7 @@ def _require_cases_and_controls(case: Bools, control: Bools, strata: Ints, when:
         )
 
 
-def _strata(within: ArrayLike | None, outcome: Survival | Classes) -> Ints:
+def _strata(within: ArrayLike | None, outcome: Outcome) -> Ints:
     if within is None:
         return np.zeros(outcome.n_patients, dtype=np.int64)
     return label_codes(within, outcome.n_patients, "folds")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Classes, Floats, Outcome, Survival
+from storm_clinic.cohort.outcome import Bools, Classes, CompetingRisks, Floats, Outcome, Survival
 from storm_clinic.errors import StatisticsError
+
+Timed = Survival | CompetingRisks
 
 
 def as_risk(risk: ArrayLike, outcome: Outcome) -> Floats:
@@ -66,31 +68,44 @@ def binary_event(outcome: Classes) -> Floats:
     return np.asarray(outcome.label == 1, dtype=np.float64)
 
 
-def require_whole_follow_up(outcome: Survival, what: str) -> None:
+def of_interest(outcome: Timed) -> Bools:
+    """True where the event happened; with competing risks, that of the cause of interest."""
+    return outcome.event if isinstance(outcome, Survival) else outcome.cause == 1
+
+
+def all_causes(outcome: Timed) -> Survival:
+    """The same patients with an event of any cause: the rest are censored."""
+    if isinstance(outcome, Survival):
+        return outcome
+    return Survival(outcome.time_months, outcome.cause > 0, outcome.entry_months)
+
+
+def require_whole_follow_up(outcome: Timed, what: str) -> None:
     """Refuse entry times where the definition assumes that everybody is seen from time 0."""
     if outcome.entry_months is not None and (outcome.entry_months > 0).any():
         raise StatisticsError(
             f"{what} is not defined with entry times (left truncation)",
-            fix="Kaplan-Meier curves, the log-rank test, Harrell's C and the Cox slope are.",
+            fix="Event-free and incidence curves, the log-rank test, Harrell's C and the Cox slope "
+            "are.",
         )
 
 
 def required_horizon(
-    outcome: Survival, horizon_months: float | None, what: str, *, followed_beyond: bool
+    outcome: Timed, horizon_months: float | None, what: str, *, followed_beyond: bool
 ) -> float:
     """Refuse entry times, and a horizon by which nothing happened or to which nobody is followed.
 
     Parameters
     ----------
-    outcome : Survival
-        The evaluated patients.
+    outcome : Survival or CompetingRisks
+        The evaluated patients; with competing risks, events of the cause of interest count.
     horizon_months : float or None
         As given by the caller; None is refused.
     what : str
         The number, for the message.
     followed_beyond : bool
         Whether somebody must be followed beyond the horizon (weighting by the chance of being
-        uncensored), or just up to it (Kaplan-Meier).
+        uncensored), or just up to it (Kaplan-Meier, Aalen-Johansen).
 
     Raises
     ------
@@ -104,7 +119,7 @@ def required_horizon(
         raise StatisticsError(
             f"no event among {outcome.n_patients} patients", fix="No horizon can be judged."
         )
-    first, last = outcome.time_months[outcome.event].min(), outcome.time_months.max()
+    first, last = outcome.time_months[of_interest(outcome)].min(), outcome.time_months.max()
     inside = first <= horizon_months and (
         horizon_months < last if followed_beyond else horizon_months <= last
     )

@@ -7,13 +7,20 @@ from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Classes, Floats, Survival
 from storm_clinic.metrics.censoring import Uncensored
-from storm_clinic.metrics.inputs import as_probability, binary_event, required_horizon
-from storm_clinic.metrics.risk_sets import RiskSets, with_start
+from storm_clinic.metrics.incidence import Incidence
+from storm_clinic.metrics.inputs import (
+    Timed,
+    all_causes,
+    as_probability,
+    binary_event,
+    of_interest,
+    required_horizon,
+)
 from storm_clinic.metrics.uncertainty import Statistic
 
 
 def brier(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     horizon_months: float | None = None,
@@ -22,17 +29,18 @@ def brier(
     """Mean squared distance between predicted probability and what happened by the horizon.
 
     Survival: censored patients are replaced by weighting the others, events by 1/G(T-) and those
-    followed beyond the horizon by 1/G(horizon), as in R's pec and riskRegression. Two classes: the
-    plain mean.
+    followed beyond the horizon by 1/G(horizon), as in R's pec and riskRegression. With competing
+    risks the event is that of the cause of interest, and whoever had another one by the horizon,
+    weighted by 1/G(T-) too, did not have it. Two classes: the plain mean.
 
     Parameters
     ----------
-    outcome : Survival or Classes, length n_patients
-        Survival without entry times, or two classes of which the second is the event.
+    outcome : Survival, CompetingRisks or Classes, length n_patients
+        Times without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
-        Survival only; from the first event to before the last follow-up.
+        Not for classes; from the first event to before the last follow-up.
     censoring : Survival, optional
         Patients from whom G is estimated; by default the evaluated ones, anew in each resample.
 
@@ -51,7 +59,7 @@ def brier(
 
 
 def brier_scaled(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     horizon_months: float | None = None,
@@ -59,9 +67,10 @@ def brier_scaled(
 ) -> Statistic:
     """Scaled Brier score: 1 less the Brier score over that of one risk for everybody.
 
-    Also called index of prediction accuracy. The one risk is the Kaplan-Meier estimate (or the
-    share with the event) of the evaluated patients, so 0 means no better than knowing the average,
-    and a model can fall below it. Parameters and errors as `brier`.
+    Also called index of prediction accuracy. The one risk is the Kaplan-Meier estimate
+    (with competing risks Aalen-Johansen, of classes the share with the event) of the evaluated
+    patients, so 0 means no better than knowing the average, and a model can fall below it.
+    Parameters and errors as `brier`.
 
     References
     ----------
@@ -80,7 +89,7 @@ def brier_scaled(
 class _SquaredError:
     def __init__(
         self,
-        outcome: Survival | Classes,
+        outcome: Timed | Classes,
         probability: ArrayLike,
         horizon_months: float | None,
         censoring: Survival | None,
@@ -97,11 +106,13 @@ class _SquaredError:
             "" if censoring is None else ", censoring weights from other patients"
         )
         self._time, self._horizon = outcome.time_months, horizon
-        self._happened = (outcome.event & (self._time <= horizon)).astype(np.float64)
+        seen = all_causes(outcome).event & (self._time <= horizon)
+        self._happened = (of_interest(outcome) & seen).astype(np.float64)
+        self._other = (seen & ~of_interest(outcome)).astype(np.float64)
         self._free = (self._time > horizon).astype(np.float64)
-        self._sets = RiskSets(outcome)
-        self._uncensored = Uncensored(outcome, censoring)
-        self._uncensored.require_positive(self._time[self._happened > 0])
+        self._incidence = Incidence(outcome)
+        self._uncensored = Uncensored(all_causes(outcome), censoring)
+        self._uncensored.require_positive(self._time[seen])
         self._uncensored.require_positive(self._time, at=horizon)
 
     def brier(self, weights: Floats) -> Floats:
@@ -115,8 +126,7 @@ class _SquaredError:
         if self._uncensored is None:
             average = happened.sum(axis=1) / weights.sum(axis=1)
         else:
-            curve = with_start(self._sets.event_free(weights))
-            average = 1 - curve[:, int(self._sets.up_to(self._horizon))]
+            average = self._incidence.by(weights, self._horizon)
         total = happened.sum(axis=1) * (1 - average) ** 2 + free.sum(axis=1) * average**2
         return np.asarray(total / weights.sum(axis=1), dtype=np.float64)
 
@@ -131,4 +141,4 @@ class _SquaredError:
         inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # A resample without anybody beyond the horizon gives 0/0: it cannot give the number.
-            return happened * inverse, free / g_horizon
+            return happened * inverse, free / g_horizon + weights * self._other * inverse

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from storm_clinic.cohort.outcome import Floats, Ints, Survival
+from storm_clinic.metrics.competing import Lingering
 from storm_clinic.metrics.risk_sets import suffix_sums
 
 _MAX_STEPS = 60
@@ -18,6 +19,9 @@ _TOLERANCE = 1e-10
 # Beyond this change in log-hazard or log-odds per standard deviation the likelihood has no maximum
 # (every death had the highest risk left, or a threshold separates the classes).
 _DIVERGED = 15.0
+# G(t-) at each death time and 1/G(T-) of each competing event, by its time: their product is the
+# weight that a patient keeps.
+_Kept = tuple[Floats, Floats]
 
 
 class CoxSlope:
@@ -30,9 +34,14 @@ class CoxSlope:
     outcome : Survival
         Entry times are honoured.
     covariate : float64 array, shape (n_patients,)
+    lingering : Lingering, optional
+        Patients who stay at risk after a competing event, less and less (Fine and Gray's model); in
+        ``outcome`` they are censored at it.
     """
 
-    def __init__(self, outcome: Survival, covariate: Floats) -> None:
+    def __init__(
+        self, outcome: Survival, covariate: Floats, lingering: Lingering | None = None
+    ) -> None:
         self._sd = float(covariate.std())
         self._order = np.argsort(outcome.time_months, kind="stable")
         self._x = (covariate[self._order] - covariate.mean()) / (self._sd or 1.0)
@@ -47,6 +56,12 @@ class CoxSlope:
             entry = outcome.entry_months[self._order]
             self._entry_order = np.argsort(entry, kind="stable")
             self._late_from = np.searchsorted(entry[self._entry_order], at, side="left")
+        self._lingering, self._at = lingering, at
+        if lingering is not None:
+            place = np.empty(len(time), dtype=np.int64)
+            place[self._order] = np.arange(len(time))
+            self._gone: Ints = place[lingering.at]
+            self._gone_before = np.searchsorted(lingering.time, at, side="left")
 
     def fit(self, weights: Floats, start: float = 0.0) -> Floats:
         """Slope per unit of the covariate, (n_resamples,); NaN where it does not exist."""
@@ -55,9 +70,10 @@ class CoxSlope:
             return np.full(len(w), np.nan)
         counted, share = self._ties(w)
         own = w[:, self._deaths] @ self._x[self._deaths]
+        kept = self._kept(weights)
 
         def step(beta: Floats) -> Floats:
-            _, mean, variance = self._moments(w, share, beta)
+            _, mean, variance = self._moments(w, share, beta, kept)
             score = own - np.einsum("bd,bd->b", counted, mean)
             with np.errstate(invalid="ignore", divide="ignore"):
                 return np.asarray(score / np.einsum("bd,bd->b", counted, variance))
@@ -92,20 +108,32 @@ class CoxSlope:
         rank: Floats = before - before[:, self._tie_start][:, self._tie]
         return mean[:, self._tie] * present, rank / np.maximum(number, 1)[:, self._tie]
 
-    def _moments(self, w: Floats, share: Floats, beta: Floats) -> tuple[Floats, Floats, Floats]:
+    def _kept(self, weights: Floats) -> _Kept | None:
+        if self._lingering is None:
+            return None
+        return self._lingering.followed(weights, self._at), self._lingering.inverse(weights)
+
+    def _moments(
+        self, w: Floats, share: Floats, beta: Floats, kept: _Kept | None = None
+    ) -> tuple[Floats, Floats, Floats]:
         """Per death: total hazard of its risk set, and mean and variance of x under it."""
         hazard = w * _relative_hazard(beta, self._x)
-        s0, s1, s2 = (self._risk_sum(hazard * self._x**power, share) for power in range(3))
+        s0, s1, s2 = (self._risk_sum(hazard * self._x**power, share, kept) for power in range(3))
         # A risk set without weight belongs to a death without weight, which is not counted.
         s0 = np.where(s0 > 0, s0, np.inf)
         mean = s1 / s0
         return s0, mean, np.maximum(s2 / s0 - mean**2, 0)
 
-    def _risk_sum(self, values: Floats, share: Floats) -> Floats:
+    def _risk_sum(self, values: Floats, share: Floats, kept: _Kept | None) -> Floats:
         """Sum over the risk set of each death, less Efron's share of those who die with it."""
         total = suffix_sums(values)[:, self._from]
         if self._entry_order is not None:
             total = total - suffix_sums(values[:, self._entry_order])[:, self._late_from]
+        if kept is not None:
+            followed, inverse = kept
+            gone = np.cumsum(values[:, self._gone] * inverse, axis=1)
+            gone = np.concatenate([np.zeros((len(gone), 1)), gone], axis=1)
+            total = total + followed * gone[:, self._gone_before]
         dying = np.add.reduceat(values[:, self._deaths], self._tie_start, axis=1)
         return np.asarray(total[:, self._tie] - share * dying[:, self._tie])
 

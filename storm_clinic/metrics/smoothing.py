@@ -13,14 +13,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Classes, Floats, Survival
+from storm_clinic.cohort.outcome import Classes, Floats
 from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.incidence import Incidence
 from storm_clinic.metrics.inputs import (
+    Timed,
     as_probability,
     binary_event,
     required_horizon,
 )
-from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
 from storm_clinic.metrics.uncertainty import Statistic, bootstrap_band
 
 Summary = Literal["ici", "e50", "e90"]
@@ -51,7 +52,7 @@ class CalibrationCurve:
 
 
 def calibration_curve(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     horizon_months: float | None = None,
@@ -63,12 +64,12 @@ def calibration_curve(
 
     Parameters
     ----------
-    outcome : Survival or Classes, length n_patients
-        Survival without entry times, or two classes of which the second is the event.
+    outcome : Survival, CompetingRisks or Classes, length n_patients
+        Times without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
     horizon_months : float
-        Survival only; from the first event to the last follow-up.
+        Not for classes; from the first event to the last follow-up.
     n, seed : int
         Resamples of patients behind the band, and their seed.
     level : float
@@ -98,7 +99,7 @@ def calibration_curve(
 
 
 def calibration_error(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     horizon_months: float | None = None,
@@ -131,16 +132,19 @@ def calibration_error(
 
 
 def pseudo_observations(
-    outcome: Survival, horizon_months: float, weights: Floats | None = None
+    outcome: Timed, horizon_months: float, weights: Floats | None = None
 ) -> Floats:
-    """What each patient contributes to 1 - Kaplan-Meier at the horizon.
+    """What each patient contributes to the share with the event by the horizon.
+
+    That share is 1 - Kaplan-Meier, with competing risks the Aalen-Johansen estimate for the cause
+    of interest.
 
     The estimate plus n times the patient's influence on it (infinitesimal jackknife), as
     ``survival::pseudo`` in R; without censoring simply 0 or 1.
 
     Parameters
     ----------
-    outcome : Survival, length n_patients
+    outcome : Survival or CompetingRisks, length n_patients
         Without entry times.
     horizon_months : float
         From the first event to the last follow-up.
@@ -152,17 +156,17 @@ def pseudo_observations(
     float64 array, shape (n_patients,), or (n_resamples, n_patients) with weights
     """
     required_horizon(outcome, horizon_months, "a pseudo-observation", followed_beyond=False)
-    sets = RiskSets(outcome)
+    incidence = Incidence(outcome)
     w = np.ones((1, outcome.n_patients)) if weights is None else weights
-    risk = 1 - with_start(sets.event_free(w))[:, [int(sets.up_to(horizon_months))]]
-    influence = event_influence(sets, outcome, horizon_months, w)
+    risk = incidence.by(w, horizon_months)[:, None]
+    influence = incidence.influence(w, horizon_months)
     values = risk + w.sum(axis=1, keepdims=True) * influence
     return np.asarray(values[0] if weights is None else values, dtype=np.float64)
 
 
 class _Smooth:
     def __init__(
-        self, outcome: Survival | Classes, probability: ArrayLike, horizon_months: float | None
+        self, outcome: Timed | Classes, probability: ArrayLike, horizon_months: float | None
     ) -> None:
         self.p = as_probability(probability, outcome)
         self._observed = _observed(outcome, horizon_months)
@@ -184,17 +188,15 @@ class _Smooth:
         return np.asarray(curves[:, upper - 1] * (1 - share) + curves[:, upper] * share)
 
 
-def _observed(
-    outcome: Survival | Classes, horizon_months: float | None
-) -> Callable[[Floats], Floats]:
+def _observed(outcome: Timed | Classes, horizon_months: float | None) -> Callable[[Floats], Floats]:
     if isinstance(outcome, Classes):
         event = binary_event(outcome)
         return lambda weights: np.broadcast_to(event, weights.shape)
-    survival = outcome
+    timed = outcome
     horizon = required_horizon(
-        survival, horizon_months, "a smooth calibration curve", followed_beyond=False
+        timed, horizon_months, "a smooth calibration curve", followed_beyond=False
     )
-    return lambda weights: pseudo_observations(survival, horizon, weights)
+    return lambda weights: pseudo_observations(timed, horizon, weights)
 
 
 def _grid(p: Floats) -> Floats:

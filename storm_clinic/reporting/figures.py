@@ -153,28 +153,27 @@ def _forest_words(rows: Sequence[ForestRow], label: str, over: str | None) -> st
 def calibration(
     curves: Sequence[CalibrationCurve], *, slug: str, title: str, candidate: str
 ) -> Markup:
-    """One panel a horizon: observed against predicted risk, histogram of predictions below.
+    """One panel a horizon, or a class: observed against predicted, histogram of predictions below.
 
     The candidate is blue, with its smooth curve; other models (the clinical comparator) are
     hollow squares.
     """
-    horizons = sorted({curve.horizon_months or 0.0 for curve in curves})
+    places = sorted({_place(curve) for curve in curves}, key=lambda place: place[0])
+    places = places if places[0][0] else list(dict.fromkeys(map(_place, curves)))
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(
-            2, len(horizons), sharex="col", squeeze=False, height_ratios=[4.2, 1]
-        )
-        for column, horizon in enumerate(horizons):
-            here = [c for c in curves if (c.horizon_months or 0.0) == horizon]
+        grid = figure.subplots(2, len(places), sharex="col", squeeze=False, height_ratios=[4.2, 1])
+        for column, (horizon, level) in enumerate(places):
+            here = [c for c in curves if _place(c) == (horizon, level)]
             _calibration_panel(grid[0, column], grid[1, column], here, candidate)
-            if horizon:
-                grid[0, column].set_title(f"By {months(horizon)}")
+            if horizon or level:
+                grid[0, column].set_title(level or f"By {months(horizon)}")
         grid[0, 0].set_ylabel("Observed")
         grid[1, 0].set_ylabel("Patients")
         figure.align_ylabels(grid[:, 0])
         figure.tight_layout(pad=0.3, w_pad=1.2, h_pad=0.4)
 
-    n_columns = max(len(horizons), 1)
+    n_columns = max(len(places), 1)
     width = _WIDTH_IN if n_columns > 2 else 2.9 * n_columns + 0.3
     return draw(
         paint,
@@ -184,6 +183,11 @@ def calibration(
         width_in=width,
         height_in=1.0 + 1.22 * (width / n_columns - 0.4),
     )
+
+
+def _place(curve: CalibrationCurve) -> tuple[float, str]:
+    """What a panel is about: a horizon, a class, or neither."""
+    return curve.horizon_months or 0.0, curve.level
 
 
 def _calibration_panel(
@@ -234,6 +238,7 @@ def _calibration_words(curves: Sequence[CalibrationCurve]) -> str:
     parts = []
     for curve in curves:
         at = "" if curve.horizon_months is None else f" by {months(curve.horizon_months)}"
+        at += f", {curve.level}" if curve.level else ""
         points = [f"{number(g.predicted)} {number(g.observed)}" for g in curve.groups]
         parts.append(f"{curve.model}{at}, predicted and observed: {', '.join(points)}")
     return "; ".join(parts)
@@ -246,11 +251,20 @@ def group_colours(n_groups: int) -> list[str]:
     )
 
 
+def _class_colours(n_classes: int) -> list[str]:
+    """A colour a class; beyond those that all can tell apart they come again."""
+    palette = [BLUE, VERMILLION, GREEN, ORANGE, PURPLE, INK]
+    return [palette[at % len(palette)] for at in range(n_classes)]
+
+
 _DASHES = ("-", (0, (5, 1.5)), (0, (2, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (1, 1)), "-")
 
 
 def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
-    """Kaplan-Meier curves with intervals, censoring ticks, and patients at risk underneath."""
+    """Curves with intervals, censoring ticks, and patients at risk underneath.
+
+    Event-free patients or, with competing risks, the cumulative incidence of the cause of interest.
+    """
     colours = group_colours(len(curves.groups))
     n_groups = len(curves.groups)
 
@@ -258,19 +272,14 @@ def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
         heights = [3.0, 0.3 + 0.19 * n_groups]
         axes, table = figure.subplots(2, 1, sharex=True, height_ratios=heights)
         for group, colour, dash in zip(curves.groups, colours, _DASHES, strict=False):
-            t, s = np.asarray(group.months), np.asarray(group.survival)
+            t, s = np.asarray(group.months), np.asarray(group.values)
             band = {"step": "post", "color": colour, "alpha": 0.13, "linewidth": 0}
             axes.fill_between(t, group.lower, group.upper, **band)
             axes.step(t, s, where="post", color=colour, linestyle=dash, label=group.label)
             at = s[np.searchsorted(t, group.censored_months, side="right") - 1]
             axes.plot(group.censored_months, at, "|", color=colour, markersize=4.5, alpha=0.8)
-        axes.set_ylim(0, 1.02)
-        axes.set_ylabel("Event-free")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(loc="lower left", title="Risk group", alignment="left", reverse=True)
-        if curves.log_rank_p is not None:
-            words = f"log-rank {p_value(curves.log_rank_p)}"
-            axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+        (_dress_incidence if curves.event else _dress_survival)(axes, curves)
         axes.grid(axis="y", color=RULE, linewidth=0.4)
         axes.set_xlabel("Months")
         axes.tick_params(axis="x", labelbottom=True)
@@ -287,13 +296,41 @@ def risk_groups(curves: RiskGroupCurves, *, slug: str, title: str) -> Markup:
     )
 
 
+def _dress_survival(axes: Axes, curves: RiskGroupCurves) -> None:
+    axes.set_ylim(0, 1.02)
+    axes.set_ylabel("Event-free")
+    axes.legend(loc="lower left", title="Risk group", alignment="left", reverse=True)
+    if curves.log_rank_p is not None:
+        words = f"log-rank {p_value(curves.log_rank_p)}"
+        axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+
+
+def _dress_incidence(axes: Axes, curves: RiskGroupCurves) -> None:
+    until = max(curves.ticks_months, default=0.0)
+    reached = [
+        upper
+        for group in curves.groups
+        for month, upper in zip(group.months, group.upper, strict=True)
+        if month <= until
+    ]
+    # Room above for the legend; no more than everybody.
+    axes.set_ylim(0, min(1.02, max(0.1, 1.25 * max(reached, default=1.0))))
+    axes.set_ylabel(f"Cumulative incidence of {curves.event}")
+    axes.legend(loc="upper left", title="Risk group", alignment="left", reverse=True)
+    if curves.log_rank_p is not None:
+        words = f"cause-specific log-rank {p_value(curves.log_rank_p)}"
+        axes.text(0.99, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+
+
 def _at_risk_table(axes: Axes, curves: RiskGroupCurves, colours: Sequence[str]) -> None:
     axes.set_ylim(-0.6, len(curves.groups) - 0.3)
     for height, group in enumerate(curves.groups):
         for month, n in zip(curves.ticks_months, group.at_risk, strict=True):
             axes.text(month, height, count(n), ha="center", va="center", fontsize=7.5)
-    # The order of the table is the order of the curves on the plot: highest risk lowest.
-    axes.invert_yaxis()
+    # The order of the table is the order of the curves on the plot: highest risk lowest, where
+    # fewer are left event-free, and highest where more had the event.
+    if not curves.event:
+        axes.invert_yaxis()
     axes.set_yticks(range(len(curves.groups)), [group.label for group in curves.groups])
     for tick, colour in zip(axes.get_yticklabels(), colours, strict=True):
         tick.set_color(DARKER.get(colour, colour))
@@ -307,16 +344,25 @@ def _at_risk_table(axes: Axes, curves: RiskGroupCurves, colours: Sequence[str]) 
 
 
 def _group_words(curves: RiskGroupCurves) -> str:
+    what = f"incidence of {curves.event}" if curves.event else "event-free"
     parts = [
         f"{g.label}: {g.n_patients} patients, {g.n_events} events, "
-        f"event-free {number(g.survival[-1])} at the end"
+        f"{what} {number(g.values[-1])} at the end"
         for g in curves.groups
     ]
-    return "; ".join([*parts, f"log-rank {p_value(curves.log_rank_p)}"])
+    test = "cause-specific log-rank" if curves.event else "log-rank"
+    return "; ".join([*parts, f"{test} {p_value(curves.log_rank_p)}"])
 
 
 def class_curves(curves: Sequence[ClassCurves], *, slug: str, title: str, candidate: str) -> Markup:
-    """Receiver operating characteristic beside precision-recall, candidate in blue."""
+    """Receiver operating characteristic beside precision-recall, candidate in blue.
+
+    Of several classes, each against the rest: the candidate alone, a colour a class.
+    """
+    events = list(dict.fromkeys(curve.event for curve in curves))
+    colours = dict(zip(events, _class_colours(len(events)), strict=True))
+    if len(events) > 1:
+        curves = [curve for curve in curves if curve.model == candidate] or curves
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
@@ -324,10 +370,15 @@ def class_curves(curves: Sequence[ClassCurves], *, slug: str, title: str, candid
         for curve in sorted(curves, key=lambda c: c.model == candidate):
             chosen = curve.model == candidate
             style = {"color": BLUE} if chosen else {"color": MUTED, "linestyle": (0, (3, 2))}
+            label = curve.model
+            if len(events) > 1:
+                style, label = {"color": colours[curve.event]}, curve.event
             x, y = curve.false_positive_rate, curve.true_positive_rate
-            left.step(x, y, where="post", label=curve.model, **style)
-            right.step(curve.recall, curve.precision, where="pre", label=curve.model, **style)
-        right.axhline(curves[0].prevalence, color=MUTED, linewidth=0.8)
+            left.step(x, y, where="post", label=label, **style)
+            right.step(curve.recall, curve.precision, where="pre", label=label, **style)
+            if len(events) > 1 or curve is curves[0]:
+                colour = colours[curve.event] if len(events) > 1 else MUTED
+                right.axhline(curve.prevalence, color=colour, linewidth=0.8, alpha=0.8)
         left.set(xlabel="1 − specificity", ylabel="Sensitivity")
         right.set(xlabel="Recall (sensitivity)", ylabel="Precision")
         left.legend(loc="lower right")

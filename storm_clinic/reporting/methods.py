@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
-from storm_clinic.reporting.wording import describe_inputs
+from storm_clinic.reporting.wording import composition, describe_inputs
 from storm_clinic.study import ModelSpec, Study
 from storm_clinic.validation.evidence import Evidence
-from storm_clinic.validation.measures import MEASURES, base_of
+from storm_clinic.validation.measures import COMPETING_MEANINGS, MEASURES, base_of
 
 _REFERENCES = {
     "c_index": (
@@ -34,6 +34,24 @@ _REFERENCES = {
         "BMC Med 2019;17:230."
     ),
 }
+_COMPETING_REFERENCES = (
+    "Wolbers M, et al. Concordance for prognostic models with competing risks. "
+    "Biostatistics 2014;15:526-539.",
+    "Fine JP, Gray RJ. A proportional hazards model for the subdistribution of a competing risk. "
+    "J Am Stat Assoc 1999;94:496-509.",
+)
+_COMPETING = (
+    "Of each patient the first of {causes} counts, and {event} is the event of interest. Predicted "
+    "and observed risks are cumulative incidences of {event} (observed: Aalen-Johansen), so that "
+    "whoever had another event first did not have it. Such patients stay in comparisons as "
+    "patients without the event, weighted by the chance that they would still be followed. The "
+    "calibration slope is that of Fine and Gray's model; log-rank tests compare cause-specific "
+    "hazards."
+)
+_CLASSES = (
+    "Each of the classes {classes} was held against the rest; means over classes count every class "
+    "the same, however rare. The likeliest class is that of the highest predicted probability."
+)
 _STATUS = {"fail": "Failed check", "warn": "Warning"}
 _REPORTING = (
     "Collins GS, et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction "
@@ -58,6 +76,7 @@ def methods(content: ReportContent) -> list[str]:
     measured = [e for e in (content.development, *content.validation) if e is not None]
     if measured:
         paragraphs.append(_measures(measured))
+        paragraphs += _outcomes(measured)
     return paragraphs
 
 
@@ -130,6 +149,25 @@ def _measures(measured: list[Evidence]) -> str:
     return f"{text} The exact method of every number stands in the CSV tables."
 
 
+def _outcomes(measured: list[Evidence]) -> list[str]:
+    """What counts as what, where there are several causes or classes."""
+    found = {(o.kind, o.names): o for item in measured for o in item.outcomes}
+    counts = [
+        f"{o.cohort}: {composition(o, 0)}"
+        + (f", {o.n_censored} without any of them" if o.kind == "competing risks" else "")
+        for item in measured
+        for o in item.outcomes
+    ]
+    texts = []
+    for kind, names in found:
+        words = [readable(name) for name in names]
+        if kind == "competing risks":
+            texts.append(_COMPETING.format(causes=listed(words), event=words[0]))
+        else:
+            texts.append(_CLASSES.format(classes=listed(words)))
+    return [*texts, f"How many had what: {'; '.join(counts)}."] if texts else []
+
+
 def glossary(content: ReportContent) -> list[tuple[str, str]]:
     """Name and meaning of every measure on the page, in the order of the tables."""
     used = {
@@ -138,7 +176,17 @@ def glossary(content: ReportContent) -> list[tuple[str, str]]:
         if item is not None
         for estimate in item.estimates
     }
-    return [(m.label, m.meaning) for name, m in MEASURES.items() if name in used]
+    competing = _has_competing(content)
+    return [
+        (m.label, COMPETING_MEANINGS.get(name, m.meaning) if competing else m.meaning)
+        for name, m in MEASURES.items()
+        if name in used
+    ]
+
+
+def _has_competing(content: ReportContent) -> bool:
+    measured = [e for e in (content.development, *content.validation) if e is not None]
+    return any(o.kind == "competing risks" for item in measured for o in item.outcomes)
 
 
 def references(content: ReportContent) -> list[str]:
@@ -149,7 +197,8 @@ def references(content: ReportContent) -> list[str]:
         if item is not None
         for estimate in item.estimates
     }
-    return [*(text for metric, text in _REFERENCES.items() if metric in used), _REPORTING]
+    cited = [text for metric, text in _REFERENCES.items() if metric in used]
+    return [*cited, *(_COMPETING_REFERENCES if _has_competing(content) else ()), _REPORTING]
 
 
 def _raised(content: ReportContent) -> list[str]:

@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from storm_clinic.reporting.content import ReportContent
-from storm_clinic.reporting.notation import (
-    count,
-    months,
-)
+from storm_clinic.reporting.notation import months
 from storm_clinic.reporting.tables import (
     Cell,
     Footnotes,
     Row,
     Table,
-    Value,
     estimate_cell,
     estimate_records,
 )
 from storm_clinic.reporting.wording import describe_inputs
-from storm_clinic.validation.evidence import (
-    CalibrationCurve,
-    ClassCurves,
-    Estimate,
-    Evidence,
-    RiskGroupCurves,
-)
+from storm_clinic.validation.comparison import models_in_order
+from storm_clinic.validation.evidence import Estimate, Evidence
 from storm_clinic.validation.measures import MEASURES, base_of, gain_of, label_of
 
 _MAX_COLUMNS = 6
-_RANKING = ("c_index", "c_index_uno", "auc", "auroc", "average_precision")
+_RANKING = (
+    "c_index",
+    "c_index_uno",
+    "c_index_cause",
+    "auc",
+    "auroc",
+    "auroc_macro",
+    "balanced_accuracy",
+    "average_precision",
+)
 
 
 def performance_tables(
-    content: ReportContent, evidence: Evidence, cohort: str, slug: str
+    content: ReportContent,
+    evidence: Evidence,
+    cohort: str,
+    slug: str,
+    *,
+    without: Collection[str] = (),
 ) -> list[Table]:
     """One line a model: the measures that have no horizon, and gains over the comparator.
 
+    Those ``without`` stand in another table.
     More columns than a page holds are split: ranking first, then error and calibration.
     """
-    found = [e for e in evidence.find(cohort=cohort) if e.horizon_months is None]
-    shown = [e for e in found if e.over in (None, content.comparator)]
+    found = [
+        e for e in evidence.find(cohort=cohort) if e.horizon_months is None and e.level is None
+    ]
+    shown = [e for e in found if e.over in (None, content.comparator) and e.metric not in without]
     metrics = _ordered({e.metric for e in shown})
     ranking = [m for m in metrics if base_of(m) in _RANKING]
     rest = [m for m in metrics if m not in ranking]
@@ -58,9 +66,11 @@ def _performance(
     metrics = _ordered({e.metric for e in shown})
     notes = Footnotes()
     header = (Cell("Model"), *(Cell(_label(m, content.comparator), numeric=True) for m in metrics))
+    there = _models(shown)
     rows = [
         _model_row(content, model, [_pick(shown, m, model) for m in metrics], notes)
-        for model in _models(shown)
+        for model in models_in_order(evidence, content.study)
+        if model in there
     ]
     caption = f"Models on {cohort}: value over 95% interval"
     records = estimate_records(shown, evidence.kind)
@@ -122,102 +132,6 @@ def other_gains_table(
         estimate_records(found, evidence.kind),
         notes.all(),
     )
-
-
-def risk_group_table(curves: RiskGroupCurves, slug: str) -> Table:
-    """Patients, events and event-free survival of each group at the curves' ticks."""
-    ticks = [m for m in curves.ticks_months if m > 0]
-    rows: list[Row] = []
-    records: list[dict[str, Value]] = []
-    for group in curves.groups:
-        cells = [Cell(group.label, strong=True)]
-        cells += [Cell(count(n), numeric=True) for n in (group.n_patients, group.n_events)]
-        for month in ticks:
-            s, low, high = curve_at(group.months, (group.survival, group.lower, group.upper), month)
-            # Where nobody is left event-free, the curve stays at 0 however long one looks.
-            followed = group.months[-1] >= month or group.survival[-1] == 0
-            text = f"{100 * s:.0f}%" if followed else "not followed"
-            below = f"{100 * low:.0f}% to {100 * high:.0f}%" if followed else ""
-            cells.append(Cell(text, below, numeric=True))
-            records.append(
-                {
-                    "cohort": curves.cohort,
-                    "model": curves.model,
-                    "group": group.label,
-                    "patients": group.n_patients,
-                    "events": group.n_events,
-                    "months": month,
-                    "event_free": s if followed else None,
-                    "lower": low if followed else None,
-                    "upper": high if followed else None,
-                }
-            )
-        rows.append(Row(tuple(cells)))
-    header = (
-        Cell("Risk group"),
-        Cell("Patients", numeric=True),
-        Cell("Events", numeric=True),
-        *(Cell(f"{m:g} mo", numeric=True) for m in ticks),
-    )
-    caption = f"Event-free patients of {curves.cohort} by risk group (Kaplan-Meier, 95% interval)"
-    return Table(slug, caption, header, tuple(rows), tuple(records))
-
-
-def curve_at(
-    times: Sequence[float], curves: Sequence[Sequence[float]], month: float
-) -> list[float]:
-    """Values of step functions at a month: what was reached at or before it."""
-    position = max(sum(time <= month for time in times) - 1, 0)
-    return [curve[position] for curve in curves]
-
-
-def calibration_records(curves: Sequence[CalibrationCurve]) -> tuple[dict[str, Value], ...]:
-    """Points and smooth curves of the calibration figures as records."""
-    records: list[dict[str, Value]] = []
-    for curve in curves:
-        base: dict[str, Value] = {
-            "cohort": curve.cohort,
-            "model": curve.model,
-            "horizon_months": curve.horizon_months,
-        }
-        records += [{**base, "what": "group", **group.model_dump()} for group in curve.groups]
-        line = zip(curve.predicted, curve.observed, curve.lower, curve.upper, strict=True)
-        names = ("predicted", "observed", "lower", "upper")
-        records += [
-            {**base, "what": "smooth", **dict(zip(names, point, strict=True))} for point in line
-        ]
-    return tuple(records)
-
-
-def risk_group_records(curves: Sequence[RiskGroupCurves]) -> tuple[dict[str, Value], ...]:
-    """Steps of the Kaplan-Meier curves as records."""
-    return tuple(
-        {
-            "cohort": item.cohort,
-            "model": item.model,
-            "group": group.label,
-            "months": group.months[i],
-            "event_free": group.survival[i],
-            "lower": group.lower[i],
-            "upper": group.upper[i],
-        }
-        for item in curves
-        for group in item.groups
-        for i in range(len(group.months))
-    )
-
-
-def class_records(curves: Sequence[ClassCurves]) -> tuple[dict[str, Value], ...]:
-    """Points of the curves of classes as records: both curves, told apart by ``curve``."""
-    records: list[dict[str, Value]] = []
-    for item in curves:
-        base: dict[str, Value] = {"cohort": item.cohort, "model": item.model, "event": item.event}
-        for name, x, y in (
-            ("roc", item.false_positive_rate, item.true_positive_rate),
-            ("precision-recall", item.recall, item.precision),
-        ):
-            records += [{**base, "curve": name, "x": a, "y": b} for a, b in zip(x, y, strict=True)]
-    return tuple(records)
 
 
 def _label(metric: str, comparator: str | None) -> str:

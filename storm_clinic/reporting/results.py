@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from storm_clinic.reporting.comparison_tables import class_table, comparison_table, fusion_table
 from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.curve_tables import confusion_table, risk_group_table
 from storm_clinic.reporting.figures import (
     ForestRow,
     calibration,
@@ -19,10 +21,10 @@ from storm_clinic.reporting.performance_tables import (
     horizon_table,
     other_gains_table,
     performance_tables,
-    risk_group_table,
 )
 from storm_clinic.reporting.tables import Table
-from storm_clinic.reporting.wording import headline, readings
+from storm_clinic.reporting.wording import composition, readings
+from storm_clinic.validation.comparison import headline, models_in_order
 from storm_clinic.validation.evidence import CalibrationCurve, Evidence, RiskGroupCurves
 from storm_clinic.validation.measures import MEASURES, gain_of
 
@@ -31,15 +33,20 @@ from storm_clinic.validation.measures import MEASURES, gain_of
 class ResultTables:
     """Tables about one cohort of one piece of evidence."""
 
+    comparison: Table | None
+    fusions: Table | None
     performance: tuple[Table, ...]
     others: Table | None
     horizons: Table | None
     groups: tuple[Table, ...]
+    by_class: Table | None
+    confusion: tuple[Table, ...]
 
     @property
     def all(self) -> list[Table]:
         """Every table that is there."""
-        found = [*self.performance, self.others, self.horizons, *self.groups]
+        found = [self.comparison, self.fusions, *self.performance, self.others, self.horizons]
+        found += [*self.groups, self.by_class, *self.confusion]
         return [table for table in found if table is not None]
 
 
@@ -51,6 +58,7 @@ class GroupsShown:
     figure: Markup
     table: Table
     note: str
+    event: str  # the cause whose incidence is drawn; empty: event-free patients
 
 
 @dataclass(frozen=True)
@@ -122,13 +130,29 @@ def _parts(content: ReportContent) -> list[_Part]:
 
 def _tables(part: _Part) -> ResultTables:
     about = (part.content, part.evidence, part.cohort)
+    matrices = [
+        matrix
+        for model in part.shown
+        for matrix in part.evidence.confusion
+        if (matrix.cohort, matrix.model) == (part.cohort, model)
+    ]
+    comparison = comparison_table(*about, f"{part.slug}-comparison")
+    metric = headline(part.evidence)
+    seen = {metric, gain_of(metric), "calibration_slope"} if comparison else set()
     return ResultTables(
-        tuple(performance_tables(*about, f"{part.slug}-performance")),
-        other_gains_table(*about, f"{part.slug}-other-gains"),
-        horizon_table(*about, f"{part.slug}-horizons"),
-        tuple(
+        comparison=comparison,
+        fusions=fusion_table(*about, f"{part.slug}-fusions"),
+        performance=tuple(performance_tables(*about, f"{part.slug}-performance", without=seen)),
+        others=other_gains_table(*about, f"{part.slug}-other-gains"),
+        horizons=horizon_table(*about, f"{part.slug}-horizons"),
+        groups=tuple(
             risk_group_table(curves, f"{part.slug}-groups-{number}-table")
             for number, curves in enumerate(part.groups, start=1)
+        ),
+        by_class=class_table(*about, f"{part.slug}-classes-table", part.shown),
+        confusion=tuple(
+            confusion_table(matrix, f"{part.slug}-confusion-{number}")
+            for number, matrix in enumerate(matrices, start=1)
         ),
     )
 
@@ -148,7 +172,11 @@ def _results(part: _Part) -> Results:
         ),
         groups=tuple(
             GroupsShown(
-                curves.model, _groups(curves, f"{part.slug}-groups-{n}"), table, curves.note
+                curves.model,
+                _groups(curves, f"{part.slug}-groups-{n}"),
+                table,
+                curves.note,
+                curves.event,
             )
             for n, (curves, table) in enumerate(zip(part.groups, tables.groups, strict=True), 1)
         ),
@@ -157,7 +185,10 @@ def _results(part: _Part) -> Results:
 
 
 def _groups(curves: RiskGroupCurves, slug: str) -> Markup:
-    title = f"Event-free patients of {curves.cohort} by risk group of {curves.model}"
+    what = (
+        f"Cumulative incidence of {curves.event} in" if curves.event else "Event-free patients of"
+    )
+    title = f"{what} {curves.cohort} by risk group of {curves.model}"
     return risk_groups(curves, slug=slug, title=title)
 
 
@@ -202,7 +233,7 @@ def _forest(part: _Part) -> Markup:
     metric = headline(evidence)
     over = content.comparator if len(evidence.models) > 1 else None
     rows = []
-    for model in evidence.models:
+    for model in models_in_order(evidence, content.study):
         value = evidence.find(metric, model=model, cohort=cohort)
         gain = evidence.find(gain_of(metric), model=model, cohort=cohort, over=over) if over else []
         rows.append(
@@ -230,7 +261,7 @@ def key_numbers(content: ReportContent) -> list[tuple[str, list[KeyNumber]]]:
     for reading in readings(content):
         numbers = []
         if reading.value is not None:
-            events = f"{count(reading.value.n_events)} with the event"
+            events = composition(reading.outcome, reading.value.n_events)
             numbers.append(KeyNumber("Patients", count(reading.value.n_patients), events))
         for label, estimate in (
             (f"{MEASURES[reading.metric].label}, {content.candidate}", reading.value),

@@ -23,7 +23,8 @@ from storm_clinic.reporting.notation import (
 )
 from storm_clinic.study import Study
 from storm_clinic.validation.claims import claim_status
-from storm_clinic.validation.evidence import Estimate, Evidence
+from storm_clinic.validation.comparison import headline
+from storm_clinic.validation.evidence import CohortOutcome, Estimate, Evidence
 from storm_clinic.validation.measures import MEASURES, gain_of
 
 Verdict = Literal[
@@ -46,12 +47,7 @@ class Reading:
     gain: Estimate | None
     comparator: Estimate | None
     verdict: Verdict
-
-
-def headline(evidence: Evidence) -> str:
-    """The measure that the first screen is about: C-index for survival, AUROC for classes."""
-    present = {estimate.metric for estimate in evidence.estimates}
-    return "c_index" if "c_index" in present or "auroc" not in present else "auroc"
+    outcome: CohortOutcome | None = None  # causes or classes, where there are several
 
 
 def readings(content: ReportContent) -> list[Reading]:
@@ -71,7 +67,8 @@ def _read(content: ReportContent, evidence: Evidence, cohort: str) -> Reading:
         )
         other = _first(evidence.find(metric, model=compared, cohort=cohort))
     verdict = _verdict(metric, value, gain, compared is not None)
-    return Reading(cohort, evidence.kind, metric, value, gain, other, verdict)
+    made_of = evidence.outcome_of(cohort)
+    return Reading(cohort, evidence.kind, metric, value, gain, other, verdict, made_of)
 
 
 def _first(found: list[Estimate]) -> Estimate | None:
@@ -93,6 +90,35 @@ def _verdict(metric: str, value: Estimate | None, gain: Estimate | None, compare
     if gain.lower > 0:
         return "gain"
     return "loss" if gain.upper < 0 else "no gain"
+
+
+def gain_in_words(gain: Estimate | None, kind: Literal["cross-validation", "external"]) -> str:
+    """What an interval of a gain shows: a direction only where all of it lies on one side."""
+    if gain is None or gain.lower is None or gain.upper is None:
+        return "not known"
+    hedge = " on average" if kind == "cross-validation" else ""
+    if gain.lower > 0:
+        return f"a gain{hedge}"
+    return f"a loss{hedge}" if gain.upper < 0 else "no gain was shown"
+
+
+def composition(outcome: CohortOutcome | None, n_events: int) -> str:
+    """How many had what: ``40 with the event``, or every cause or class by its name."""
+    if outcome is None:
+        return f"{count(n_events)} with the event"
+    numbers = zip(outcome.names, outcome.counts, strict=True)
+    if outcome.kind == "classes":
+        return ", ".join(f"{count(n)} {name}" for name, n in numbers)
+    return listed([f"{count(n)} with {readable(name)}" for name, n in numbers])
+
+
+def _does(outcome: CohortOutcome | None, *, past: bool = False) -> str:
+    """What a model of this outcome does well or badly, as a verb with its object."""
+    if outcome is not None and outcome.kind == "classes":
+        classes = listed([readable(name) for name in outcome.names])
+        return f"{'told' if past else 'tells'} {classes} apart"
+    of = "" if outcome is None else f" of {readable(outcome.names[0])}"
+    return f"{'ranked' if past else 'ranks'} patients by risk{of}"
 
 
 def describe_inputs(study: Study | None, model: str) -> str:
@@ -137,10 +163,10 @@ def _one(content: ReportContent, reading: Reading) -> str:
     who = subject(content, content.candidate)
     if reading.verdict == "not estimated" or value is None:
         reason = value.note if value is not None and value.note else "it was not computed"
-        return f"how well the {who} ranks patients by risk cannot be said, because {reason}."
+        return f"how well the {who} {_does(reading.outcome)} cannot be said, because {reason}."
     place = (
         f"in {count(value.n_patients)} patients of {reading.cohort} "
-        f"({count(value.n_events)} with the event)"
+        f"({composition(reading.outcome, value.n_events)})"
     )
     if reading.kind == "external":
         # Who made predictions elsewhere may have trained on anybody.
@@ -157,21 +183,19 @@ def _statement(content: ReportContent, reading: Reading, who: str) -> str:
     assert value is not None  # _one has dealt with that
     measured = f"{MEASURES[reading.metric].label} {in_words(value)}"
     change = in_words(gain) if gain is not None else "not computed"
+    does, did = _does(reading.outcome), _does(reading.outcome, past=True)
     if reading.verdict == "reversed":
-        return f"the {who} ranked patients by risk worse than chance: {measured}"
+        return f"the {who} {did} worse than chance: {measured}"
     if reading.verdict == "chance":
-        return (
-            f"it was not shown that the {who} ranks patients by risk better than chance: {measured}"
-        )
+        return f"it was not shown that the {who} {does} better than chance: {measured}"
     if reading.verdict == "alone":
         clause = "with no clinical comparator, so that nothing is known about added value"
         if content.comparator == content.candidate:
             clause = "being itself the clinical comparator"
-        return f"the {who} ranked patients by risk better than chance: {measured}, {clause}"
+        return f"the {who} {did} better than chance: {measured}, {clause}"
     if reading.verdict == "gain unknown":
         return (
-            f"the {who} ranked patients by risk better than chance: {measured}; "
-            f"its gain over {against} is {change}"
+            f"the {who} {did} better than chance: {measured}; its gain over {against} is {change}"
         )
     other = reading.comparator
     beside = f", against {value_of(other)}" if other and other.value is not None else ""
@@ -180,7 +204,7 @@ def _statement(content: ReportContent, reading: Reading, who: str) -> str:
         return f"no gain of the {who} over {against} was shown: {numbers}"
     word = "better" if reading.verdict == "gain" else "worse"
     hedge = " on average" if reading.kind == "cross-validation" else ""
-    return f"the {who} ranked patients by risk {word} than {against}{hedge}: {numbers}"
+    return f"the {who} {did} {word} than {against}{hedge}: {numbers}"
 
 
 def _several(content: ReportContent, found: list[Reading]) -> str:
@@ -190,7 +214,8 @@ def _several(content: ReportContent, found: list[Reading]) -> str:
     who, against = subject(content, content.candidate), opponent(content)
     if content.comparator in (None, content.candidate):
         shown = sum(reading.verdict == "alone" for reading in found)
-        ranked = "was shown to rank patients by risk better than chance"
+        does = _does(found[0].outcome).split(" ", 1)
+        ranked = f"was shown to {does[0].removesuffix('s')} {does[1]} better than chance"
         start = f"the {who} {ranked} in {_of(shown, found)}"
     else:
         start = f"a gain of the {who} over {against} was shown in {_of(wins, found)}"
@@ -231,7 +256,9 @@ def calibration_findings(content: ReportContent, evidence: Evidence, cohort: str
     said: dict[str, list[str]] = {}
     for e in evidence.find("o_e", model=content.candidate, cohort=cohort):
         at = "" if e.horizon_months is None else f"by {months(e.horizon_months)} "
-        said.setdefault(_agreement(e), []).append(f"{at}{in_words(e)}")
+        at += "" if e.level is None else f"for {readable(e.level)} "
+        words = _agreement(e, evidence.outcome_of(cohort))
+        said.setdefault(words, []).append(f"{at}{in_words(e)}")
     found = [
         f"{cohort}: {words}. Observed/expected {'; '.join(numbers)}."
         for words, numbers in said.items()
@@ -240,13 +267,18 @@ def calibration_findings(content: ReportContent, evidence: Evidence, cohort: str
     return found + [text for e in spread if (text := _spread(e))]
 
 
-def _agreement(estimate: Estimate) -> str:
+def _agreement(estimate: Estimate, outcome: CohortOutcome | None = None) -> str:
     if estimate.lower is None or estimate.upper is None:
         return "agreement of predicted and observed risk cannot be judged"
+    what = "events happened"
+    if estimate.level is not None:
+        what = f"patients were {readable(estimate.level)}"
+    elif outcome is not None:
+        what = f"events of {readable(outcome.names[0])} happened"
     if estimate.lower > 1:
-        return "more events happened than were predicted"
+        return f"more {what} than were predicted"
     if estimate.upper < 1:
-        return "fewer events happened than were predicted"
+        return f"fewer {what} than were predicted"
     if _AGREEMENT[0] <= estimate.lower and estimate.upper <= _AGREEMENT[1]:
         return "predicted and observed risk agreed on average"
     return (
@@ -263,7 +295,8 @@ def _spread(estimate: Estimate) -> str:
         words = "too much alike: high risks are predicted too low, low ones too high"
     else:
         return ""
-    return f"{estimate.cohort}: predicted risks are {words}. Slope {in_words(estimate)}."
+    of = "" if estimate.level is None else f" of {readable(estimate.level)}"
+    return f"{estimate.cohort}: predicted risks{of} are {words}. Slope {in_words(estimate)}."
 
 
 def _claim_findings(content: ReportContent) -> list[str]:

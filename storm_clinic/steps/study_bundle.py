@@ -16,6 +16,7 @@ from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_ve
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development, Evaluated
 from storm_clinic.study import Study
+from storm_clinic.validation.comparison import headline
 from storm_clinic.validation.evidence import Estimate, Evidence
 
 
@@ -133,8 +134,7 @@ def performance_table(evidence: Evidence) -> str:
         "| model | metric | value (95% interval) | patients | events |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for metric in ("c_index", "auroc"):
-        rows += [_row(estimate) for estimate in evidence.find(metric)]
+    rows += [_row(e) for e in evidence.find(headline(evidence)) if e.level is None]
     return "\n".join(rows)
 
 

@@ -8,21 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
-from storm_clinic.errors import StatisticsError
+from storm_clinic.cohort.outcome import Classes, Floats
+from storm_clinic.metrics.classes import one_against_rest
+from storm_clinic.metrics.inputs import Timed
 from storm_clinic.predictions import Predictions, horizon_column
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Study
 from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.curves import (
     class_curves,
+    confusion,
     cross_validated_groups,
+    curves_by_class,
     curves_of_groups,
     risk_group_curves,
 )
 from storm_clinic.validation.evidence import (
     CalibrationCurve,
     ClassCurves,
+    ConfusionMatrix,
     Kind,
     RiskGroupCurves,
 )
@@ -35,6 +39,7 @@ class Curves:
     risk_groups: tuple[RiskGroupCurves, ...]
     calibration: tuple[CalibrationCurve, ...]
     classes: tuple[ClassCurves, ...]
+    confusion: tuple[ConfusionMatrix, ...]
 
 
 def draw_curves(
@@ -48,23 +53,21 @@ def draw_curves(
 
     Of several repeats of cross-validation the first is drawn: averaging them would draw an
     ensemble that nobody trained.
-
-    Raises
-    ------
-    StatisticsError
-        For competing risks, which have no curves here yet.
     """
     groups: list[RiskGroupCurves] = []
     calibration: list[CalibrationCurve] = []
     classes: list[ClassCurves] = []
+    matrices: list[ConfusionMatrix] = []
     for item in evaluated:
         outcome, cohort = item.outcome, item.patients.cohort.name
-        if isinstance(outcome, CompetingRisks):
-            raise StatisticsError("competing risks have no curves yet", where=cohort)
         for model in predictions.models:
             rows, note = _first_repeat(predictions, model, item)
             calibration += _calibration(study, rows, outcome, cohort, model, note)
-            if isinstance(outcome, Classes):
+            if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+                p, about = _probabilities(rows, outcome), {"cohort": cohort, "model": model}
+                classes += curves_by_class(outcome, p, **about)
+                matrices.append(confusion(outcome, p, note=note, **about))
+            elif isinstance(outcome, Classes):
                 classes.append(class_curves(outcome, rows["risk"], cohort=cohort, model=model))
             elif kind == "cross-validation":
                 groups.append(_groups_within_folds(study, rows, outcome, cohort, model, note))
@@ -79,7 +82,7 @@ def draw_curves(
                         until_months=_until(study),
                     )
                 )
-    return Curves(tuple(groups), tuple(calibration), tuple(classes))
+    return Curves(tuple(groups), tuple(calibration), tuple(classes), tuple(matrices))
 
 
 def _first_repeat(
@@ -92,38 +95,46 @@ def _first_repeat(
     return rows.loc[list(item.patients.keys)], note
 
 
+def _probabilities(rows: pd.DataFrame, outcome: Classes) -> Floats:
+    return rows[[f"p_{level}" for level in outcome.levels]].to_numpy(np.float64)
+
+
 def _calibration(
     study: Study,
     rows: pd.DataFrame,
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     cohort: str,
     model: str,
     note: str,
 ) -> list[CalibrationCurve]:
-    if isinstance(outcome, Classes):
-        if len(outcome.levels) > 2:
-            return []
-        columns: dict[str, float | None] = {f"p_{outcome.levels[1]}": None}
-    else:
-        # Beyond the longest follow-up nothing is observed; check SC102 says so in words.
-        reached = [h for h in study.endpoint.horizons_months if (outcome.time_months > h).any()]
-        columns = {horizon_column(horizon): horizon for horizon in reached}
-    return [
-        calibration_curve(
-            outcome,
+    def curve(
+        about: Timed | Classes, column: str, horizon: float | None = None, level: str = ""
+    ) -> CalibrationCurve:
+        return calibration_curve(
+            about,
             rows[column],
             cohort=cohort,
             model=model,
             horizon_months=horizon,
             note=note,
             seed=study.evaluation.seed,
+            level=level,
         )
-        for column, horizon in columns.items()
+
+    if not isinstance(outcome, Classes):
+        # Beyond the longest follow-up nothing is observed; check SC102 says so in words.
+        reached = [h for h in study.endpoint.horizons_months if (outcome.time_months > h).any()]
+        return [curve(outcome, horizon_column(horizon), horizon) for horizon in reached]
+    if len(outcome.levels) == 2:
+        return [curve(outcome, f"p_{outcome.levels[1]}")]
+    return [
+        curve(one_against_rest(outcome, level), f"p_{level}", level=level)
+        for level in outcome.levels
     ]
 
 
 def _groups_within_folds(
-    study: Study, rows: pd.DataFrame, outcome: Survival, cohort: str, model: str, note: str
+    study: Study, rows: pd.DataFrame, outcome: Timed, cohort: str, model: str, note: str
 ) -> RiskGroupCurves:
     quantiles = study.risk_groups.quantiles
     risk, fold = rows["risk"].to_numpy(np.float64), rows["fold"].to_numpy(np.int64)

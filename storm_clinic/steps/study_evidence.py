@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from storm_clinic.cohort.outcome import Classes, Outcome
+import numpy as np
+
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Study
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
-from storm_clinic.validation.evidence import Evidence, Kind
+from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
+from storm_clinic.validation.fusion import parts_of
 from storm_clinic.validation.protocol import evaluate
 
 
@@ -25,6 +28,7 @@ def collect_evidence(
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
     notes: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
 ) -> Evidence:
     """Judge every model of the predictions on every cohort.
 
@@ -48,6 +52,8 @@ def collect_evidence(
         Patients or slides shared with development; None where nobody looked.
     notes : sequence of str
         What a reader must know, such as where a design differs from what was asked for.
+    seconds : mapping of model to float, optional
+        Wall seconds of fitting, all folds together.
     """
     comparator = None if study.comparator is None else study.comparator.name
     if comparator not in predictions.models:
@@ -66,6 +72,7 @@ def collect_evidence(
             kind=kind,
             seed=study.evaluation.seed,
             bootstraps=study.evaluation.bootstraps,
+            parts=parts_of(study),
         )
     ]
     role = "validation" if kind == "external" else "development"
@@ -80,6 +87,7 @@ def collect_evidence(
             clinical_parameters=clinical_parameters,
             n_overlapping=n_overlapping,
             encoder=study.features.encoder if evaluated[0].patients.store else None,
+            inputs={spec.name: spec.inputs for spec in study.models},
         )
     )
     curves = draw_curves(study, predictions, evaluated, kind, thresholds or {})
@@ -94,8 +102,11 @@ def collect_evidence(
         risk_groups=curves.risk_groups,
         calibration=curves.calibration,
         classes=curves.classes,
+        confusion=curves.confusion,
+        outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
         notes=tuple(notes),
+        seconds=dict(seconds or {}),
     )
 
 
@@ -108,7 +119,7 @@ def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
         name=cohort.name,
         role="validation" if role == "validation" else "development",
         n_patients=outcome.n_patients,
-        n_events=outcome.n_events,
+        n_events=_fewest(outcome),
         n_sites=len(set(item.patients.sites)) if "site" in cohort.patients else None,
         followed_beyond=_followed_beyond(study, outcome),
         missing_share={str(name): float(share) for name, share in missing.items()},
@@ -117,8 +128,35 @@ def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
     )
 
 
+def _fewest(outcome: Outcome) -> int:
+    """Events; of several classes, patients of the rarest, on which most depends."""
+    if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+        return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+    return outcome.n_events
+
+
 def _followed_beyond(study: Study, outcome: Outcome) -> dict[float, int]:
     if isinstance(outcome, Classes):
         return {}
     horizons = study.endpoint.horizons_months
     return {horizon: int((outcome.time_months > horizon).sum()) for horizon in horizons}
+
+
+def _composition(item: Evaluated) -> CohortOutcome | None:
+    """Patients of each cause or class; None where there is one event."""
+    outcome, cohort = item.outcome, item.patients.cohort.name
+    if isinstance(outcome, CompetingRisks):
+        n_censored, *counts = np.bincount(outcome.cause, minlength=len(outcome.causes) + 1).tolist()
+        return CohortOutcome(
+            cohort=cohort,
+            kind="competing risks",
+            names=outcome.causes,
+            counts=tuple(counts),
+            n_censored=n_censored,
+        )
+    if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+        counts = np.bincount(outcome.label, minlength=len(outcome.levels)).tolist()
+        return CohortOutcome(
+            cohort=cohort, kind="classes", names=outcome.levels, counts=tuple(counts)
+        )
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from storm_clinic.steps.study_patients import Development, load_development
 from storm_clinic.steps.training_files import (
     EVIDENCE,
     PREDICTIONS,
+    fitting_seconds,
     fold_metrics,
     headline_metrics,
     write_model_files,
@@ -155,11 +156,13 @@ class _Work:
     n_jobs: int
     say: Progress
     scratch: Path
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def out_of_fold(self, run: StudyRun, spec: ModelSpec) -> Predictions:
         """Cross-validate one model and log it; take it up where it was logged before."""
         done = run.finished_model(spec.name)
         if done is not None:
+            self._note_seconds(spec.name, done.artifacts)
             return Predictions.read(done.artifacts / PREDICTIONS)
         with run.start_model(spec.name) as child:
             result = cross_validate(
@@ -176,11 +179,17 @@ class _Work:
             predictions = self._keyed(result.table(), spec)
             files = self.scratch / spec.name
             write_model_files(files, predictions, result)
+            self._note_seconds(spec.name, files)
             child.log(
                 metrics=fold_metrics(result, self.development.outcome, self.study.endpoint),
                 artifacts=files,
             )
             return predictions
+
+    def _note_seconds(self, model: str, files: Path) -> None:
+        seconds = fitting_seconds(files)
+        if seconds is not None:
+            self.seconds[model] = seconds
 
     def _keyed(self, table: pd.DataFrame, spec: ModelSpec) -> Predictions:
         """Predictions under keys, in their order: that of the ids would tell something of them."""
@@ -223,6 +232,7 @@ class _Work:
             kind="cross-validation",
             clinical_parameters=record.clinical_parameters,
             notes=self.splits.notes,
+            seconds=self.seconds,
         )
         self.say("evaluate", 1, 1)
         return evidence

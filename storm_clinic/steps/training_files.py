@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.cohort.split import Splits
 from storm_clinic.errors import StatisticsError
 from storm_clinic.files import write_json
 from storm_clinic.heads.fit import FoldRecord, OutOfFold
+from storm_clinic.metrics.classes import macro_auroc
+from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.metrics.discrimination import auroc, concordance
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
@@ -60,6 +63,16 @@ def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold)
     write_json(folder / FOLDS, [record.as_dict() for record in result.records])
 
 
+def fitting_seconds(folder: Path) -> float | None:
+    """Wall seconds of fitting one model, over all outer folds; None where they were not recorded.
+
+    ``folder`` is what `write_model_files` wrote, or an artifact folder it went to.
+    """
+    records = json.loads((folder / FOLDS).read_text(encoding="utf-8"))
+    seconds = [record.get("seconds") for record in records]
+    return None if None in seconds else float(sum(seconds))
+
+
 def fold_metrics(result: OutOfFold, outcome: Outcome, endpoint: Endpoint) -> list[Metric]:
     """Numbers of each fold and repeat, under `fold_step`."""
     folds = int(result.fold.max()) + 1
@@ -86,15 +99,26 @@ def _of_fold(
         if isinstance(seen, Survival):
             tau = endpoint.tau_months
             values["fold_c_index"] = concordance(seen, risk, tau_months=tau).value
+        elif isinstance(seen, CompetingRisks):
+            tau = endpoint.tau_months
+            values["fold_c_index"] = wolbers_concordance(seen, risk, tau_months=tau).value
         elif isinstance(seen, Classes) and len(seen.levels) == 2:
             values["fold_auroc"] = auroc(seen, risk).value
+        elif isinstance(seen, Classes):
+            columns = [result.probabilities[f"p_{level}"] for level in seen.levels]
+            p = np.stack([column[record.repeat, tested] for column in columns], axis=1)
+            values["fold_auroc_macro"] = macro_auroc(seen, p).value
     except StatisticsError:
         pass  # too few in this fold to rank; its counts above say so
     return values
 
 
 def headline_metrics(evidence: Evidence) -> list[Metric]:
-    """Every estimate of the evidence under ``<metric>[_<months>m][_over_<model>]/<model>``."""
+    """Estimates of the evidence under ``<metric>[_<months>m][_over_<model>]/<model>``.
+
+    Those about one of several classes are left to the evidence: a class may be called what MLflow
+    allows in no metric's name.
+    """
     return [
         Metric(f"{_name(estimate)}/{estimate.model}{suffix}", value)
         for estimate in evidence.estimates
@@ -103,7 +127,7 @@ def headline_metrics(evidence: Evidence) -> list[Metric]:
             ("/lower", estimate.lower),
             ("/upper", estimate.upper),
         )
-        if value is not None
+        if value is not None and estimate.level is None
     ]
 
 

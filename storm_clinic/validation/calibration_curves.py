@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from storm_clinic.cohort.outcome import Classes, Floats, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics import smoothing
 from storm_clinic.metrics.curves import kaplan_meier
+from storm_clinic.metrics.incidence import cumulative_incidence
+from storm_clinic.metrics.inputs import Timed, of_interest
 from storm_clinic.validation.evidence import CalibrationCurve, CalibrationPoint
 
 _EVENTS_PER_GROUP = 10  # fewer make an observed risk too uncertain to draw
@@ -21,7 +23,7 @@ _DRAWN_POINTS = 61  # of a smooth curve: as many as an eye can tell apart
 
 
 def calibration_curve(
-    outcome: Survival | Classes,
+    outcome: Timed | Classes,
     probability: ArrayLike,
     *,
     cohort: str,
@@ -30,17 +32,19 @@ def calibration_curve(
     horizon_months: float | None = None,
     note: str = "",
     bootstraps: int = 500,
+    level: str = "",
 ) -> CalibrationCurve:
     """Observed against predicted probability: in groups of equal size, and smoothed by loess.
 
-    In a group, observed is 1 - Kaplan-Meier at the horizon with its log-log interval, or the share
-    with the event with Wilson's interval. There are as many groups as leave ten events each, from
+    In a group, observed is 1 - Kaplan-Meier (with competing risks the Aalen-Johansen estimate for
+    the first cause) at the horizon with its log-log interval, or the share with the event with
+    Wilson's interval. There are as many groups as leave ten events each, from
     two to ten. Where predictions take too few values to be smoothed there is no curve, and the
     note says so.
 
     Parameters
     ----------
-    outcome : Survival or Classes (two), length n_patients
+    outcome : Survival, CompetingRisks or Classes (two), length n_patients
         What happened to them.
     probability : float array, shape (n_patients,)
         Of the event (by the horizon).
@@ -49,11 +53,13 @@ def calibration_curve(
     seed : int
         Of the resamples behind the smooth curve's band.
     horizon_months : float, optional
-        Survival only.
+        Not for classes.
     note : str
         Where the predictions come from, if it needs saying.
     bootstraps : int
         Resamples of patients behind the band.
+    level : str
+        Of several classes, the one that is held against the rest.
 
     Raises
     ------
@@ -61,15 +67,14 @@ def calibration_curve(
         If nobody is followed beyond the horizon.
     """
     p = np.asarray(probability, dtype=np.float64)
-    if isinstance(outcome, Survival):
+    if not isinstance(outcome, Classes):
         _require_followed(outcome, horizon_months, cohort)
     groups, lost = _groups(outcome, p, horizon_months)
     notes = [note] if note else []
     if lost:
         are = "one group is" if lost == 1 else f"{lost} groups are"
         notes.append(f"{are} not followed to {horizon_months or 0:g} months and not drawn")
-    interval = "Kaplan-Meier, log-log" if isinstance(outcome, Survival) else "Wilson"
-    method = f"points: groups of equal size by prediction, {interval} 95% interval"
+    method = f"points: groups of equal size by prediction, {_interval(outcome)} 95% interval"
     smooth: dict[str, tuple[float, ...]] = {}
     try:
         curve = smoothing.calibration_curve(
@@ -89,11 +94,19 @@ def calibration_curve(
         bin_counts=counts,
         method=method,
         note="; ".join(notes),
+        level=level,
         **smooth,
     )
 
 
-def _require_followed(outcome: Survival, horizon_months: float | None, cohort: str) -> None:
+def _interval(outcome: Timed | Classes) -> str:
+    if isinstance(outcome, Classes):
+        return "Wilson"
+    aalen = isinstance(outcome, CompetingRisks)
+    return f"{'Aalen-Johansen' if aalen else 'Kaplan-Meier'}, log-log"
+
+
+def _require_followed(outcome: Timed, horizon_months: float | None, cohort: str) -> None:
     # A group that died out has a curve for ever; alone beyond follow-up it would mislead.
     longest = float(outcome.time_months.max())
     if horizon_months is None:
@@ -106,7 +119,7 @@ def _require_followed(outcome: Survival, horizon_months: float | None, cohort: s
 
 
 def _groups(
-    outcome: Survival | Classes, p: Floats, horizon_months: float | None
+    outcome: Timed | Classes, p: Floats, horizon_months: float | None
 ) -> tuple[tuple[CalibrationPoint, ...], int]:
     """Groups by prediction that can be drawn, and how many cannot."""
     n_groups = int(np.clip(_events_by(outcome, horizon_months) // _EVENTS_PER_GROUP, 2, 10))
@@ -116,7 +129,8 @@ def _groups(
     for code in np.unique(codes):
         member = codes == code
         try:
-            observed, lower, upper = _observed(outcome.take(member), horizon_months)
+            part = outcome.take(np.flatnonzero(member))
+            observed, lower, upper = _observed(part, horizon_months)
         except StatisticsError:
             lost += 1
             continue
@@ -132,24 +146,28 @@ def _groups(
     return tuple(points), lost
 
 
-def _events_by(outcome: Survival | Classes, horizon_months: float | None) -> int:
-    if isinstance(outcome, Survival) and horizon_months is not None:
-        return int((outcome.event & (outcome.time_months <= horizon_months)).sum())
+def _events_by(outcome: Timed | Classes, horizon_months: float | None) -> int:
+    if not isinstance(outcome, Classes) and horizon_months is not None:
+        return int((of_interest(outcome) & (outcome.time_months <= horizon_months)).sum())
     return outcome.n_events
 
 
-def _observed(
-    outcome: Survival | Classes, horizon_months: float | None
-) -> tuple[float, float, float]:
+def _observed(outcome: Timed | Classes, horizon_months: float | None) -> tuple[float, float, float]:
     if isinstance(outcome, Classes) or horizon_months is None:
         return _wilson(outcome.n_events, outcome.n_patients)
-    free = kaplan_meier(outcome).at(horizon_months)
-    if free.value == 1:
-        # Greenwood's error is 0 without an event. Of those followed past the horizon none had it:
-        # the exact binomial bound of 0 in so many.
+    if isinstance(outcome, CompetingRisks):
+        observed, lower, upper = cumulative_incidence(outcome).at(horizon_months)
+        nobody = observed == 0
+    else:
+        free = kaplan_meier(outcome).at(horizon_months)
+        observed, lower, upper = 1 - free.value, 1 - free.upper, 1 - free.lower
+        nobody = free.value == 1
+    if nobody:
+        # The error is 0 without an event. Of those followed past the horizon none had it: the exact
+        # binomial bound of 0 in so many.
         followed = int((outcome.time_months > horizon_months).sum())
         return 0.0, 0.0, float(1 - 0.025 ** (1 / max(followed, 1)))
-    return 1 - free.value, 1 - free.upper, 1 - free.lower
+    return observed, lower, upper
 
 
 def _wilson(n_events: int, n: int) -> tuple[float, float, float]:

@@ -13,6 +13,7 @@
 | SC109 | Was the encoder pre-trained on data that are evaluated here? |
 | SC110 | Are all patients real? |
 | SC111 | Does the candidate rank better than chance? |
+| SC112 | Is each part of each fusion among the models? |
 
 A code is never reused for another question. Thresholds are conventions of the field, named beside
 each check; they prompt a reader to look, and settle nothing.
@@ -25,10 +26,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from storm_clinic.validation.evidence import Check, Estimate, Kind, Status
+from storm_clinic.validation.fusion import missing_parts
 from storm_clinic.validation.measures import MEASURES, gain_of, label_of
 
 _EVENTS_PER_PARAMETER = (5, 10)  # fail below, warn below; Peduzzi, J. Clin. Epidemiol. 48 (1995)
 _EVENTS_TO_VALIDATE = (20, 100)  # Collins, Ogundimu & Altman, Stat. Med. 35 (2016) 214-226: 100
+_RANKING = ("c_index", "auroc", "auroc_macro")  # the measure of ranking, by kind of outcome
 _FOLLOWED_BEYOND = 10  # fewer patients beyond a horizon carry all that is said about it
 _MISSING_SHARE = (0.5, 0.2)  # fail above, warn above
 
@@ -42,7 +45,7 @@ class CohortFacts:
     name : str
     role : {"development", "validation"}
     n_patients, n_events : int
-        Analysed.
+        Analysed; events of the cause of interest, of several classes patients of the rarest.
     n_sites : int or None
         None where no site is declared.
     followed_beyond : mapping of horizon in months to int
@@ -83,6 +86,8 @@ class CheckInput:
         Patients or slides found in development and validation; None where nobody looked.
     encoder : str or None
         Encoder of the features; None where no model sees images.
+    inputs : mapping of model to inputs
+        What each model of the study sees; empty where that is not known.
     """
 
     kind: Kind
@@ -93,6 +98,13 @@ class CheckInput:
     clinical_parameters: int | None = None
     n_overlapping: int | None = None
     encoder: str | None = None
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def counted(self) -> str:
+        """What ``n_events`` of a cohort counts."""
+        several = any(e.metric == "auroc_macro" for e in self.estimates)
+        return "patients of the rarest class" if several else "events"
 
     @property
     def development(self) -> list[CohortFacts]:
@@ -119,6 +131,7 @@ def run_checks(given: CheckInput) -> tuple[Check, ...]:
         _pretraining(given),
         _simulated(given),
         _better_than_chance(given),
+        _fusion_parts(given),
     )
 
 
@@ -135,7 +148,9 @@ def _events_per_parameter(given: CheckInput) -> Check:
     ratio = events / given.clinical_parameters
     low, enough = _EVENTS_PER_PARAMETER
     status: Status = "fail" if ratio < low else "warn" if ratio < enough else "pass"
-    reason = f"{events} events for {given.clinical_parameters} parameters, {ratio:.1f} each"
+    reason = (
+        f"{events} {given.counted} for {given.clinical_parameters} parameters, {ratio:.1f} each"
+    )
     return _check("SC101", title, status, f"{reason}; at least {enough} are usual")
 
 
@@ -164,7 +179,7 @@ def _events_to_validate(given: CheckInput) -> Check:
     few, enough = _EVENTS_TO_VALIDATE
     fewest = min((cohort.n_events for cohort in given.evaluated), default=0)
     status: Status = "fail" if fewest < few else "warn" if fewest < enough else "pass"
-    counts = "; ".join(f"{cohort.name}: {cohort.n_events} events" for cohort in given.evaluated)
+    counts = "; ".join(f"{c.name}: {c.n_events} {given.counted}" for c in given.evaluated)
     return _check("SC103", title, status, f"{counts or 'no cohort'}; at least {enough} are advised")
 
 
@@ -194,7 +209,7 @@ def _gain(given: CheckInput) -> Check:
         return _check("SC105", title, "not applicable", "the candidate is the comparator")
     found = [
         e
-        for e in _of_candidate(given, tuple(gain_of(m) for m in ("c_index", "auroc")))
+        for e in _of_candidate(given, tuple(gain_of(m) for m in _RANKING))
         if e.over == given.comparator
     ]
     judged = [e for e in found if e.lower is not None and e.upper is not None]
@@ -275,13 +290,29 @@ def _simulated(given: CheckInput) -> Check:
 
 def _better_than_chance(given: CheckInput) -> Check:
     title = "The candidate ranks better than chance"
-    found = _of_candidate(given, ("c_index", "auroc"))
+    found = [e for e in _of_candidate(given, _RANKING) if e.level is None]
     judged = [e for e in found if e.lower is not None]
     if not judged:
         return _check("SC111", title, "warn", "no measure of ranking could be estimated")
     if all(e.lower is not None and e.lower > (MEASURES[e.metric].neutral or 0) for e in judged):
         return _check("SC111", title, "pass", _listed(judged))
     return _check("SC111", title, "fail", f"not shown: {_listed(judged)}")
+
+
+def _fusion_parts(given: CheckInput) -> Check:
+    title = "Each part of each fusion is among the models"
+    fusions = [model for model, seen in given.inputs.items() if len(seen) > 1]
+    if not fusions:
+        reason = "no model fuses inputs, or they are not known"
+        return _check("SC112", title, "not applicable", reason)
+    missing = missing_parts(given.inputs)
+    if missing:
+        reason = "; ".join(
+            f"no model sees {' or '.join(names)} alone, so what {model} adds to it is not known"
+            for model, names in missing.items()
+        )
+        return _check("SC112", title, "warn", reason)
+    return _check("SC112", title, "pass", f"for {', '.join(fusions)}, each input has its own model")
 
 
 def _of_candidate(given: CheckInput, metrics: tuple[str, ...]) -> list[Estimate]:
@@ -300,5 +331,6 @@ def _listed(estimates: Iterable[Estimate]) -> str:
 
 def _in_words(e: Estimate) -> str:
     at = "" if e.horizon_months is None else f" at {e.horizon_months:g} months"
+    at += "" if e.level is None else f" of {e.level}"
     numbers = f"{e.value:.3f} ({e.lower:.3f} to {e.upper:.3f})"
     return f"{label_of(e.metric)}{at} on {e.cohort} {numbers}"

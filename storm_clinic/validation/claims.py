@@ -95,6 +95,8 @@ def _holds(claim: Claim, estimate: Estimate) -> bool | None:
 
 
 def _place(estimate: Estimate) -> str:
+    if estimate.level is not None:
+        return f"{estimate.cohort}, {estimate.level}"
     if estimate.horizon_months is None:
         return estimate.cohort
     return f"{estimate.cohort} at {estimate.horizon_months:g} months"

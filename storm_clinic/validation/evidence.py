@@ -9,9 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.files import digest_value, write_json
@@ -20,12 +26,25 @@ from storm_clinic.study import StrictModel, parse
 Kind = Literal["cross-validation", "external"]
 Status = Literal["pass", "warn", "fail", "not applicable"]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+TIMINGS = "timings.json"
+_NOTHING: tuple[Any, ...] = (None, "", (), [], {})
 
 
 class Finite(StrictModel):
-    """Frozen, refuses unknown keys, and refuses NaN and infinity."""
+    """Frozen, refuses unknown keys, and refuses NaN and infinity.
+
+    Fields in ``_later`` came after the first evidence was sealed. They are written only where they
+    say something, so that what was written before keeps its digest.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    _later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = handler(self)
+        return {k: v for k, v in written.items() if k not in self._later or v not in _NOTHING}
 
 
 class Estimate(Finite):
@@ -43,6 +62,8 @@ class Estimate(Finite):
     over: str | None = Field(default=None, description="Comparator, for a gain.")
     horizon_months: float | None = Field(default=None, description="Month it is judged at.")
     note: str = Field(default="", description="Why a value or an interval is missing.")
+    level: str | None = Field(default=None, description="Class that is held against the rest.")
+    _later: ClassVar[frozenset[str]] = frozenset({"level"})
 
     @model_validator(mode="after")
     def _honest(self) -> Estimate:
@@ -67,21 +88,33 @@ class Check(Finite):
 
 
 class GroupCurve(Finite):
-    """Kaplan-Meier curve of one risk group, as steps: ``survival[i]`` holds from ``months[i]``."""
+    """Curve of one risk group, as steps: the value at ``i`` holds from ``months[i]``.
+
+    Event-free survival (Kaplan-Meier) or, with competing risks, cumulative incidence of the cause
+    of interest (Aalen-Johansen); the other tuple is empty.
+    """
 
     label: str = Field(description="Name of the group, lowest risk first.")
     n_patients: Count
     n_events: Count
     months: tuple[float, ...] = Field(description="0, then the distinct times, ascending.")
-    survival: tuple[float, ...]
+    survival: tuple[float, ...] = ()
     lower: tuple[float, ...] = Field(description="Pointwise 95% interval.")
     upper: tuple[float, ...]
     censored_months: tuple[float, ...] = Field(default=(), description="Where patients left.")
     at_risk: tuple[Count, ...] = Field(description="Patients at risk at the curves' ticks.")
+    incidence: tuple[float, ...] = Field(default=(), description="Share with the event.")
+    n_competing: Count | None = Field(default=None, description="Patients with another event.")
+    _later: ClassVar[frozenset[str]] = frozenset({"incidence", "n_competing"})
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The curve, whichever it is."""
+        return self.incidence or self.survival
 
 
 class RiskGroupCurves(Finite):
-    """Event-free survival by risk groups whose thresholds were fixed on development data."""
+    """Curves by risk groups whose thresholds were fixed on development data."""
 
     cohort: str
     model: str
@@ -92,6 +125,10 @@ class RiskGroupCurves(Finite):
     log_rank_df: int | None = None
     log_rank_p: float | None = None
     note: str = Field(default="", description="Why there is no log-rank test, or a caution.")
+    event: str = Field(
+        default="", description="Cause whose incidence the curves show; empty: event-free survival."
+    )
+    _later: ClassVar[frozenset[str]] = frozenset({"event"})
 
 
 class CalibrationPoint(Finite):
@@ -119,6 +156,8 @@ class CalibrationCurve(Finite):
     bin_counts: tuple[Count, ...]
     method: str = Field(description="How groups, curve and their intervals were made.")
     note: str = Field(default="", description="What is missing, and where predictions come from.")
+    level: str = Field(default="", description="Class that is held against the rest.")
+    _later: ClassVar[frozenset[str]] = frozenset({"level"})
 
 
 class ClassCurves(Finite):
@@ -134,8 +173,39 @@ class ClassCurves(Finite):
     precision: tuple[float, ...]
 
 
+class ConfusionMatrix(Finite):
+    """Class that was against class that was predicted as the likeliest, in patients."""
+
+    cohort: str
+    model: str
+    levels: tuple[str, ...]
+    counts: tuple[tuple[Count, ...], ...] = Field(description="A row each class that was.")
+    note: str = Field(default="", description="Where the predictions come from.")
+
+
+class CohortOutcome(Finite):
+    """What an outcome of several causes or classes consists of, in one cohort."""
+
+    cohort: str
+    kind: Literal["competing risks", "classes"]
+    names: tuple[str, ...] = Field(description="Causes, that of interest first, or classes.")
+    counts: tuple[Count, ...] = Field(description="Patients of each.")
+    n_censored: Count = Field(default=0, description="Patients without any of the events.")
+
+
+class Timings(Finite):
+    """How long models took to fit: ``timings.json`` beside the evidence."""
+
+    format: Literal[1] = 1
+    seconds: dict[str, Seconds] = Field(description="Model to wall seconds of fitting, all folds.")
+
+
 class Evidence(Finite):
-    """Everything one protocol found for one study: what a report shows and a decision reads."""
+    """Everything one protocol found for one study: what a report shows and a decision reads.
+
+    Seconds of fitting are never twice the same, so they are no part of it: they lie in a file
+    beside it, and neither digest nor equality looks at them.
+    """
 
     format: Literal[1] = 1
     study: str = Field(description="Name of the study.")
@@ -150,6 +220,21 @@ class Evidence(Finite):
     classes: tuple[ClassCurves, ...] = ()
     digests: dict[str, str] = Field(default_factory=dict, description="Input name to SHA-256.")
     notes: tuple[str, ...] = Field(default=(), description="What a reader must know.")
+    outcomes: tuple[CohortOutcome, ...] = Field(
+        default=(), description="Causes or classes by cohort; empty for one event."
+    )
+    confusion: tuple[ConfusionMatrix, ...] = ()
+    seconds: dict[str, Seconds] = Field(
+        default_factory=dict, exclude=True, description="As in timings.json; not written here."
+    )
+    _later: ClassVar[frozenset[str]] = frozenset({"outcomes", "confusion"})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evidence) and self.to_json() == other.to_json()
+
+    def outcome_of(self, cohort: str) -> CohortOutcome | None:
+        """Causes or classes in a cohort; None where there is one event."""
+        return next((item for item in self.outcomes if item.cohort == cohort), None)
 
     def find(
         self,
@@ -159,6 +244,7 @@ class Evidence(Finite):
         cohort: str | None = None,
         over: str | None = None,
         horizon_months: float | None = None,
+        level: str | None = None,
     ) -> list[Estimate]:
         """Estimates that agree with every argument given, in stored order."""
         wanted = {
@@ -167,6 +253,7 @@ class Evidence(Finite):
             "cohort": cohort,
             "over": over,
             "horizon_months": horizon_months,
+            "level": level,
         }
         asked = {name: value for name, value in wanted.items() if value is not None}
         return [
@@ -183,6 +270,7 @@ class Evidence(Finite):
         cohort: str | None = None,
         over: str | None = None,
         horizon_months: float | None = None,
+        level: str | None = None,
     ) -> Estimate:
         """The only estimate that agrees.
 
@@ -192,11 +280,22 @@ class Evidence(Finite):
             If there is none, or more than one; the message says which are there.
         """
         found = self.find(
-            metric, model=model, cohort=cohort, over=over, horizon_months=horizon_months
+            metric,
+            model=model,
+            cohort=cohort,
+            over=over,
+            horizon_months=horizon_months,
+            level=level,
         )
         if len(found) == 1:
             return found[0]
-        given = {"model": model, "cohort": cohort, "over": over, "horizon_months": horizon_months}
+        given = {
+            "model": model,
+            "cohort": cohort,
+            "over": over,
+            "horizon_months": horizon_months,
+            "level": level,
+        }
         asked = ", ".join(f"{k}={v}" for k, v in given.items() if v is not None)
         known = sorted({e.metric for e in self.estimates})
         raise StatisticsError(
@@ -232,18 +331,19 @@ class Evidence(Finite):
 
     @classmethod
     def read(cls, path: Path) -> Evidence:
-        """Read what `write` wrote.
+        """Read what `write` wrote, with the timings beside it if there are any.
 
         Raises
         ------
         InputError
-            If the file is absent, no JSON, or no evidence.
+            If the file is absent, no JSON, or no evidence; or the timings are none.
         """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot be read: {error}", where=path) from error
-        return cls.from_json(document, where=str(path))
+        evidence = cls.from_json(_read_json(path), where=str(path))
+        timings = path.with_name(TIMINGS)
+        if not timings.exists():
+            return evidence
+        found = parse(Timings, _read_json(timings), where=str(timings), error=InputError)
+        return evidence.model_copy(update={"seconds": found.seconds})
 
     @property
     def digest(self) -> str:
@@ -251,5 +351,14 @@ class Evidence(Finite):
         return digest_value(self.to_json())
 
     def write(self, path: Path) -> None:
-        """Write ``evidence.json`` atomically."""
+        """Write ``evidence.json`` atomically, and ``timings.json`` beside it if times are known."""
         write_json(path, self.to_json())
+        if self.seconds:
+            write_json(path.with_name(TIMINGS), Timings(seconds=self.seconds).model_dump())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read: {error}", where=path) from error

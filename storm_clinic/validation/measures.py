@@ -65,6 +65,15 @@ MEASURES: dict[str, Measure] = {
             has_gain=True,
         ),
         Measure(
+            "c_index_cause",
+            "C-index (cause-specific)",
+            "The same chance among patients who are still free of every event; other causes count "
+            "as end of follow-up.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
             "auc",
             "AUC",
             "Chance that a patient with the event by the horizon had a higher predicted risk than "
@@ -83,6 +92,24 @@ MEASURES: dict[str, Measure] = {
             has_gain=True,
         ),
         Measure(
+            "auroc_macro",
+            "AUROC (macro)",
+            "AUROC of each class against the rest, averaged so that every class counts the same. "
+            "0.5 is chance, 1 is perfect.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
+            "balanced_accuracy",
+            "Balanced accuracy",
+            "Share of the patients of a class for whom it was predicted as the likeliest, averaged "
+            "over classes; chance is 1 over the number of classes.",
+            "higher",
+            None,
+            has_gain=True,
+        ),
+        Measure(
             "average_precision",
             "Average precision",
             "Area under the precision-recall curve; chance is the share of patients with the "
@@ -95,6 +122,24 @@ MEASURES: dict[str, Measure] = {
             "brier",
             "Brier score",
             "Mean squared distance between predicted risk and outcome at the horizon; "
+            "lower is better.",
+            "lower",
+            None,
+            digits=3,
+        ),
+        Measure(
+            "brier_multiclass",
+            "Brier score (all classes)",
+            "Squared distance between predicted probabilities and the class that was, summed over "
+            "classes; from 0, perfect, to 2.",
+            "lower",
+            None,
+            digits=3,
+        ),
+        Measure(
+            "log_score",
+            "Log score",
+            "Mean of minus the logarithm of the probability that was given to the class that was; "
             "lower is better.",
             "lower",
             None,
@@ -144,6 +189,28 @@ MEASURES: dict[str, Measure] = {
             claimable=False,
         ),
     )
+}
+
+
+# What these say where another event can come first, so that the first cause is meant.
+COMPETING_MEANINGS: dict[str, str] = {
+    "c_index": (
+        "Chance that a patient with the event of interest had a higher predicted risk than one "
+        "who was still event-free then, or had another event before (Wolbers). 0.5 is chance, 1 is "
+        "perfect."
+    ),
+    "auc": (
+        "Chance that a patient with the event of interest by the horizon had a higher predicted "
+        "risk than one without it, event-free or with another event."
+    ),
+    "brier": (
+        "Mean squared distance between the predicted risk and whether the event of interest had "
+        "happened by the horizon; another event before means it had not. Lower is better."
+    ),
+    "o_e": (
+        "Observed (Aalen-Johansen) over predicted risk of the event of interest by the horizon. "
+        "1: right on average. Above 1: more happened than was predicted."
+    ),
 }
 
 

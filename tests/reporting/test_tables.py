@@ -10,11 +10,8 @@ import pytest
 
 from storm_clinic.reporting.cohort_tables import cohort_table, flow_table
 from storm_clinic.reporting.content import CohortSummary, FlowStep, VariableRow
-from storm_clinic.reporting.performance_tables import (
-    horizon_table,
-    performance_tables,
-    risk_group_table,
-)
+from storm_clinic.reporting.curve_tables import risk_group_table
+from storm_clinic.reporting.performance_tables import horizon_table, performance_tables
 from storm_clinic.reporting.record_tables import claims_table, provenance_table
 from storm_clinic.reporting.tables import Footnotes, to_csv
 from storm_clinic.validation.evidence import GroupCurve, RiskGroupCurves

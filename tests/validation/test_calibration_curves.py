@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from lifelines import KaplanMeierFitter
+from lifelines import AalenJohansenFitter, KaplanMeierFitter
 from scipy.stats import binomtest
 
-from storm_clinic.cohort.outcome import Classes, Survival
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.evidence import CalibrationCurve
@@ -29,6 +29,19 @@ def test_calibration_groups_show_kaplan_meier_at_the_horizon(outcome, hidden):
     fitted = KaplanMeierFitter().fit(outcome.time_months[first], outcome.event[first])
     assert curve.groups[0].predicted == pytest.approx(p[first].mean())
     assert curve.groups[0].observed == pytest.approx(1 - fitted.predict(36), abs=1e-12)
+
+
+def test_with_competing_risks_the_groups_show_the_incidence_of_the_first_cause(outcome, hidden):
+    cause = np.where(outcome.event, 1 + np.arange(150) % 2, 0)
+    competing = CompetingRisks(outcome.time_months, cause, ("relapse", "death"))
+    p = 1 - np.exp(-36 / 40 * np.exp(hidden["clinic"]))
+    curve = calibrate(competing, p, cohort="b", model="m", horizon_months=36)
+    first = np.argsort(p)[: sizes(curve)[0]]
+    # Sorted apart by a hair: lifelines moves tied times at random.
+    time = outcome.time_months[first] + 1e-6 * np.argsort(np.argsort(cause[first] == 0))
+    fitted = AalenJohansenFitter(calculate_variance=False).fit(time, cause[first], 1)
+    assert curve.groups[0].observed == pytest.approx(float(fitted.predict(36.5)), abs=1e-6)
+    assert "Aalen-Johansen" in curve.method
 
 
 def test_groups_are_as_many_as_leave_ten_events_each(outcome, hidden):

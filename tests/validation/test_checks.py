@@ -196,3 +196,34 @@ def test_cross_validation_looks_at_the_development_cohorts_follow_up(given):
     internal = replace(given, kind="cross-validation", cohorts=cohorts)
     assert check(internal, "SC102").status == "fail"
     assert check(replace(given, cohorts=cohorts), "SC102").status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "status"),
+    [
+        ({"clinical": ("clinical",), "image": ("image",), "f": ("image", "clinical")}, "pass"),
+        ({"clinical": ("clinical",), "f": ("image", "clinical")}, "warn"),
+        ({"clinical": ("clinical",), "image": ("image",)}, "not applicable"),
+        ({}, "not applicable"),
+    ],
+)
+def test_a_fusions_parts_are_among_the_models(given, inputs, status):
+    found = check(replace(given, inputs=inputs), "SC112")
+    assert found.status == status
+    if status == "warn":
+        assert found.reason == "no model sees image alone, so what f adds to it is not known"
+
+
+def test_one_class_alone_is_no_ranking_of_the_candidate(given, estimate):
+    macro = estimate("auroc_macro", lower=0.6, upper=0.8)
+    alone = estimate("auroc", level="grade 2", value=0.5, lower=0.4, upper=0.6)
+    assert check(replace(given, estimates=(macro, alone)), "SC111").status == "pass"
+    off = estimate("o_e", level="grade 2", value=1.4, lower=1.1, upper=1.7)
+    found = check(replace(given, estimates=(macro, off)), "SC104")
+    assert "of grade 2" in found.reason
+
+
+def test_of_several_classes_the_rarest_is_counted_and_called_so(given, estimate):
+    several = replace(given, estimates=(*given.estimates, estimate("auroc_macro")))
+    assert "b: 120 patients of the rarest class" in check(several, "SC103").reason
+    assert "160 patients of the rarest class for 4 parameters" in check(several, "SC101").reason

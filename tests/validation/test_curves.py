@@ -8,10 +8,13 @@ from lifelines import KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from sklearn.metrics import roc_auc_score
 
-from storm_clinic.cohort.outcome import Classes
+from storm_clinic.cohort.outcome import Classes, CompetingRisks
+from storm_clinic.metrics.incidence import cumulative_incidence
 from storm_clinic.validation.curves import (
     class_curves,
+    confusion,
     cross_validated_groups,
+    curves_by_class,
     curves_of_groups,
     group_labels,
     risk_group_curves,
@@ -122,3 +125,41 @@ def test_given_groups_keep_their_note(outcome):
     curves = curves_of_groups(outcome, groups, n_groups=2, cohort="b", model="m", note="by parity")
     assert curves.note == "by parity"
     assert curves.thresholds == ()
+
+
+def test_groups_with_competing_risks_show_the_incidence_of_the_first_cause(outcome, hidden):
+    cause = np.where(outcome.event, 1 + np.arange(150) % 2, 0)
+    competing = CompetingRisks(outcome.time_months, cause, ("relapse", "death"))
+    curves = risk_group_curves(competing, hidden["clinic"], [0.0], cohort="b", model="m")
+    assert curves.event == "relapse"
+    low = hidden["clinic"] < 0
+    for group, member in zip(curves.groups, (low, ~low), strict=True):
+        part = competing.take(np.flatnonzero(member))
+        assert group.survival == ()
+        assert (group.n_events, group.n_competing) == tuple(np.bincount(part.cause)[1:])
+        expected = cumulative_incidence(part)
+        assert group.values[-1] == pytest.approx(expected.incidence[-1])
+        assert list(group.values) == sorted(group.values)
+        assert group.at_risk[0] == len(part)
+    # 1 - Kaplan-Meier of relapse alone would promise more of it than can happen.
+    alone = risk_group_curves(
+        competing.cause_specific(), hidden["clinic"], [0.0], cohort="b", model="m"
+    )
+    assert 1 - alone.groups[1].survival[-1] > curves.groups[1].values[-1] + 0.1
+    assert curves.log_rank_p == alone.log_rank_p
+
+
+def test_the_confusion_matrix_counts_every_patient_where_they_were_called():
+    outcome = Classes(np.array([0, 0, 1, 2, 2]), ("a", "b", "c"))
+    p = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.2, 0.6, 0.2], [0.4, 0.2, 0.4], [0, 0, 1]])
+    matrix = confusion(outcome, p, cohort="b", model="m")
+    assert matrix.counts == ((1, 1, 0), (0, 1, 0), (1, 0, 1))  # of equals the earlier class
+
+
+def test_each_of_several_classes_has_its_curve_and_an_absent_one_none():
+    outcome = Classes(np.array([0, 1, 0, 1, 1]), ("a", "b", "c"))
+    p = np.tile([[0.5, 0.4, 0.1], [0.2, 0.7, 0.1]], (3, 1))[:5]
+    curves = curves_by_class(outcome, p, cohort="b", model="m")
+    assert [curve.event for curve in curves] == ["a", "b"]
+    area = np.trapezoid(curves[0].true_positive_rate, curves[0].false_positive_rate)
+    assert area == pytest.approx(roc_auc_score(outcome.label == 0, p[:, 0]))

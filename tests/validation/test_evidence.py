@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from storm_clinic.errors import InputError, StatisticsError
-from storm_clinic.validation.evidence import Check, Estimate, Evidence
+from storm_clinic.files import digest_value
+from storm_clinic.validation.evidence import Check, ConfusionMatrix, Estimate, Evidence
 
 MakeEstimate = Callable[..., Estimate]
 
@@ -113,3 +114,49 @@ def test_one_refuses_several_and_none(evidence, metric):
 def test_cohorts_and_models_are_listed_once(evidence):
     assert evidence.cohorts == ("b",)
     assert evidence.models == ("fusion", "clinical")
+
+
+def test_evidence_that_was_sealed_before_later_fields_came_keeps_its_digest(evidence):
+    # The keys of the first format; a digest of them is in trails that nobody can rewrite.
+    estimate_keys = (
+        "metric value lower upper n_patients n_events method cohort model over horizon_months note"
+    )
+    keys = (
+        "format study study_digest kind candidate comparator estimates checks risk_groups "
+        "calibration classes digests notes"
+    )
+    document = evidence.to_json()
+    assert set(document) == set(keys.split())
+    assert all(set(e) == set(estimate_keys.split()) for e in document["estimates"])
+    assert Evidence.from_json(document).digest == digest_value(document)
+
+
+def test_later_fields_are_written_where_they_say_something(evidence, estimate):
+    matrix = ConfusionMatrix(cohort="b", model="m", levels=("x", "y"), counts=((1, 2), (3, 4)))
+    later = evidence.model_copy(
+        update={"confusion": (matrix,), "estimates": (estimate("auroc", level="x"),)}
+    )
+    again = Evidence.from_json(json.loads(json.dumps(later.to_json())))
+    assert again == later
+    assert again.one("auroc", level="x").level == "x"
+    assert again.confusion[0].counts[1][0] == 3
+
+
+def test_seconds_lie_beside_the_evidence_and_change_neither_it_nor_its_digest(evidence, tmp_path):
+    timed = evidence.model_copy(update={"seconds": {"fusion": 12.5}})
+    evidence.write(tmp_path / "plain" / "evidence.json")
+    timed.write(tmp_path / "timed" / "evidence.json")
+    plain, other = (tmp_path / name / "evidence.json" for name in ("plain", "timed"))
+    assert plain.read_bytes() == other.read_bytes()
+    assert not plain.with_name("timings.json").exists()
+    assert Evidence.read(other).seconds == {"fusion": 12.5}
+    assert Evidence.read(plain).seconds == {}
+    assert timed == evidence
+    assert timed.digest == evidence.digest
+
+
+def test_timings_that_are_none_are_refused_by_name(evidence, tmp_path):
+    evidence.write(tmp_path / "evidence.json")
+    (tmp_path / "timings.json").write_text('{"format": 1, "seconds": {"fusion": -1}}')
+    with pytest.raises(InputError, match=r"timings\.json"):
+        Evidence.read(tmp_path / "evidence.json")

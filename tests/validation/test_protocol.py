@@ -9,7 +9,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sksurv.metrics import concordance_index_censored, concordance_index_ipcw
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
-from storm_clinic.errors import PredictionsError, StatisticsError
+from storm_clinic.errors import PredictionsError
+from storm_clinic.metrics.calibration import calibration_slope, log_odds
+from storm_clinic.metrics.classes import macro_auroc
+from storm_clinic.metrics.competing import wolbers_concordance
+from storm_clinic.metrics.discrimination import concordance
+from storm_clinic.metrics.incidence import cumulative_incidence
 from storm_clinic.predictions import Predictions
 from storm_clinic.study import Endpoint
 from storm_clinic.validation.evidence import Estimate
@@ -241,12 +246,64 @@ def test_a_model_that_is_absent_is_named(external, keys, outcome):
         run(external, keys, outcome, candidate="missing")
 
 
-def test_competing_risks_are_refused_in_words(external, keys):
-    outcome = CompetingRisks(
-        np.full(150, 9.0), np.arange(150, dtype=np.int64) % 3, ("disease", "other")
+@pytest.fixture(scope="module")
+def competing(hidden) -> CompetingRisks:
+    rng = np.random.default_rng(9)
+    relapse = rng.exponential(40 / np.exp(hidden["clinic"] + 0.7 * hidden["tissue"]))
+    times = np.stack([relapse, rng.exponential(60, 150), rng.uniform(3, 80, 150)])
+    cause = np.array([1, 2, 0])[times.argmin(axis=0)]
+    return CompetingRisks(np.ceil(times.min(axis=0)), cause, ("relapse", "death"))
+
+
+def test_of_competing_risks_the_first_cause_is_judged(external, keys, competing):
+    estimates = run(external, keys, competing)
+    risk = external.of(model="fusion").table["risk"]
+    c = pick(estimates, "c_index")
+    assert c.value == wolbers_concordance(competing, risk, tau_months=60).value
+    assert c.n_events == (competing.cause == 1).sum()
+    specific = concordance(competing.cause_specific(), risk, tau_months=60).value
+    assert pick(estimates, "c_index_cause").value == pytest.approx(specific, abs=1e-12)
+    share = cumulative_incidence(competing).at(36)[0]
+    mean = external.of(model="fusion").table["risk_at_36m"].mean()
+    assert pick(estimates, "o_e", horizon_months=36.0).value == pytest.approx(share / mean)
+    for e in estimates:
+        assert e.lower is not None, e.note
+
+
+@pytest.mark.parametrize("kind", ["external", "cross-validation"])
+def test_without_competing_events_all_numbers_are_the_survival_ones(
+    external, keys, outcome, rows, hidden, kind
+):
+    if kind == "cross-validation":
+        fold = np.arange(150) % 5
+        external = Predictions(
+            rows(keys, hidden["clinic"], "fusion", repeat=0, fold=fold).reset_index(drop=True)
+        )
+    lone = CompetingRisks(
+        outcome.time_months, outcome.event.astype(np.int64), ("progression", "death")
     )
-    with pytest.raises(StatisticsError, match="competing risks"):
-        run(external, keys, outcome)
+    changes = {"kind": kind, "comparator": None, "bootstraps": 50}
+    found = run(external, keys, lone, **changes)
+    for e in run(external, keys, outcome, **changes):
+        same = pick(found, e.metric, e.model, horizon_months=e.horizon_months, over=e.over)
+        assert same.value == pytest.approx(e.value, abs=1e-9), e.metric
+        assert (same.lower, same.upper) == pytest.approx((e.lower, e.upper), abs=1e-7), e.metric
+
+
+def test_a_fusion_is_held_against_each_of_its_parts_once(external, keys, outcome):
+    changes = {"candidate": "clinical", "comparator": None, "bootstraps": 50}
+    parts = {"fusion": ("clinical", "image", "not predicted")}
+    estimates = run(external, keys, outcome, parts=parts, **changes)
+    pairs = [(e.model, e.over) for e in estimates if e.metric == "c_index_gain"]
+    assert sorted(pairs) == [
+        ("clinical", "fusion"),
+        ("clinical", "image"),
+        ("fusion", "clinical"),
+        ("fusion", "image"),
+    ]
+    gain = pick(estimates, "c_index_gain", "fusion", over="image")
+    own = pick(estimates, "c_index", "fusion").value - pick(estimates, "c_index", "image").value
+    assert gain.value == pytest.approx(own, abs=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -286,9 +343,47 @@ def test_binary_gains_and_calibration_are_there(classes):
     assert pick(estimates, "calibration_intercept").lower is not None
 
 
-def test_three_classes_are_gaps_with_their_reason(classes):
-    predictions, keys, _ = classes
-    three = Classes(np.arange(200, dtype=np.int64) % 3, ("a", "b", "yes"))
-    estimates = run(predictions, keys, three)
-    assert {e.value for e in estimates} == {None}
-    assert "3 classes" in estimates[0].note
+@pytest.fixture(scope="module")
+def three() -> tuple[Predictions, list[str], Classes]:
+    rng = np.random.default_rng(12)
+    keys = [f"p{i}" for i in range(240)]
+    logits = rng.normal(size=(240, 3))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    label = np.array([rng.choice(3, p=row) for row in p], dtype=np.int64)
+    parts = []
+    for model, q in (("clinical", 0.5 * p + 1 / 6), ("fusion", p)):
+        names = {"cohort": "b", "patient_key": keys, "model": model, "repeat": 0}
+        columns = {f"p_grade {k + 1}": q[:, k] for k in range(3)}
+        fold = np.arange(240) % 4
+        parts.append(pd.DataFrame({**names, "fold": fold, "risk": q[:, 2], **columns}))
+    levels = ("grade 1", "grade 2", "grade 3")
+    return Predictions(pd.concat(parts, ignore_index=True)), keys, Classes(label, levels)
+
+
+def test_three_classes_are_judged_together_and_one_by_one(three):
+    predictions, keys, outcome = three
+    estimates = run(predictions, keys, outcome, kind="cross-validation")
+    table = predictions.of(model="fusion").table
+    p = table[[f"p_{level}" for level in outcome.levels]].to_numpy()
+    macro = pick(estimates, "auroc_macro")
+    assert macro.value == macro_auroc(outcome, p, within=table["fold"]).value
+    assert macro.lower > 0.5
+    assert "supports no claim" in macro.method
+    for at, level in enumerate(outcome.levels):
+        alone = pick(estimates, "auroc", level=level)
+        assert alone.n_events == (outcome.label == at).sum()
+        ratio = pick(estimates, "o_e", level=level).value
+        assert ratio == pytest.approx(np.mean(outcome.label == at) / p[:, at].mean())
+        alone = Classes((outcome.label == at).astype(np.int64), ("other", "this"))
+        expected = calibration_slope(alone, log_odds(p[:, at])).value
+        assert pick(estimates, "calibration_slope", level=level).value == expected
+    assert {e.level for e in estimates if e.over} == {None}
+    assert pick(estimates, "log_score").value < pick(estimates, "log_score", "clinical").value
+
+
+def test_a_class_nobody_predicted_is_a_gap_with_its_reason(three):
+    predictions, keys, outcome = three
+    named = Classes(outcome.label, ("grade 1", "grade 2", "grade 4"))
+    estimates = run(predictions, keys, named, kind="cross-validation")
+    assert "p_grade 4" in pick(estimates, "auroc_macro").note
+    assert pick(estimates, "auroc", level="grade 1").value is not None
