@@ -129,10 +129,12 @@ def test_predicted_events_by_a_horizon_are_about_those_observed(case, simulated)
         cause = np.where(whole.outcome.cause == 0, 2, whole.outcome.cause)
         followed, happened = CompetingRisks(time, cause, whole.outcome.causes), cause == 1
     output = fitted(case, Sample(whole.data, followed), n_stages=20).predict(whole.data)
+    # One shape of hazard has to fit all of follow-up; the others follow it step by step.
+    tolerance = 0.06 if case.head.endswith("weibull") else 0.04
     for months in HORIZONS:
         observed = (happened & (time <= months)).mean()
         assert output.probabilities[f"risk_at_{months:g}m"].mean() == pytest.approx(
-            observed, abs=0.04
+            observed, abs=tolerance
         )
 
 
