@@ -269,9 +269,7 @@ class Option:
             high = "inf" if self.highest is None else f"{self.highest:g}"
             raise StudyError(f"must lie in [{low}, {high}], is {value!r}", where=where)
         if self.choices and value not in self.choices:
-            raise StudyError(
-                f"must be one of {', '.join(self.choices)}, is {value!r}", where=where
-            )
+            raise StudyError(f"must be one of {', '.join(self.choices)}, is {value!r}", where=where)
         return kind(value)
 
     def _within(self, value: float) -> bool:
