@@ -1,4 +1,4 @@
-"""Measurements of a cohort's patients: RNA, mutations, any table of numbers with one row a patient."""
+"""Measurements of patients: RNA, mutations, any table of numbers with one row a patient."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def read_measurement(
         raise CohortError(
             f"none of its {len(found.ids)} rows is of a patient of the clinical table",
             where=found.path,
-            fix=f"Compare the ids in {spec.patient_id!r}: a sample's id is longer than a patient's.",
+            fix=f"Compare the ids in {spec.patient_id!r}: a sample's id is no patient's.",
         )
     strangers = tuple(
         (f"row {row}", "its patient is not in the clinical table")

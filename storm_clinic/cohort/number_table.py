@@ -61,6 +61,7 @@ def read_number_table(
     Parameters
     ----------
     path : Path
+        The file.
     id_column : str
         Column of the rows' ids.
     columns : sequence of str, optional
