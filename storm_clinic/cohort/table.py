@@ -23,7 +23,7 @@ from storm_clinic.cohort.manifest import (
 from storm_clinic.cohort.measurement import Measurement, read_measurement
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace, digest_file
-from storm_clinic.study import did_you_mean
+from storm_clinic.study import IMPUTED, TILES, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +180,8 @@ class Cohort:
         """
         for name in names:
             if name not in self.measured:
-                hint = did_you_mean(name, list(self.measured))
+                # A study takes any word for a measurement: it may be another input, misspelt.
+                hint = did_you_mean(name, [*self.measured, *TILES, "clinical", IMPUTED])
                 raise CohortError(
                     f"no measurement {name!r} is declared{hint}",
                     where=self.manifest_path,

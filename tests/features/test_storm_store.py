@@ -93,7 +93,7 @@ def test_a_changed_value_is_noticed(tmp_path, name):
     with h5py.File(tmp_path / "S1.h5", "r+") as file:
         file[name][0] = 0.75
     store = StormStore.open(tmp_path)
-    with pytest.raises(FeatureError, match=f"S1.h5: {name}: its values are not those"):
+    with pytest.raises(FeatureError, match=rf"S1\.h5: {name}: its values are not those"):
         store.read("S1") if name == "spots" else store.expression("S1")
 
 
