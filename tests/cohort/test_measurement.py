@@ -177,7 +177,7 @@ def test_a_table_is_read_only_when_it_is_asked_for(write_rna):
 def test_a_measurement_that_nobody_declares_names_its_neighbour(write_rna):
     with pytest.raises(CohortError, match="no measurement 'rma' is declared; did you mean 'rna'"):
         write_rna().measurements(["rma"])
-    with pytest.raises(CohortError, match="no measurement 'images'.*did you mean 'image'"):
+    with pytest.raises(CohortError, match=r"no measurement 'images'.*did you mean 'image'"):
         write_rna().measurements(["images"])
 
 

@@ -124,5 +124,5 @@ def test_a_link_out_of_the_file_is_refused(tmp_path):
 
 
 def test_a_folder_without_files_says_what_to_look_at(tmp_path):
-    with pytest.raises(FeatureError, match="holds no STORM file. Check features.storm"):
+    with pytest.raises(FeatureError, match=r"holds no STORM file. Check features.storm"):
         StormStore.open(tmp_path)
