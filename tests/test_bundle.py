@@ -14,12 +14,14 @@ import pytest
 from storm_clinic.bundle import (
     ClinicalColumn,
     Manifest,
+    MeasuredInput,
     OutcomeDefinition,
     TrainingCohort,
     read_bundle,
     required_models,
     write_bundle,
 )
+from storm_clinic.bundle.card import write_card
 from storm_clinic.errors import CohortError, RegistryError, StorageError
 from storm_clinic.study import Study
 
@@ -281,3 +283,21 @@ def test_clinical_cells_become_declared_types_and_bad_ones_are_named():
         manifest.clinical_table(table.assign(age=["old", "1"]))
     with pytest.raises(CohortError, match="no column stage"):
         manifest.clinical_table(table.drop(columns="stage"))
+
+
+def test_measured_columns_of_a_table_are_numbers_and_may_be_absent():
+    rna = MeasuredInput(name="rna", unit="z-score", columns=("TP53", "VHL"))
+    table = pd.DataFrame({"rna.VHL": [1, None], "rna.MYC": [5, 5], "VHL": [7, 7]})
+    typed = rna.typed(table)
+    assert typed.columns.tolist() == ["TP53", "VHL"]
+    np.testing.assert_array_equal(typed, [[np.nan, 1.0], [np.nan, np.nan]])
+    with pytest.raises(CohortError, match=r"column 'rna.VHL': row 1: 'high' is no finite number"):
+        rna.typed(pd.DataFrame({"rna.VHL": ["1", "high"]}))
+
+
+def test_the_card_names_measurements_with_their_unit(tmp_path):
+    rna = MeasuredInput(name="rna", unit="z-score", columns=("TP53", "VHL"))
+    manifest = _manifest(measurements=(rna,))
+    assert Manifest.model_validate(manifest.model_dump(mode="json")) == manifest
+    card = write_card(manifest, manifest.read_study(), ("clinical",), "")
+    assert "- `rna`, 2 columns: z-score. May be missing." in card

@@ -74,6 +74,10 @@ def _inputs(manifest: Manifest) -> str:
     for column in manifest.clinical:
         detail = column.unit or ", ".join(column.levels)
         lines.append(f"- `{column.name}`, {column.kind}: {detail}. May be missing.")
+    for table in manifest.measurements:
+        lines.append(
+            f"- `{table.name}`, {len(table.columns)} columns: {table.unit}. May be missing."
+        )
     if manifest.features is not None:
         contract = manifest.features
         scale = "unknown scale"

@@ -51,6 +51,30 @@ class ClinicalColumn(StrictModel):
             )
 
 
+class MeasuredInput(StrictModel):
+    """A table of numbers that models see: measurements, or imputed expression."""
+
+    name: str = Field(description="The input's name.")
+    unit: str = Field(description="Unit of all columns.")
+    columns: tuple[str, ...] = Field(description="Columns in training; others are not used.")
+
+    def typed(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The columns ``<name>.<column>`` of a table as float64; NaN where one is absent.
+
+        Raises
+        ------
+        CohortError
+            Naming the column, the first row (counted from 0) and the value that is no number.
+        """
+        absent = pd.Series(np.nan, index=table.index)
+        made = {}
+        for column in self.columns:
+            cells = table.get(f"{self.name}.{column}", absent)
+            spec = ClinicalColumn(name=f"{self.name}.{column}", kind="continuous")
+            made[column] = spec.typed(cells)
+        return pd.DataFrame(made, index=table.index)
+
+
 class OutcomeDefinition(StrictModel):
     """What is predicted."""
 
@@ -86,7 +110,13 @@ class Manifest(StrictModel):
     features: dict[str, Any] | None = Field(
         description="The feature contract, where a model reads features."
     )
+    storm: dict[str, Any] | None = Field(
+        default=None, description="The same of STORM files, where a model reads any."
+    )
     clinical: tuple[ClinicalColumn, ...] = Field(description="The clinical input.")
+    measurements: tuple[MeasuredInput, ...] = Field(
+        default=(), description="Tables of numbers that models see; any value may be missing."
+    )
     outcome: OutcomeDefinition = Field(description="What is predicted.")
     risk_thresholds: dict[str, tuple[float, ...]] = Field(
         description="Model name to the cut points of its risk between risk groups, ascending."

@@ -1,8 +1,10 @@
 """A bundle as an MLflow model: loaded by name of this module, never by unpickling.
 
 Scoring through MLflow takes a table with one row a patient: the clinical columns of the manifest
-(numbers as float64, levels as text, unknown values empty) and, where a model reads slides, a column
-``feature_files`` with a list of paths to that patient's feature files.
+(numbers as float64, levels as text, unknown values empty), where a model reads slides, a column
+``feature_files`` with a list of paths to that patient's feature files, and where it reads
+measurements, columns such as ``rna.TP53``, any of which may be absent or empty. What STORM made is
+not read in this way; score such a model with a cohort.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from storm_clinic.bundle.folder import Bundle, read_bundle
 from storm_clinic.errors import InputError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.study import IMPUTED
 from storm_clinic.tracking.client import import_mlflow, mlflow_errors
 
 FEATURE_FILES = "feature_files"
@@ -75,6 +78,12 @@ def _signature(bundle: Bundle) -> Any:
     ]
     if bundle.manifest.features is not None:
         columns.append(ColSpec(Array(DataType.string), FEATURE_FILES))
+    columns += [
+        ColSpec(DataType.double, f"{table.name}.{column}", required=False)
+        for table in bundle.manifest.measurements
+        if table.name != IMPUTED
+        for column in table.columns
+    ]
     outputs: list[Any] = [
         ColSpec(DataType.double, name)
         for name in ("risk", *bundle.manifest.outcome.probability_columns)
@@ -124,10 +133,21 @@ class BundleScorer:
         model = self._bundle.restore(name)
         inputs = self._bundle.study.model(name).inputs
         manifest = self._bundle.manifest
+        if {"storm", IMPUTED} & set(inputs):
+            raise InputError(
+                f"{name!r} sees what STORM made of a slide, which a table cannot hold",
+                where="table to score",
+                fix="Score these patients as a cohort of the study.",
+            )
         data = PatientData(
             keys=tuple(str(row) for row in range(len(table))),
-            bags=self._bags(table) if set(inputs) - {"clinical"} else None,
+            bags=self._bags(table) if "image" in inputs else None,
             clinical=manifest.clinical_table(table) if "clinical" in inputs else None,
+            tables={
+                measured.name: measured.typed(table)
+                for measured in manifest.measurements
+                if measured.name in inputs
+            },
         )
         output = model.predict(data)
         columns = {"risk": output.risk, **output.probabilities}

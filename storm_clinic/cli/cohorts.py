@@ -57,6 +57,8 @@ def check(
     print_table(found.tables, title="Tables")
     print_table(found.columns, title="Columns")
     print_table(found.endpoints, title="Endpoints")
+    if len(found.measurements):
+        print_table(found.measurements, title="Measurements")
     print_table(found.sites, title="Sites")
     print_table(found.attrition, title="Attrition")
     if excluded:

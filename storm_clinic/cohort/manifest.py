@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +23,15 @@ from storm_clinic.cohort.declarations import (
 from storm_clinic.cohort.values import canonical
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace
-from storm_clinic.study import Name, StrictModel, did_you_mean, parse, read_yaml
+from storm_clinic.study import (
+    IMPUTED,
+    TILES,
+    Name,
+    StrictModel,
+    did_you_mean,
+    parse,
+    read_yaml,
+)
 
 UNDECIDED = "DECIDE"  # a value that starts so is a question to a person, not an answer
 MANIFEST = "cohort.yaml"
@@ -47,6 +56,30 @@ class SlidesTable(StrictModel):
     slide_path: str = Field(default="path", description="Column with the slide's file.")
     mpp: str = Field(default="mpp", description="Column with µm per pixel at level 0.")
     scanner: str = Field(default="scanner", description="Column with the scanner.")
+
+
+class MeasurementTable(StrictModel):
+    """One row a patient, one column a measured quantity, numbers only."""
+
+    path: str = Field(min_length=1, description="CSV, TSV or parquet, relative to data_root.")
+    patient_id: str = Field(description="Column with the patient's id.")
+    unit: str = Field(min_length=1, description="Unit of all columns, e.g. z-score.")
+    columns: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Columns to read; default: all but patient_id."
+    )
+    missing: tuple[Text, ...] = Field(
+        default=(), description="Markers of a missing value here, beside the cohort's."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MeasurementTable:
+        named = self.columns or ()
+        twice = [name for name, n in Counter(named).items() if n > 1]
+        if twice:
+            raise ValueError(f"columns: {twice[0]!r} is named more than once")
+        if self.patient_id in named:
+            raise ValueError(f"columns: {self.patient_id!r} is the patient's id, not a measurement")
+        return self
 
 
 class Tables(StrictModel):
@@ -84,6 +117,9 @@ class Manifest(StrictModel):
     endpoints: dict[Name, EndpointDeclaration] = Field(
         default_factory=dict, description="What can be predicted."
     )
+    measurements: dict[Name, MeasurementTable] = Field(
+        default_factory=dict, description="Tables of numbers that models may see: rna, mutations."
+    )
     missing: tuple[Text, ...] = Field(default=(), description="Markers of a missing value.")
     origin: Origin = Field(description="Where the data come from.")
 
@@ -92,6 +128,9 @@ class Manifest(StrictModel):
         for name in ("site", "patient_id"):
             if name in self.columns:
                 raise ValueError(f"columns: {name!r} is taken; the hospital is declared by 'site:'")
+        for name in self.measurements:
+            if name in (*TILES, "clinical", IMPUTED):
+                raise ValueError(f"measurements: {name!r} is taken by another input of models")
         for name, column in self.columns.items():
             if isinstance(column, BinnedColumn):
                 self._check_binned(name, column)

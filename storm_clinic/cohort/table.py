@@ -5,56 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from storm_clinic.cohort.attrition import Attrition
-from storm_clinic.cohort.declarations import (
-    BinnedColumn,
-    ColumnDeclaration,
-    ContinuousColumn,
-    EndpointDeclaration,
-)
+from storm_clinic.cohort.columns import Column, describe_column, typed_columns
+from storm_clinic.cohort.declarations import EndpointDeclaration
 from storm_clinic.cohort.endpoints import EndpointTable, derive_outcome
 from storm_clinic.cohort.intake import Source, read_clinical, read_slides
 from storm_clinic.cohort.manifest import (
-    Manifest,
+    MeasurementTable,
     Origin,
     data_folder,
     find_manifest,
     read_manifest,
 )
-from storm_clinic.cohort.values import is_among, to_codes, to_numbers
+from storm_clinic.cohort.measurement import Measurement, read_measurement
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace, digest_file
-from storm_clinic.study import did_you_mean
-
-
-@dataclass(frozen=True)
-class Column:
-    """A covariate as its consumers see it.
-
-    Attributes
-    ----------
-    name : str
-    kind : {"continuous", "ordinal", "nominal"}
-        A ``binned`` declaration is ordinal here.
-    source : str
-        Column of the clinical table (for a binned one: the declared column it is cut from).
-    unit : str, optional
-        Of a continuous column.
-    levels : tuple of str
-        Of an ordinal (low to high) or nominal (reference first) column, else empty.
-    """
-
-    name: str
-    kind: Literal["continuous", "ordinal", "nominal"]
-    source: str
-    unit: str | None = None
-    levels: tuple[str, ...] = ()
+from storm_clinic.study import IMPUTED, TILES, did_you_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +34,7 @@ class SlideJoin:
     ----------
     patient_ids : tuple of str, length n_patients
     slide_ids : tuple of tuple of str, length n_patients
-        Slides of each patient in the order of the slides table, at least one.
+        Slides of each patient in the order of the slides table; none only where none is needed.
     attrition : Attrition
         Of slides and of patients.
     """
@@ -77,7 +46,7 @@ class SlideJoin:
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """Patients, slides and endpoints of one cohort.
+    """Patients, slides, endpoints and measurements of one cohort.
 
     Attributes
     ----------
@@ -90,6 +59,8 @@ class Cohort:
         px, or NaN), ``scanner`` (str or None); only slides of these patients.
     columns : mapping of name to Column
     endpoints : mapping of name to declaration
+    measured : mapping of name to declaration
+        Tables that `measurements` reads.
     origin : Origin
     attrition : Attrition
         From the tables' rows to these patients and slides.
@@ -105,6 +76,7 @@ class Cohort:
     slides: pd.DataFrame
     columns: Mapping[str, Column]
     endpoints: Mapping[str, EndpointDeclaration]
+    measured: Mapping[str, MeasurementTable]
     origin: Origin
     attrition: Attrition
     digests: Mapping[str, str]
@@ -112,6 +84,7 @@ class Cohort:
     manifest_path: Path
     _cells: pd.DataFrame
     _missing: tuple[str, ...]
+    _data_folder: Path
 
     @classmethod
     def read(cls, name_or_path: str | Path, workspace: Workspace | None = None) -> Cohort:
@@ -141,10 +114,11 @@ class Cohort:
         digests |= {f"{source.role}/{source.path.name}": source.digest for source in sources}
         return cls(
             name=manifest.cohort,
-            patients=_typed(manifest, clinical.cells),
+            patients=typed_columns(manifest, clinical.cells),
             slides=slides.cells,
-            columns={name: _column(name, spec) for name, spec in manifest.columns.items()},
+            columns={name: describe_column(name, spec) for name, spec in manifest.columns.items()},
             endpoints=dict(manifest.endpoints),
+            measured=dict(manifest.measurements),
             origin=manifest.origin,
             attrition=clinical.attrition.joined(slides.attrition),
             digests=digests,
@@ -152,6 +126,7 @@ class Cohort:
             manifest_path=path,
             _cells=clinical.cells,
             _missing=manifest.missing,
+            _data_folder=root,
         )
 
     def __repr__(self) -> str:
@@ -193,10 +168,44 @@ class Cohort:
                 raise CohortError(f"no column {name!r} is declared{hint}", where=self.manifest_path)
         return self.patients[list(names)]
 
+    def measurements(self, names: Sequence[str]) -> dict[str, Measurement]:
+        """Read some declared tables of measurements, each with a row for every patient.
+
+        They can be large, and so are not read before they are asked for.
+
+        Raises
+        ------
+        CohortError
+            If one is not declared, or its table is not what it is declared to be.
+        """
+        for name in names:
+            if name not in self.measured:
+                # A study takes any word for a measurement: it may be another input, misspelt.
+                hint = did_you_mean(name, [*self.measured, *TILES, "clinical", IMPUTED])
+                raise CohortError(
+                    f"no measurement {name!r} is declared{hint}",
+                    where=self.manifest_path,
+                    fix="Declare its table under measurements, or leave it out of the models.",
+                )
+        return {
+            name: read_measurement(
+                name,
+                self.measured[name],
+                root=self._data_folder,
+                missing=self._missing,
+                patient_ids=self.patients.index,
+            )
+            for name in names
+        }
+
     def join_slides(
-        self, patient_ids: Sequence[str], available: Collection[str] | None = None
+        self,
+        patient_ids: Sequence[str],
+        available: Collection[str] | None = None,
+        *,
+        needed: bool = True,
     ) -> SlideJoin:
-        """The slides of some patients, for models that need them.
+        """The slides of some patients.
 
         Parameters
         ----------
@@ -204,11 +213,13 @@ class Cohort:
             Patients that are analysed; their order is kept.
         available : collection of str, optional
             Slides that have features; without it every slide of the table counts.
+        needed : bool
+            Leave out patients without slides; else they stay, with none.
 
         Raises
         ------
         CohortError
-            If a patient is not of this cohort, or no patient is left.
+            If a patient is not of this cohort, or nobody has a slide.
         """
         strangers = set(patient_ids) - set(self.patients.index)
         if strangers:
@@ -231,6 +242,9 @@ class Cohort:
                 where=self.manifest_path,
                 fix="Compare the slides table's slide ids with the names of the feature files.",
             )
+        if not needed:
+            slides = tuple(of.get(patient, ()) for patient in patient_ids)
+            return SlideJoin(tuple(patient_ids), slides, attrition)
         kept = tuple(patient for patient in patient_ids if patient in of)
         without = self._without_slides(wanted - set(kept))
         step = Attrition.left_out("with slides", patient_ids, without)
@@ -240,47 +254,3 @@ class Cohort:
         listed = set(self.slides["patient_id"])
         reason = {True: "none of its slides has features", False: "no slide in the slides table"}
         return {patient: reason[patient in listed] for patient in patient_ids}
-
-
-def _column(name: str, spec: ColumnDeclaration) -> Column:
-    if isinstance(spec, ContinuousColumn):
-        return Column(name, "continuous", spec.source, unit=spec.unit)
-    kind: Literal["ordinal", "nominal"] = "nominal" if spec.kind == "nominal" else "ordinal"
-    return Column(name, kind, spec.source, levels=spec.levels)
-
-
-def _typed(manifest: Manifest, cells: pd.DataFrame) -> pd.DataFrame:
-    made: dict[str, pd.Series[Any]] = {}
-    for name, spec in manifest.columns.items():
-        if isinstance(spec, BinnedColumn):
-            continue
-        markers = {*manifest.missing, *spec.missing}
-        source = cells[spec.source]
-        if isinstance(spec, ContinuousColumn):
-            made[name] = pd.Series(to_numbers(source, markers))
-        else:
-            codes = to_codes(source, spec.meaning)
-            made[name] = _categorical(codes, spec.levels, ordered=spec.kind == "ordinal")
-    for name, spec in manifest.columns.items():
-        if isinstance(spec, BinnedColumn):
-            made[name] = _binned(np.asarray(made[spec.source], dtype=np.float64), spec)
-    if manifest.site:
-        unknown = is_among(cells[manifest.site], manifest.missing)
-        sites = [None if no else s for s, no in zip(cells[manifest.site], unknown, strict=True)]
-        made["site"] = pd.Series(sites, dtype=object)
-    # In the order of the manifest.
-    order = [*manifest.columns, *(["site"] if manifest.site else [])]
-    rows = pd.RangeIndex(len(cells))
-    return pd.DataFrame({name: made[name] for name in order}, index=rows).set_axis(cells.index)
-
-
-def _binned(values: NDArray[np.float64], spec: BinnedColumn) -> pd.Series[str]:
-    band = np.searchsorted(spec.cuts, values, side="right")
-    return _categorical(np.where(np.isnan(values), -1, band), spec.levels, ordered=True)
-
-
-def _categorical(
-    codes: NDArray[np.int64], levels: tuple[str, ...], *, ordered: bool
-) -> pd.Series[str]:
-    values = pd.Categorical.from_codes(codes, categories=pd.Index(levels), ordered=ordered)
-    return pd.Series(values)

@@ -6,8 +6,9 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -44,16 +45,44 @@ class TextTable:
         CohortError
             If there is none of that name; the message names the nearest.
         """
-        if name not in self.frame:
-            known = [str(column) for column in self.frame.columns]
-            hint, fix = did_you_mean(name, known), None
-            if len(known) == 1 and any(mark in known[0] for mark in ";,\t"):
-                hint = "; the header is one word: is another separator used than the ending says?"
-                fix = "Save it with commas as .csv, or with tabs as .tsv."
-            raise CohortError(
-                f"no column {name!r}, which {asked_by} asks for{hint}", where=self.path, fix=fix
-            )
+        require_column(name, self.frame.columns, where=self.path, asked_by=asked_by)
         return self.frame[name]
+
+
+@dataclass(frozen=True, eq=False)
+class TextRows:
+    """A table of which one row at a time is held in cells.
+
+    Iterate once for (row's number in the file, its cells); a `CohortError` follows the last row if
+    rows were of another length than the header, and comes at once where the text is no table.
+
+    Attributes
+    ----------
+    path : Path
+    header : list of str
+        Empty for a column without a name.
+    digest : str
+        SHA-256 of the file.
+    """
+
+    path: Path
+    header: list[str]
+    digest: str
+    _records: Iterator[tuple[int, list[str]]] = field(repr=False)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        uneven = []
+        for number, row in self._records:
+            if len(row) == len(self.header):
+                yield number, row
+            else:
+                uneven.append(number)
+        if uneven:
+            raise CohortError(
+                f"the header has {len(self.header)} columns, but not {say_rows(uneven)}",
+                where=self.path,
+                fix="Quote cells that hold the separator.",
+            )
 
 
 def read_text_table(path: Path) -> TextTable:
@@ -67,6 +96,20 @@ def read_text_table(path: Path) -> TextTable:
         If the file is absent, of another kind, not UTF-8, empty, or has rows of unequal length or
         two columns of one name.
     """
+    table = open_text_rows(path)
+    rows = list(table)
+    named = [at for at, name in enumerate(table.header) if name]
+    frame = pd.DataFrame(
+        [[row[at] for at in named] for _, row in rows],
+        index=pd.Index([number for number, _ in rows], name="row"),
+        columns=[table.header[at] for at in named],
+        dtype=object,
+    )
+    return TextTable(path, frame, table.digest)
+
+
+def open_text_rows(path: Path) -> TextRows:
+    """As `read_text_table`, for tables too wide to hold as text."""
     delimiter = _delimiter(path)
     try:
         data = path.read_bytes()
@@ -79,19 +122,29 @@ def read_text_table(path: Path) -> TextTable:
     except (OSError, EOFError, zlib.error) as problem:
         raise CohortError(f"cannot be read: {problem}", where=path) from problem
     records = _records(decoded, delimiter, path)
-    if not records:
+    _, header = next(records, (0, None))
+    if header is None:
         raise CohortError("the file is empty", where=path)
-    (_, header), *rows = records
     _check_header(header, path)
-    _check_lengths(rows, len(header), path)
-    named = [at for at, name in enumerate(header) if name]
-    frame = pd.DataFrame(
-        [[row[at] for at in named] for _, row in rows],
-        index=pd.Index([number for number, _ in rows], name="row"),
-        columns=[header[at] for at in named],
-        dtype=object,
-    )
-    return TextTable(path, frame, digest_bytes(data))
+    return TextRows(path, header, digest_bytes(data), records)
+
+
+def require_column(name: str, columns: Collection[str], *, where: Path, asked_by: str) -> None:
+    """Refuse a column that a table does not have.
+
+    Raises
+    ------
+    CohortError
+        Naming the nearest column.
+    """
+    if name in columns:
+        return
+    known = [str(column) for column in columns]
+    hint, fix = did_you_mean(name, known), None
+    if len(known) == 1 and any(mark in known[0] for mark in ";,\t"):
+        hint = "; the header is one word: is another separator used than the ending says?"
+        fix = "Save it with commas as .csv, or with tabs as .tsv."
+    raise CohortError(f"no column {name!r}, which {asked_by} asks for{hint}", where=where, fix=fix)
 
 
 def say_rows(rows: Iterable[object]) -> str:
@@ -113,25 +166,17 @@ def _delimiter(path: Path) -> str:
     return _DELIMITERS[ending.lower()]
 
 
-def _records(text: str, delimiter: str, path: Path) -> list[tuple[int, list[str]]]:
+def _records(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        return [(number, row) for number, row in enumerate(reader, start=1) if row]
+        for number, row in enumerate(reader, start=1):
+            if row:
+                yield number, row
     except csv.Error as problem:
         raise CohortError(f"line {reader.line_num}: {problem}", where=path) from problem
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    twice = sorted(name for name, n in Counter(header).items() if name and n > 1)
     if twice:
         raise CohortError(f"the header names column {twice[0]!r} more than once", where=path)
-
-
-def _check_lengths(rows: list[tuple[int, list[str]]], width: int, path: Path) -> None:
-    uneven = [number for number, row in rows if len(row) != width]
-    if uneven:
-        raise CohortError(
-            f"the header has {width} columns, but not {say_rows(uneven)}",
-            where=path,
-            fix="Quote cells that hold the separator.",
-        )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -36,6 +38,35 @@ def to_numbers(texts: pd.Series[str], missing: Collection[str]) -> NDArray[np.fl
     """Cells as float64, NaN where a missing marker stands; shape (n_rows,)."""
     shown = texts.mask(is_among(texts, missing), "nan")
     return shown.to_numpy(dtype=object).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class NumberReader:
+    """Reads one cell at a time, for tables too wide to hold as text.
+
+    Attributes
+    ----------
+    words, numbers : frozenset
+        Markers of a missing value: those that are no number, and those that are.
+    """
+
+    words: frozenset[str]
+    numbers: frozenset[float]
+
+    @classmethod
+    def of(cls, missing: Collection[str]) -> NumberReader:
+        """With these markers."""
+        numbers = {marker for marker in missing if _NUMBER.fullmatch(marker)}
+        return cls(frozenset(set(missing) - numbers), frozenset(map(float, numbers)))
+
+    def read(self, text: str) -> float | None:
+        """The cell's number, NaN where a missing marker stands, None where it is neither."""
+        if not _NUMBER.fullmatch(text):
+            return math.nan if text in self.words else None
+        number = float(text)
+        if number in self.numbers:
+            return math.nan
+        return number if math.isfinite(number) else None
 
 
 def to_codes(texts: pd.Series[str], codes: Mapping[str, int]) -> NDArray[np.int64]:

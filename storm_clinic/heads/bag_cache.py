@@ -10,28 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import FeatureError
+from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.storm_store import StormStore
 from storm_clinic.files import atomic_write, digest_value
 from storm_clinic.heads.bags import Bags
 
 Array = NDArray[Any]
+Store = FeatureStore | StormStore
 Row = Mapping[Any, Any]  # of the store's index
 
 _FORMAT = 1  # of the cache; part of its digest
+_VALUES = ("features_digest",)
+_PLACES = ("coords_digest", "slide_mpp")
 _FIX = "Delete it; it is derived and will be made again."
 
 
 def build_bags(
-    store: FeatureStore, slides_of_patients: Sequence[Sequence[str]], cache: Path | None = None
+    store: Store, slides_of_patients: Sequence[Sequence[str]], cache: Path | None = None
 ) -> Bags:
     """Pack the tiles of each patient's slides into one bag.
 
     Parameters
     ----------
-    store : FeatureStore
+    store : FeatureStore or StormStore
         Where the slides' features lie.
     slides_of_patients : sequence of sequences of str
-        For each patient the ids of their slides, in the order in which tiles are laid.
+        For each patient the ids of their slides, in the order in which tiles are laid; a patient
+        without slides gets an empty bag.
     cache : Path, optional
         Folder of packed arrays. What was packed once from the same feature files is mapped again;
         without a folder everything is held in memory.
@@ -39,7 +45,8 @@ def build_bags(
     Returns
     -------
     Bags
-        One a patient, in the given order.
+        One a patient, in the given order. Tiles have places where every file has coordinates and
+        its slide's microns per pixel.
 
     Raises
     ------
@@ -54,18 +61,41 @@ def build_bags(
     rows = _index(store, slide_ids)
     sizes = [sum(int(rows[slide]["n_tiles"]) for slide in of) for of in slides_of_patients]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    placed = all(_has_places(rows[slide_id]) for slide_id in slide_ids)
     if cache is None:
-        values = np.concatenate([store.read(slide_id).features for slide_id in slide_ids])
-        return Bags.pack(values, offsets)
-    digest = _digest(store, slides_of_patients, rows)
-    path = cache / f"bags-{digest[:32]}.npy"
+        slides = [store.read(slide_id) for slide_id in slide_ids]
+        values = np.concatenate([slide.features for slide in slides])
+        return Bags.pack(
+            values, offsets, np.concatenate(list(map(_places, slides))) if placed else None
+        )
+    path = cache / f"bags-{_digest(store, slides_of_patients, rows, _VALUES)[:32]}.npy"
     shape = (int(offsets[-1]), store.contract.width)
-    if not path.exists():
-        _pack(store, slide_ids, shape, path)
-    return Bags.pack(_mapped(path, shape), offsets)
+    if not placed:
+        if not path.exists():
+            _pack(store, slide_ids, shape, path, None)
+        return Bags.pack(_mapped(path, shape), offsets)
+    places = cache / f"places-{_digest(store, slides_of_patients, rows, _PLACES)[:32]}.npy"
+    if not (path.exists() and places.exists()):
+        _pack(store, slide_ids, shape, path, places)
+    return Bags.pack(_mapped(path, shape), offsets, _mapped(places, (shape[0], 2)))
 
 
-def _index(store: FeatureStore, slide_ids: list[str]) -> dict[str, Row]:
+def _has_places(row: Row) -> bool:
+    return isinstance(row["coords_digest"], str) and bool(np.isfinite(row["slide_mpp"] or np.nan))
+
+
+def _places(slide: SlideFeatures) -> Array:
+    """Centre of each tile in µm from the middle of all; half a tile's side cancels."""
+    if slide.coords is None or slide.slide_mpp is None:
+        raise FeatureError(
+            "the position of its tiles is not known", where=f"slide {slide.slide_id}"
+        )
+    corners = slide.coords * slide.slide_mpp
+    places: Array = (corners - corners.mean(axis=0)).astype(np.float32)
+    return places
+
+
+def _index(store: Store, slide_ids: list[str]) -> dict[str, Row]:
     """The index's rows of these slides, refused if one cannot be used."""
     table = store.index().set_index("slide_id")
     absent = [slide_id for slide_id in slide_ids if slide_id not in table.index]
@@ -87,10 +117,13 @@ def _index(store: FeatureStore, slide_ids: list[str]) -> dict[str, Row]:
 
 
 def _digest(
-    store: FeatureStore, slides_of_patients: Sequence[Sequence[str]], rows: dict[str, Row]
+    store: Store,
+    slides_of_patients: Sequence[Sequence[str]],
+    rows: dict[str, Row],
+    facts: tuple[str, ...],
 ) -> str:
     patients = [
-        [[slide, str(rows[slide]["features_digest"])] for slide in slides]
+        [[slide, *(str(rows[slide][fact]) for fact in facts)] for slide in slides]
         for slides in slides_of_patients
     ]
     return digest_value(
@@ -98,7 +131,9 @@ def _digest(
     )
 
 
-def _pack(store: FeatureStore, slide_ids: list[str], shape: tuple[int, int], path: Path) -> None:
+def _pack(
+    store: Store, slide_ids: list[str], shape: tuple[int, int], path: Path, places: Path | None
+) -> None:
     """Write slide after slide: a plain file, since a full disk kills whoever writes a memmap."""
     dtype = np.dtype(store.contract.dtype)
     header = {
@@ -109,9 +144,13 @@ def _pack(store: FeatureStore, slide_ids: list[str], shape: tuple[int, int], pat
     with atomic_write(path) as part, part.open("wb") as handle:
         np.lib.format.write_array_header_1_0(handle, header)
         n_tiles = 0
+        placed = []
         for slide_id in slide_ids:
-            features = np.ascontiguousarray(store.read(slide_id).features, dtype=dtype)
+            slide = store.read(slide_id)
+            features = np.ascontiguousarray(slide.features, dtype=dtype)
             n_tiles += len(features)
+            if places is not None:
+                placed.append(_places(slide))
             handle.write(features.data)
         if n_tiles != shape[0]:
             raise FeatureError(
@@ -119,6 +158,9 @@ def _pack(store: FeatureStore, slide_ids: list[str], shape: tuple[int, int], pat
                 where=store.folder,
                 fix="Delete index.parquet in this folder; it is derived and will be made again.",
             )
+    if places is not None:
+        with atomic_write(places) as part, part.open("wb") as handle:
+            np.save(handle, np.concatenate(placed), allow_pickle=False)
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Array:

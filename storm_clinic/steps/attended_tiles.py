@@ -100,6 +100,8 @@ def _tiles(
 ) -> Iterator[_Tile]:
     assert patients.store is not None
     for at in order:
+        if not len(attention[at]):
+            continue  # this patient has no slide
         share = attention[at] * len(attention[at])
         row = int(np.argmax(share) if highest else np.argmin(share))
         start = row

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from storm_clinic.cohort.attrition import Attrition
+from storm_clinic.cohort.columns import Column
 from storm_clinic.cohort.endpoints import EndpointTable
+from storm_clinic.cohort.intake import Source
+from storm_clinic.cohort.measurement import Measurement
 from storm_clinic.cohort.outcome import Classes, Survival, stratum
-from storm_clinic.cohort.table import Cohort, Column
+from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import OutcomeError
 from storm_clinic.files import Workspace
 from storm_clinic.metrics.curves import follow_up
 
-_FRAMES = ("tables", "columns", "endpoints", "sites", "attrition", "excluded")
+_FRAMES = ("tables", "columns", "endpoints", "measurements", "sites", "attrition", "excluded")
 _LARGE_SITE = 1 / 5  # a fold's share in the usual five
 _MOSTLY = 0.5
 
@@ -38,6 +43,9 @@ class CohortReport:
         ``endpoint, kind, patients, events, median_follow_up_months`` (reverse Kaplan-Meier; None
         for classes or where follow-up does not reach), ``left_out``. Events of competing risks
         are those of the first cause, events of classes the patients of the last level.
+    measurements : DataFrame
+        ``measurement, unit, measured, not_measured`` (patients), ``columns, constant`` (columns in
+        which nothing varies), ``missing_percent`` (of the cells of measured patients).
     sites : DataFrame
         ``site, patients, slides`` and ``events_<endpoint>``, largest first; empty if no site is
         declared.
@@ -53,6 +61,7 @@ class CohortReport:
     tables: pd.DataFrame
     columns: pd.DataFrame
     endpoints: pd.DataFrame
+    measurements: pd.DataFrame
     sites: pd.DataFrame
     attrition: pd.DataFrame
     excluded: pd.DataFrame
@@ -80,23 +89,26 @@ def check_cohort(name_or_path: str | Path, *, workspace: Workspace | None = None
             derived[name] = cohort.outcome(name)
         except OutcomeError as error:
             notes.append(str(error))
-    parts = [("", cohort.attrition), *((name, table.attrition) for name, table in derived.items())]
+    measured = cohort.measurements(list(cohort.measured))
+    read = reduce(Attrition.joined, (m.attrition for m in measured.values()), cohort.attrition)
+    parts = [("", read), *((name, table.attrition) for name, table in derived.items())]
     attrition = [part.table().assign(endpoint=name) for name, part in parts]
     excluded = [part.excluded().assign(endpoint=name) for name, part in parts]
     return CohortReport(
         name=cohort.name,
-        tables=_tables(cohort),
+        tables=_tables([*cohort.sources, *(m.source for m in measured.values())]),
         columns=_columns(cohort),
         endpoints=_endpoints(cohort, derived),
+        measurements=_measurements(measured),
         sites=_sites(cohort, derived),
         attrition=_endpoint_first(attrition),
         excluded=_endpoint_first(excluded),
-        notes=(*notes, *_notes(cohort, derived)),
+        notes=(*notes, *_notes(cohort, derived), *_measurement_notes(measured)),
     )
 
 
-def _tables(cohort: Cohort) -> pd.DataFrame:
-    rows = [(s.role, str(s.path), s.n_rows, s.n_columns, s.digest) for s in cohort.sources]
+def _tables(sources: list[Source]) -> pd.DataFrame:
+    rows = [(s.role, str(s.path), s.n_rows, s.n_columns, s.digest) for s in sources]
     return pd.DataFrame(rows, columns=["table", "file", "rows", "columns", "sha256"])
 
 
@@ -132,6 +144,24 @@ def _endpoints(cohort: Cohort, derived: dict[str, EndpointTable]) -> pd.DataFram
         rows.append((name, declared.kind, n, events, months, cohort.n_patients - n))
     names = ["endpoint", "kind", "patients", "events", "median_follow_up_months", "left_out"]
     return pd.DataFrame(rows, columns=names)
+
+
+def _measurements(measured: dict[str, Measurement]) -> pd.DataFrame:
+    rows = []
+    for name, found in measured.items():
+        n, table = int(found.measured.sum()), found.table[found.measured]
+        missing = round(100 * float(table.isna().to_numpy().mean()), 1) if n else None
+        constant = len(_constant(found))
+        left = len(found.table) - n
+        rows.append((name, found.unit, n, left, table.shape[1], constant, missing))
+    names = ["measurement", "unit", "measured", "not_measured", "columns", "constant"]
+    return pd.DataFrame(rows, columns=[*names, "missing_percent"])
+
+
+def _constant(found: Measurement) -> list[str]:
+    """Columns that tell no patient from another."""
+    varies = found.table.nunique() > 1
+    return [str(name) for name in found.table.columns[~varies]]
 
 
 def _median_follow_up(table: EndpointTable) -> float | None:
@@ -178,6 +208,20 @@ def _notes(cohort: Cohort, derived: dict[str, EndpointTable]) -> Iterator[str]:
         yield "no endpoint is declared: the cohort can be scored, not trained on or validated"
     yield from _site_notes(cohort)
     yield from _slide_notes(cohort)
+
+
+def _measurement_notes(measured: dict[str, Measurement]) -> Iterator[str]:
+    for name, found in measured.items():
+        n_missing = int((~found.measured).sum())
+        if n_missing:
+            yield f"measurement {name}: {n_missing} of {len(found.table)} patients have none"
+        constant = _constant(found)
+        if constant:
+            shown = ", ".join(constant[:10]) + (" ..." if len(constant) > 10 else "")
+            yield (
+                f"measurement {name}: nothing varies in {len(constant)} of "
+                f"{found.table.shape[1]} columns: {shown}"
+            )
 
 
 def _site_notes(cohort: Cohort) -> Iterator[str]:

@@ -18,7 +18,7 @@ from storm_clinic.errors import InputError
 from storm_clinic.files import write_json
 from storm_clinic.metrics.curves import follow_up
 from storm_clinic.reporting.content import CohortSummary, FlowStep, VariableRow
-from storm_clinic.steps.study_patients import Evaluated
+from storm_clinic.steps.study_patients import Evaluated, StudyPatients
 from storm_clinic.study import Study
 
 COHORTS = "cohorts.json"
@@ -38,14 +38,31 @@ def summarise_cohort(
         role=role,
         n_patients=outcome.n_patients,
         n_events=outcome.n_events,
-        n_slides=sum(map(len, patients.slide_ids)) if patients.store else None,
+        n_slides=_n_slides(patients),
         n_sites=len(set(patients.sites)) if "site" in cohort.patients else None,
         median_follow_up_months=_median_follow_up(outcome),
         simulated=cohort.origin.simulated,
         origin=tuple(origin.items()),
         flow=tuple(_flow(patients.attrition)),
-        variables=tuple(row for name in table for row in _rows(str(name), table[name])),
+        variables=(
+            *(row for name in table for row in _rows(str(name), table[name])),
+            *_inputs(patients),
+        ),
     )
+
+
+def _n_slides(patients: StudyPatients) -> int | None:
+    if patients.store is None and patients.storm is None:
+        return None
+    both = zip(patients.slide_ids, patients.storm_slide_ids, strict=True)
+    return sum(len({*image, *storm}) for image, storm in both)
+
+
+def _inputs(patients: StudyPatients) -> Iterator[VariableRow]:
+    """Who has which input, where some patients lack it, and of every table of numbers."""
+    for name, n_missing in patients.lacking.items():
+        if n_missing or name in patients.data.tables:
+            yield VariableRow(name, "", f"{len(patients) - n_missing} patients", n_missing)
 
 
 def write_summaries(folder: Path, summaries: list[CohortSummary]) -> None:

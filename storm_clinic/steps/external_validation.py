@@ -16,9 +16,9 @@ from storm_clinic.registry.identity import PatientKeys, load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
 from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
+from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.scoring import score_patients
-from storm_clinic.steps.study_bundle import require_same_columns
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import join_outcome, scored_patients
 from storm_clinic.steps.training_files import (
@@ -177,7 +177,8 @@ class _Work:
         """Score, seal, join, judge, record; in this order."""
         study, bundle = self.model.bundle.study, self.model.bundle
         scored = scored_patients(study, cohort, workspace=self.workspace, keys=self.keys)
-        require_same_columns(bundle.manifest.clinical, scored.cohort, study)
+        declared = bundle.manifest
+        require_same_inputs(declared.clinical, declared.measurements, scored.cohort, study)
         check_within(scored.fingerprints)
         development = self.development()
         check_disjoint(development.fingerprints, scored.fingerprints)

@@ -22,9 +22,13 @@ def score_patients(bundle: Bundle, patients: StudyPatients) -> tuple[Predictions
     ContractMismatch
         If the features were made in another way than those the model learned from.
     """
-    if patients.store is not None:
-        learned_on = FeatureContract.from_json(bundle.manifest.features, where="manifest.json")
-        patients.store.contract.require_same(learned_on, where=patients.store.folder)
+    for store, contract in (
+        (patients.store, bundle.manifest.features),
+        (patients.storm, bundle.manifest.storm),
+    ):
+        if store is not None:
+            learned_on = FeatureContract.from_json(contract, where="manifest.json")
+            store.contract.require_same(learned_on, where=store.folder)
     tables, notes = [], []
     for name in bundle.models:
         output = bundle.restore(name).predict(patients.data)

@@ -7,12 +7,11 @@ from typing import Literal
 
 import numpy as np
 
-from storm_clinic.bundle import ClinicalColumn, Manifest, OutcomeDefinition, TrainingCohort
+from storm_clinic.bundle import Manifest, OutcomeDefinition, TrainingCohort
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
-from storm_clinic.cohort.table import Cohort
-from storm_clinic.errors import CohortError
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
+from storm_clinic.steps.declared_inputs import clinical_columns, measured_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development, Evaluated
 from storm_clinic.study import Study
@@ -34,11 +33,13 @@ def describe_bundle(
     Thresholds between risk groups are quantiles of the models' own risks of all development
     patients, so that they are fixed before anybody else is scored.
     """
-    store = development.store
+    store, cohort = development.store, development.parts[0].patients.cohort
     return Manifest(
         study=study.resolved(),
         features=None if store is None else store.contract.to_json(),
-        clinical=clinical_columns(study, development.parts[0].patients.cohort),
+        storm=None if development.storm is None else development.storm.contract.to_json(),
+        clinical=clinical_columns(study, cohort),
+        measurements=measured_inputs(cohort, development.data),
         outcome=_definition(study, development),
         risk_thresholds={
             name: tuple(
@@ -59,36 +60,6 @@ def describe_bundle(
         packages=package_versions(NUMERICAL_PACKAGES),
         run_id=run_id,
     )
-
-
-def clinical_columns(study: Study, cohort: Cohort) -> tuple[ClinicalColumn, ...]:
-    """The study's covariates as a cohort declares them."""
-    columns = [cohort.columns[name] for name in study.clinical]
-    return tuple(
-        ClinicalColumn(name=column.name, kind=column.kind, unit=column.unit, levels=column.levels)
-        for column in columns
-    )
-
-
-def require_same_columns(
-    declared: tuple[ClinicalColumn, ...], cohort: Cohort, study: Study
-) -> None:
-    """Refuse a cohort whose covariates mean something else than those a model learned from.
-
-    Raises
-    ------
-    CohortError
-        Naming the column, and both declarations.
-    """
-    for ours, theirs in zip(declared, clinical_columns(study, cohort), strict=True):
-        for field in ("kind", "unit", "levels"):
-            expected, found = getattr(ours, field), getattr(theirs, field)
-            if expected != found:
-                raise CohortError(
-                    f"columns.{ours.name}: {field} is {found!r}; development has {expected!r}",
-                    where=cohort.manifest_path,
-                    fix="Declare it as the development cohort does, converting it if need be.",
-                )
 
 
 def _definition(study: Study, development: Development) -> OutcomeDefinition:

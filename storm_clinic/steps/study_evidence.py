@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -105,9 +105,17 @@ def collect_evidence(
         confusion=curves.confusion,
         outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
-        notes=tuple(notes),
+        notes=(*notes, *(note for item in evaluated for note in _lacking(item))),
         seconds=dict(seconds or {}),
     )
+
+
+def _lacking(item: Evaluated) -> Iterator[str]:
+    """Inputs that some patients lack, in words."""
+    n_patients = len(item.patients)
+    for name, n in item.patients.lacking.items():
+        if n:
+            yield f"{item.patients.cohort.name}: {n} of {n_patients} patients have no {name}"
 
 
 def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:

@@ -14,13 +14,21 @@ from storm_clinic.cohort.leakage import Fingerprints, check_disjoint, check_with
 from storm_clinic.cohort.outcome import Outcome, concatenate
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError
+from storm_clinic.features.slide_features import digest_array
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.files import Workspace
-from storm_clinic.heads.bag_cache import build_bags
+from storm_clinic.features.storm_store import StormStore
+from storm_clinic.files import Workspace, digest_value
+from storm_clinic.heads.bag_cache import Store
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
 from storm_clinic.registry.identity import PatientKeys
-from storm_clinic.study import Study
+from storm_clinic.steps.declared_inputs import (
+    clinical_columns,
+    measured_inputs,
+    require_same_inputs,
+)
+from storm_clinic.steps.study_slides import join_slides
+from storm_clinic.study import IMPUTED, Study, kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +44,29 @@ class StudyPatients:
     keys : tuple of str
         What stands for them in everything that is stored.
     slide_ids : tuple of tuple of str
-        Slides whose tiles make each patient's bag; empty where no model looks at slides.
+        Slides with features whose tiles make each patient's bag; empty where no model sees images.
+    storm_slide_ids : tuple of tuple of str
+        Slides with STORM files; empty where no model sees what STORM made.
     data : PatientData
+        Whatever the study's models see; what a patient lacks is empty or NaN.
     attrition : Attrition
         From the tables' rows to these patients.
     store : FeatureStore, optional
+    storm : StormStore, optional
+    measurement_digests : dict of str
+        SHA-256 of the tables of measurements that were read.
     """
 
     cohort: Cohort
     patient_ids: tuple[str, ...]
     keys: tuple[str, ...]
     slide_ids: tuple[tuple[str, ...], ...]
+    storm_slide_ids: tuple[tuple[str, ...], ...]
     data: PatientData
     attrition: Attrition
     store: FeatureStore | None
+    storm: StormStore | None
+    measurement_digests: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -68,23 +85,41 @@ class StudyPatients:
             patient_ids=tuple(self.patient_ids[i] for i in at),
             keys=tuple(self.keys[i] for i in at),
             slide_ids=tuple(self.slide_ids[i] for i in at),
+            storm_slide_ids=tuple(self.storm_slide_ids[i] for i in at),
             data=self.data.take(at),
         )
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
         """What these patients' data have that may not occur in another cohort."""
-        index = None if self.store is None else self.store.index().set_index("slide_id")
-        return Fingerprints.of(self.cohort.name, self.keys, self.slide_ids, index)
+        name, parts = self.cohort.name, []
+        for store, slide_ids in ((self.store, self.slide_ids), (self.storm, self.storm_slide_ids)):
+            index = None if store is None else store.index().set_index("slide_id")
+            parts.append(Fingerprints.of(name, self.keys, slide_ids, index))
+        return Fingerprints.union(name, parts)
+
+    @property
+    def lacking(self) -> dict[str, int]:
+        """How many of these patients lack an input that models see, by input."""
+        bags = {"image": self.data.bags, "storm": self.data.storm}
+        seen = [*(name for name, part in bags.items() if part is not None), *self.data.tables]
+        return {name: int((~self.data.present(name)).sum()) for name in seen}
 
     @cached_property
     def inputs(self) -> dict[str, str]:
         """SHA-256 of everything that was read, by a name that holds no id."""
-        digests = {f"{self.cohort.name}/{name}": d for name, d in self.cohort.digests.items()}
+        read = {**self.cohort.digests, **self.measurement_digests}
+        if self.store is not None or self.storm is not None:
+            read["features"] = self.fingerprints.features_digest
         if self.store is not None:
-            digests[f"{self.cohort.name}/features"] = self.fingerprints.features_digest
-            digests[f"{self.cohort.name}/contract"] = self.store.contract.digest
-        return digests
+            read["contract"] = self.store.contract.digest
+        if self.storm is not None:
+            read["storm-contract"] = self.storm.contract.digest
+        if IMPUTED in self.data.tables:
+            table = self.data.tables[IMPUTED]
+            values = digest_array(table.to_numpy())
+            read["imputed-expression"] = digest_value([list(table.columns), values])
+        return {f"{self.cohort.name}/{name}": digest for name, digest in read.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +131,8 @@ class Evaluated:
 
 
 def needs_slides(study: Study) -> bool:
-    """Whether any model of a study looks at slides."""
-    return any(set(model.inputs) - {"clinical"} for model in study.models)
+    """Whether any model of a study looks at tiles of slides."""
+    return any(kind_of(name) == "tiles" for name in study.inputs)
 
 
 def scored_patients(
@@ -161,29 +196,41 @@ def _assemble(
     workspace: Workspace,
     keys: PatientKeys,
 ) -> StudyPatients:
-    """Join patients with slides, features and covariates, in the order of their ids."""
-    store, bags = None, None
-    slides: tuple[tuple[str, ...], ...] = tuple(() for _ in patient_ids)
-    if needs_slides(study):
-        store = FeatureStore.open(workspace.store(cohort.name, study.features.encoder))
-        index = store.index()
-        usable = set(index["slide_id"][index["problem"].isna() & (index["n_tiles"] > 0)])
-        joined = cohort.join_slides(patient_ids, usable)
-        attrition = attrition.joined(joined.attrition)
-        patient_ids, slides = list(joined.patient_ids), joined.slide_ids
-    order = sorted(range(len(patient_ids)), key=lambda at: patient_ids[at])
-    patient_ids = [patient_ids[at] for at in order]
-    slides = tuple(tuple(sorted(slides[at])) for at in order)
-    if store is not None:
-        bags = build_bags(store, [list(of) for of in slides], store.folder / "bags")
-    data = PatientData(
-        keys=tuple(patient_ids),
-        bags=bags,
-        clinical=cohort.covariates(study.clinical).loc[patient_ids] if study.clinical else None,
-    )
+    """Join patients with measurements, slides and covariates, in the order of their ids."""
+    measured = cohort.measurements(study.measurements)
+    for found in measured.values():
+        attrition = attrition.joined(found.attrition)
+    for name in study.required:
+        if name in measured:
+            has = measured[name].measured
+            lost = {p: f"no {name} measured" for p in patient_ids if not has[p]}
+            attrition = attrition.joined(Attrition.left_out(f"with {name}", patient_ids, lost))
+            patient_ids = [p for p in patient_ids if p not in lost]
+            _require_some(patient_ids, name, cohort)
+    slides = join_slides(study, cohort, patient_ids, workspace)
+    attrition = attrition.joined(slides.attrition)
+    data, patient_ids = slides.data(study), list(slides.patient_ids)
+    covariates = cohort.covariates(study.clinical).loc[patient_ids] if study.clinical else None
+    tables = {name: found.table.loc[patient_ids] for name, found in measured.items()}
     return StudyPatients(
-        cohort, data.keys, keys.patient_keys(patient_ids), slides, data, attrition, store
+        cohort=cohort,
+        patient_ids=slides.patient_ids,
+        keys=keys.patient_keys(patient_ids),
+        slide_ids=slides.image_slides,
+        storm_slide_ids=slides.storm_slides,
+        data=replace(data, clinical=covariates, tables={**tables, **data.tables}),
+        attrition=attrition,
+        store=slides.store,
+        storm=slides.storm,
+        measurement_digests={k: v for found in measured.values() for k, v in found.digests.items()},
     )
+
+
+def _require_some(patient_ids: list[str], name: str, cohort: Cohort) -> None:
+    if not patient_ids:
+        raise CohortError(
+            f"no patient has {name}, which the study requires", where=cohort.manifest_path
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +283,11 @@ class Development:
         """A store of the contract that all cohorts share."""
         return self.parts[0].patients.store
 
+    @property
+    def storm(self) -> StormStore | None:
+        """The same, of STORM files."""
+        return self.parts[0].patients.storm
+
 
 def load_development(study: Study, *, workspace: Workspace, keys: PatientKeys) -> Development:
     """Join the development cohorts of a study.
@@ -243,15 +295,23 @@ def load_development(study: Study, *, workspace: Workspace, keys: PatientKeys) -
     Raises
     ------
     CohortError, FeatureError
-        Naming what is missing or undeclared.
+        Naming what is missing, undeclared, or declared in different units.
     ContractMismatch
         If the cohorts' features were not made in one way.
     LeakageError
         If two cohorts share a patient or slide, or two patients share a slide.
     """
     parts = [_with_outcome(study, name, workspace, keys) for name in study.development]
+    first = parts[0].patients
     for at, part in enumerate(parts):
-        _check_same_contract(parts[0].patients.store, part.patients.store)
+        _check_same_contract(first.store, part.patients.store)
+        _check_same_contract(first.storm, part.patients.storm)
+        require_same_inputs(
+            clinical_columns(study, first.cohort),
+            measured_inputs(first.cohort, first.data),
+            part.patients.cohort,
+            study,
+        )
         check_within(part.patients.fingerprints)
         for other in parts[:at]:
             check_disjoint(other.patients.fingerprints, part.patients.fingerprints)
@@ -263,14 +323,18 @@ def load_development(study: Study, *, workspace: Workspace, keys: PatientKeys) -
 
 def _concatenated(parts: list[PatientData]) -> PatientData:
     bags = [part.bags for part in parts if part.bags is not None]
-    tables = [part.clinical for part in parts if part.clinical is not None]
+    storm = [part.storm for part in parts if part.storm is not None]
+    covariates = [part.clinical for part in parts if part.clinical is not None]
     return PatientData(
         keys=tuple(key for part in parts for key in part.keys),
         bags=Bags.concat(bags) if bags else None,
-        clinical=pd.concat(tables) if tables else None,
+        clinical=pd.concat(covariates) if covariates else None,
+        storm=Bags.concat(storm) if storm else None,
+        # Joined by column name: NaN where a cohort has not measured what another has.
+        tables={n: pd.concat([part.tables[n] for part in parts]) for n in parts[0].tables},
     )
 
 
-def _check_same_contract(first: FeatureStore | None, other: FeatureStore | None) -> None:
+def _check_same_contract(first: Store | None, other: Store | None) -> None:
     if first is not None and other is not None:
         other.contract.require_same(first.contract, where=other.folder)

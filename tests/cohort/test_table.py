@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storm_clinic.cohort.columns import Column
 from storm_clinic.cohort.manifest import read_manifest
-from storm_clinic.cohort.table import Cohort, Column
+from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError
 from storm_clinic.files import digest_file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
 from collections import Counter
 from pathlib import Path
@@ -77,6 +78,36 @@ def test_missing_covariates_are_counted_as_missing(real):
         assert cohort.patients["grade"].isna().sum() == grades["GX"] + grades["[Not Available]"]
 
 
+@pytest.mark.parametrize(("name", "file"), [("rna", "expression"), ("mutations", "mutations")])
+def test_measurements_are_the_numbers_of_the_file_beside_their_patients(
+    real, shared_data, name, file
+):
+    cohort, rows = real
+    with gzip.open(shared_data / cohort.name / f"{file}.csv.gz", "rt", newline="") as handle:
+        header, *lines = csv.reader(handle)
+    found = cohort.measurements([name])[name]
+    assert found.table.index.tolist() == [row["bcr_patient_barcode"] for row in rows]
+    assert found.table.columns.tolist() == header[1:]
+    n_measured, n_patients = {"tcga_kirc": (334, 494), "tcga_kirp": (257, 270)}[cohort.name]
+    assert (int(found.measured.sum()), len(found.table)) == (n_measured, n_patients)
+    assert not found.attrition.steps[0].excluded
+    for patient, *cells in lines:
+        assert found.table.loc[patient].tolist() == list(map(float, cells))
+
+
+def test_who_has_no_measurement_fares_otherwise_as_the_datasheet_says(shared_data, monkeypatch):
+    monkeypatch.setenv("STORM_CLINIC_DATA", str(shared_data))
+    cohort = Cohort.read("tcga_kirc", REPOSITORY)
+    table = cohort.outcome("pfi")
+    assert isinstance(table.outcome, Survival)
+    measured = cohort.measurements(["rna"])["rna"].measured[list(table.patient_ids)].to_numpy()
+    event = table.outcome.event
+    counts = [event[measured].sum(), measured.sum(), event[~measured].sum(), (~measured).sum()]
+    sheet = (cohort.manifest_path.parent / "README.md").read_text(encoding="utf-8")
+    said = "{} of {} patients with RNA progressed, {} of {} without".format(*counts)
+    assert said in " ".join(sheet.split())
+
+
 def test_real_sites_stay_whole_and_events_are_spread(real):
     cohort, _ = real
     table = cohort.outcome("pfi")
@@ -110,6 +141,9 @@ def test_the_datasheet_says_what_the_tables_hold(real):
         assert (int(row[1]), int(row[2])) == (table.outcome.n_patients, table.outcome.n_events)
         left_out = sum(map(int, re.findall(r"(\d+): ", row[3])))
         assert left_out == cohort.n_patients - table.outcome.n_patients
+    for name, found in cohort.measurements(list(cohort.measured)).items():
+        n, n_columns = found.measured.sum(), found.table.shape[1]
+        assert re.search(rf"^\| `{name}` \|[^|]+\| {n} \| {n_columns:,} \|", sheet, re.M), name
     assert re.search(rf"\| patients \| {cohort.n_patients} \|", sheet)
     assert re.search(rf"\| slides \| {len(cohort.slides)} ", sheet)
     assert re.search(rf"\| {cohort.patients['site'].nunique()}, from 1 ", sheet)

@@ -22,16 +22,16 @@ def tiles_of(slide_id: str, seed: int = 0) -> np.ndarray:
     return rng.normal(size=(int(slide_id[1:]) + 2, 5)).astype(np.float16)
 
 
-def put(store: FeatureStore, slide_id: str, features: np.ndarray) -> None:
+def put(store: FeatureStore, slide_id: str, features: np.ndarray, coords=None, mpp=None) -> None:
     store.write(
         SlideFeatures(
             slide_id=slide_id,
             features=features,
-            coords=None,
+            coords=coords,
             tissue=None,
             failed_coords=None,
             slide_digest=f"sha256:{slide_id}",
-            slide_mpp=None,
+            slide_mpp=mpp,
             slide_mpp_source=None,
             vendor=None,
         )
@@ -93,3 +93,54 @@ def test_a_cut_cache_file_is_refused_with_what_to_do(store, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FeatureError, match=r"bags-.*npy.*Delete it"):
         build_bags(store, PATIENTS, tmp_path / "cache")
+
+
+def place(store: FeatureStore, mpp_of=lambda slide_id: 0.5) -> dict[str, np.ndarray]:
+    """Give every slide coordinates; returns them."""
+    corners = {}
+    for number, slide_id in enumerate(("s1", "s2", "s3")):
+        rng = np.random.default_rng(number)
+        corners[slide_id] = rng.integers(0, 90_000, (len(tiles_of(slide_id)), 2))
+        put(store, slide_id, tiles_of(slide_id), corners[slide_id], mpp_of(slide_id))
+    return corners
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_tiles_lie_in_microns_around_the_middle_of_their_slide(store, tmp_path, cached):
+    corners = place(store, {"s1": 0.25, "s2": 0.5, "s3": 1.0}.get)
+    bags = build_bags(store, PATIENTS, tmp_path / "cache" if cached else None)
+    found = bags.gather_places(slice(0, 2))
+    assert bags.has_places
+    assert found.dtype == np.float32
+    side_um = 112.0  # of any tile: corner to centre is the same step for all, and so cancels
+    for slide_id, mpp, rows in (
+        ("s1", 0.25, slice(0, 3)),
+        ("s3", 1.0, slice(3, 8)),
+        ("s2", 0.5, slice(8, 12)),
+    ):
+        centres = corners[slide_id] * mpp + side_um / 2
+        np.testing.assert_allclose(found[rows], centres - centres.mean(axis=0), atol=0.01)
+
+
+def test_places_are_packed_once_and_again_when_coordinates_change(store, tmp_path, monkeypatch):
+    place(store)
+    first = build_bags(store, PATIENTS, tmp_path / "cache").gather_places(slice(0, 2))
+    place(store, lambda slide_id: 0.25)
+    halved = build_bags(store, PATIENTS, tmp_path / "cache").gather_places(slice(0, 2))
+    np.testing.assert_allclose(halved, first / 2, rtol=1e-6)
+    names = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
+    assert names == ["bags", "places", "places"]
+    monkeypatch.setattr(bag_cache, "_pack", lambda *_: pytest.fail("packed again"))
+    build_bags(store, PATIENTS, tmp_path / "cache")
+
+
+def test_without_a_slides_scale_nobody_knows_where_its_tiles_lie(store, tmp_path):
+    place(store, lambda slide_id: None if slide_id == "s3" else 0.5)
+    assert not build_bags(store, PATIENTS, tmp_path / "cache").has_places
+    assert build_bags(store, [["s1"], ["s2"]], tmp_path / "cache").has_places
+
+
+def test_a_patient_without_slides_has_an_empty_bag(store, tmp_path):
+    bags = build_bags(store, [[], ["s2"], []], tmp_path / "cache")
+    assert bags.sizes.tolist() == [0, 4, 0]
+    assert bags.bag(0).shape == (0, 5)

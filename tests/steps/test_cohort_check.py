@@ -123,6 +123,26 @@ def test_notes_say_what_a_person_should_look_at(report):
     assert "1 of 2 slide files are not there: S2" in text
 
 
+def test_measurements_show_who_has_them_and_what_varies(workspace):
+    folder = workspace.cohorts / "hospital"
+    declared = "measurements:\n  rna: {path: rna.csv, patient_id: id, unit: z-score}\nmissing:"
+    (folder / "cohort.yaml").write_text(MANIFEST.replace("missing:", declared))
+    (folder / "rna.csv").write_text("id,TP53,VHL,MYC\nP1,1,0,NA\nP2,2,0,1\nP8,3,1,1\nP3,NA,,NA\n")
+    report = check_cohort("hospital", workspace=workspace)
+    assert report.measurements.to_numpy().tolist() == [["rna", "z-score", 2, 5, 3, 2, 16.7]]
+    assert report.tables[["table", "rows", "columns"]].to_numpy().tolist()[2] == [
+        "measurements.rna", 4, 4,
+    ]  # fmt: skip
+    text = "\n".join(report.notes)
+    assert "measurement rna: 5 of 7 patients have none" in text
+    assert "measurement rna: nothing varies in 2 of 3 columns: VHL, MYC" in text
+    excluded = report.excluded[report.excluded["unit"] == "rows"]
+    assert excluded[["id", "reason"]].to_numpy().tolist() == [
+        ["row 4", "its patient is not in the clinical table"]
+    ]
+    json.dumps(report.to_json(), allow_nan=False)
+
+
 def test_the_report_is_json(report):
     value = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert value["cohort"] == "hospital"
