@@ -95,12 +95,35 @@ def test_offsets_that_do_not_divide_the_tiles_are_refused(offsets):
         Bags.pack(np.zeros((5, 2), dtype=np.float32), np.array(offsets, dtype=np.int64))
 
 
-def test_a_patient_without_tiles_is_refused():
-    bags = Bags.from_arrays([np.ones((2, 3), np.float32), np.ones((0, 3), np.float32)])
-    with pytest.raises(InputError, match="1 patients have no tile"):
-        PatientData(("a", "b"), bags)
+def test_a_patient_without_tiles_has_no_mean_and_is_not_present():
+    tiles = [np.ones((2, 3), np.float32), np.ones((0, 3), np.float32), np.full((1, 3), 4.0)]
+    data = PatientData(("a", "b", "c"), Bags.from_arrays(tiles))
+    assert data.present("image").tolist() == [True, False, True]
+    means = data.bags.pooled_mean()
+    assert means[[0, 2]].tolist() == [[1, 1, 1], [4, 4, 4]]
+    assert np.isnan(means[1]).all()
+    assert np.isnan(data.take(np.array([1])).bags.pooled_mean()).all()
+    centre, _ = data.bags.tile_moments()
+    np.testing.assert_allclose(centre, [2, 2, 2])
+    with pytest.raises(InputError, match="none of these patients has a tile"):
+        data.bags.take([1]).tile_moments()
+
+
+def test_places_go_with_their_tiles(bags):
+    where = [np.full((size, 2), at, dtype=np.float32) for at, size in enumerate(bags.sizes)]
+    placed = Bags.pack(bags.sources[0], np.append(0, np.cumsum(bags.sizes)), np.concatenate(where))
+    both = Bags.concat([placed, bags]).take([4, 1, 8])
+    assert placed.take([4, 1]).gather_places(slice(0, 2))[:, 0].tolist() == (
+        [4.0] * bags.sizes[4] + [1.0] * bags.sizes[1]
+    )
+    assert placed.has_places
+    assert not both.has_places
+    with pytest.raises(InputError, match="nobody knows where"):
+        both.gather_places(slice(0, 3))
+    with pytest.raises(InputError, match="places of shape"):
+        Bags.pack(np.zeros((5, 2)), [0, 5], np.zeros((4, 2), np.float32))
 
 
 def test_parts_of_different_length_are_refused(bags):
-    with pytest.raises(InputError, match="2 patients, but 6 bags"):
+    with pytest.raises(InputError, match="2 patients, but 6 image bags"):
         PatientData(("a", "b"), bags)

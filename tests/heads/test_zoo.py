@@ -79,7 +79,8 @@ def test_a_legal_model_is_accepted():
         (
             {"inputs": ("clinical",)},
             "model 'abmil': the head 'attention-cox' cannot use the inputs clinical. "
-            "It takes image and clinical, and needs image.",
+            "It takes tiles (image, storm) and clinical and tables (imputed_expression, "
+            "measurements), and needs tiles (image, storm).",
         ),
         (
             {"head": "cox", "inputs": ("image", "clinical")},
@@ -87,8 +88,12 @@ def test_a_legal_model_is_accepted():
             "and needs clinical.",
         ),
         (
-            {"head": "coxnet", "inputs": ("storm",)},
-            "the head 'coxnet' cannot use the inputs storm. It takes image and clinical.",
+            {"head": "cox", "inputs": ("rna",)},
+            "the head 'cox' cannot use the inputs rna. It takes clinical, and needs clinical.",
+        ),
+        (
+            {"options": {"fusion": "middle"}},
+            "model 'abmil', fusion: must be one of late, early, cross, is 'middle'",
         ),
         (
             {"options": {"drop_out": 0.5}},
@@ -104,7 +109,7 @@ def test_a_legal_model_is_accepted():
         (
             {"head": "attention-classes"},
             "the head 'attention-classes' is for classes, the endpoint is survival. "
-            "Heads for it are cox, pca-cox, coxnet, mean-cox, attention-cox.",
+            "Heads for it are cox, pca-cox, coxnet, ",
         ),
         (
             {"head": "logistic", "options": {"ridge": 0.1}},
@@ -124,10 +129,11 @@ def test_a_head_without_options_says_so():
         check(spec(head="logistic", options={"ridge": 0.1}), Classes(label, ("no", "yes")))
 
 
-def test_competing_risks_find_no_head_yet():
+def test_competing_risks_are_told_which_heads_they_have():
     outcome = CompetingRisks(np.ones(2), np.array([1, 2]), ("disease", "other"))
-    with pytest.raises(StudyError, match=r"endpoint is competing risks\. No head"):
+    with pytest.raises(StudyError, match=r"endpoint is competing risks\. Heads .*mean-deephit"):
         check(spec(), outcome)
+    assert check(spec(head="attention-hazard"), outcome).name == "attention-hazard"
 
 
 def test_late_entry_is_refused_where_the_likelihood_cannot_use_it():

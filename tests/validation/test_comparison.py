@@ -31,7 +31,7 @@ def study() -> Study:
             "study": "s",
             "question": "Which of these models is worth its inputs?",
             "endpoint": {"name": "pfi"},
-            "features": {"encoder": "e"},
+            "features": {"encoder": "e", "storm": "s"},
             "development": ["b"],
             "clinical": ["age"],
             "candidate": "all",
