@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 _LARGEST = 500.0  # of a log cumulative hazard: its exponential is still finite
 # Of log sigma. Deaths at a single time have their maximum at a spike, which this keeps finite.
-_SHARPEST = -5.0
+_SHARPEST, _FLATTEST = -5.0, 20.0
 
 
 class WeibullObjective:
@@ -148,9 +148,9 @@ def _log_likelihood(outcome: Survival, outputs: Floats) -> tuple[Floats, Floats]
         lived = np.exp(np.minimum(z0, _LARGEST))
         value[late] += lived
         gradient[late] += np.column_stack([-lived * by_sigma[late], -lived * z0])
-    gradient[outputs[:, 1] < _SHARPEST, 1] = 0.0
+    gradient[(outputs[:, 1] < _SHARPEST) | (outputs[:, 1] > _FLATTEST), 1] = 0.0
     return value, gradient
 
 
 def _by_sigma(outputs: Floats) -> Floats:
-    return np.asarray(np.exp(-np.maximum(outputs[:, 1], _SHARPEST)))
+    return np.asarray(np.exp(-np.clip(outputs[:, 1], _SHARPEST, _FLATTEST)))
