@@ -25,6 +25,7 @@ from storm_clinic.heads.pooling import (
 )
 
 Fusion = Literal["late", "early", "cross"]
+TORCHMIL = ("transmil", "dsmil", "dtfd")  # poolings of the package torchmil
 
 _FIRST_READOUT = 0.1  # scale of the first readouts: at the start only covariates say something
 
@@ -151,7 +152,9 @@ class TileNetwork(nn.Module):
         super().__init__()
         self.architecture = plan = architecture
         hidden, outputs = plan.n_hidden, plan.n_outputs
-        with torch.random.fork_rng(devices=[]):  # layers draw on their own; ours replace them
+        with torch.random.fork_rng(devices=[]):
+            # Layers draw on their own; ours replace those of linear layers, torchmil's others stay.
+            torch.manual_seed(seed)
             self.tile = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tiles.items()})
             self.pooling = nn.ModuleDict({n: _pooling(plan) for n in plan.tiles})
             self.table = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tables.items()})
@@ -319,6 +322,10 @@ def _queries(plan: Architecture) -> dict[str, nn.Module]:
 def _pooling(plan: Architecture) -> nn.Module:
     """A new pooling of the architecture's kind."""
     hidden, attention = plan.n_hidden, plan.n_attention
+    if plan.pooling in TORCHMIL:
+        from storm_clinic.heads.torchmil_pooling import TorchmilPooling
+
+        return TorchmilPooling(plan.pooling, hidden, attention)
     build: dict[str, Any] = {
         "mean": lambda: MeanPooling(hidden),
         "max": lambda: MaxPooling(hidden),

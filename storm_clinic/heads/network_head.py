@@ -62,6 +62,10 @@ POOLINGS: Mapping[str, Mapping[str, Option]] = {
         "instance_weight": Option(0.3, "Weight of the instance loss.", 0.0, 100.0),
     },
     "transformer": {"latents": Option(4, "Latent vectors that read the tiles.", 1, 256)},
+    # Of the package torchmil.
+    "transmil": _ATTENTION,
+    "dsmil": _ATTENTION,
+    "dtfd": _ATTENTION,
 }
 
 
