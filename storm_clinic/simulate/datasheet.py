@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from storm_clinic.simulate.competing import (
+    CAUSES,
+    DEATH_AGE_EFFECT,
+    DEATH_SCORE_EFFECT,
+    RELAPSE_SCORE_EFFECT,
+)
+from storm_clinic.simulate.grade import GRADE_EFFECT, GRADES
 from storm_clinic.simulate.hospitals import Hospital
 from storm_clinic.simulate.patients import (
     AGE_EFFECT,
@@ -9,6 +18,7 @@ from storm_clinic.simulate.patients import (
     RESPONSE_EFFECT,
     STAGE_EFFECT,
 )
+from storm_clinic.simulate.truth import expected_ceilings
 
 _MANIFEST = """\
 # SIMULATED. No patient stands behind any row.
@@ -29,6 +39,9 @@ endpoints:
   control: {{kind: survival, time: control_{unit}, unit: {unit}, event: control_status, \
 codes: {codes}}}
   response: {{kind: classes, from: response, levels: ["no", "yes"]}}
+  grade: {{kind: classes, from: grade, levels: [{grades}]{grade_codes}}}
+  outcome: {{kind: competing, time: outcome_{unit}, unit: {unit}, event: outcome_status, \
+causes: [{causes}], codes: {first_codes}}}
 missing: ["", unknown]
 origin:
   source: simulated by storm_clinic, seed {seed}
@@ -70,18 +83,44 @@ little.
 | `pfs` | log hazard ratios: unit of the score {morphology:g}, ten years {age:g}, stage {stage:g} |
 | `control` | nothing: an honest model reaches C = 0.5 but for chance |
 | `response` | log odds ratio {response:g} a unit of the score |
+| `grade` | of three levels; log odds ratio of a higher one {grade:g} a unit of the score |
+| `outcome` | the first of two causes; a log hazard ratio each, below |
+
+| cause of `outcome` | unit of the score | ten years |
+| --- | --- | --- |
+| `relapse`, of interest | {relapse:g} | 0 |
+| `death` | {death_score:g} | {death_age:g} |
 
 The hospitals `demo_a` and `demo_b` differ in stain, scanner (0.5 and 0.25 µm/px), sites and the
 words of their tables; the rules above are the same.
+
+## What can be reached
+
+Who knew the score, age and stage of every patient would reach, on average over many patients
+(`storm_clinic.simulate.truth`):
+
+| endpoint | metric | value |
+| --- | --- | --- |
+{ceilings}
+
+No model can be expected to do better; on as few patients as these, one may by chance.
 """
 
 
 def manifest_text(hospital: Hospital, seed: int) -> str:
     """The cohort.yaml of a simulated cohort."""
-    codes = "{0: censored, 1: event}"
-    if hospital.time_unit == "days":
-        codes = "{alive: censored, event: event}"
-    return _MANIFEST.format(cohort=hospital.cohort, unit=hospital.time_unit, codes=codes, seed=seed)
+    words = hospital.words
+    grade_codes = f", codes: {_codes(words.grade, GRADES)}" if words.grade != GRADES else ""
+    return _MANIFEST.format(
+        cohort=hospital.cohort,
+        unit=hospital.time_unit,
+        codes=_codes(words.event, ("censored", "event")),
+        grades=", ".join(GRADES),
+        grade_codes=grade_codes,
+        causes=", ".join(CAUSES),
+        first_codes=_codes(words.first_event, ("censored", *CAUSES)),
+        seed=seed,
+    )
 
 
 def datasheet_text(hospital: Hospital, n_slides: int, seed: int) -> str:
@@ -104,4 +143,23 @@ def datasheet_text(hospital: Hospital, n_slides: int, seed: int) -> str:
         age=AGE_EFFECT,
         stage=STAGE_EFFECT,
         response=-RESPONSE_EFFECT,
+        grade=GRADE_EFFECT,
+        relapse=RELAPSE_SCORE_EFFECT,
+        death_score=DEATH_SCORE_EFFECT,
+        death_age=DEATH_AGE_EFFECT,
+        ceilings=_ceilings(),
+    )
+
+
+def _codes(words: Sequence[str], meanings: Sequence[str]) -> str:
+    pairs = [f"{word}: {meaning}" for word, meaning in zip(words, meanings, strict=True)]
+    return f"{{{', '.join(pairs)}}}"
+
+
+def _ceilings() -> str:
+    """A row an endpoint and metric without a horizon."""
+    return "\n".join(
+        f"| `{ceiling.endpoint}` | `{ceiling.metric}` | {ceiling.value:.2f} |"
+        for ceiling in expected_ceilings()
+        if ceiling.knows == "everything" and ceiling.horizon_months is None
     )

@@ -10,7 +10,7 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
 from storm_clinic.simulate.workspace import declare_cohorts
-from storm_clinic.steps.demonstration import SEED, demo
+from storm_clinic.steps.demonstration import SEED, demo, write_studies
 from storm_clinic.study import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -32,6 +32,15 @@ def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
         assert shipped.read_bytes() == path.read_bytes(), path.name
 
 
+def test_the_demo_writes_all_its_studies_for_whoever_wants_to_run_them(tmp_path):
+    written = write_studies(Workspace(tmp_path))
+    assert [path.name for path in written] == [path.name for path in STUDIES]
+    assert {"demo_grade", "demo_relapse"} < {path.stem for path in written}
+    assert all(
+        Study.read(path) == Study.read(REPOSITORY / "pipelines" / path.name) for path in written
+    )
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
     study = Study.read(path)
@@ -42,6 +51,14 @@ def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
         assert table.outcome.n_events >= 20
         assert list(cohort.covariates(study.clinical)) == list(study.clinical)
         assert cohort.origin.simulated
+
+
+def test_the_two_hospitals_mean_the_same_by_different_words():
+    first, second = (Cohort.read(name, Workspace(REPOSITORY)) for name in ("demo_a", "demo_b"))
+    for endpoint, names in {"grade": "levels", "outcome": "causes"}.items():
+        one, other = (cohort.outcome(endpoint).outcome for cohort in (first, second))
+        assert getattr(one, names) == getattr(other, names)
+        assert first.endpoints[endpoint].codes != second.endpoints[endpoint].codes
 
 
 def test_the_simulated_tables_have_what_real_ones_have():
