@@ -10,6 +10,13 @@ from storm_clinic.simulate.competing import (
     DEATH_SCORE_EFFECT,
     RELAPSE_SCORE_EFFECT,
 )
+from storm_clinic.simulate.expression import (
+    GENES,
+    SCORE_GENES,
+    SCORE_LOADING,
+    SHARED_GENES,
+    SHARED_LOADING,
+)
 from storm_clinic.simulate.grade import GRADE_EFFECT, GRADES
 from storm_clinic.simulate.hospitals import Hospital
 from storm_clinic.simulate.patients import (
@@ -42,6 +49,8 @@ codes: {codes}}}
   grade: {{kind: classes, from: grade, levels: [{grades}]{grade_codes}}}
   outcome: {{kind: competing, time: outcome_{unit}, unit: {unit}, event: outcome_status, \
 causes: [{causes}], codes: {first_codes}}}
+measurements:
+  rna: {{path: cohorts/{cohort}/rna.csv, patient_id: patient, unit: simulated log expression}}
 missing: ["", unknown]
 origin:
   source: simulated by storm_clinic, seed {seed}
@@ -65,6 +74,7 @@ what is there and nothing else.
 | blank slides | {n_blank} |
 | truncated slides | {n_truncated} |
 | slides of unknown patients | {n_orphans} |
+| patients without expression | {n_unmeasured} |
 | also | ages and stages missing; ink on some slides; several slides for some patients |
 
 ## What is planted
@@ -90,6 +100,14 @@ little.
 | --- | --- | --- |
 | `relapse`, of interest | {relapse:g} | 0 |
 | `death` | {death_score:g} | {death_age:g} |
+
+| genes in `rna.csv`, of {n_genes} that do not exist | each is noise of standard deviation 1, and |
+| --- | --- |
+| {score_genes} | {score_loading:g} a unit of the score |
+| {shared_genes} | {shared_loading:g} a unit of another hidden factor, which means nothing |
+| the others | nothing |
+
+Whose expression is known is chance. No gene tells of an outcome what the slides do not.
 
 The hospitals `demo_a` and `demo_b` differ in stain, scanner (0.5 and 0.25 µm/px), sites and the
 words of their tables; the rules above are the same.
@@ -139,6 +157,12 @@ def datasheet_text(hospital: Hospital, n_slides: int, seed: int) -> str:
         n_blank=hospital.n_blank,
         n_truncated=hospital.n_truncated,
         n_orphans=hospital.n_orphans,
+        n_unmeasured=hospital.n_patients // 3,
+        n_genes=len(GENES),
+        score_genes=f"`{SCORE_GENES[0]}` to `{SCORE_GENES[-1]}`",
+        score_loading=SCORE_LOADING,
+        shared_loading=SHARED_LOADING,
+        shared_genes=f"`{SHARED_GENES[0]}` to `{SHARED_GENES[-1]}`",
         morphology=MORPHOLOGY_EFFECT,
         age=AGE_EFFECT,
         stage=STAGE_EFFECT,

@@ -18,6 +18,7 @@ from storm_clinic.cohort.outcome import (
 )
 from storm_clinic.simulate.competing import CAUSES, draw_first_events
 from storm_clinic.simulate.event_times import draw_event_times, draw_follow_up, observe
+from storm_clinic.simulate.expression import simulate_expression
 from storm_clinic.simulate.grade import GRADES, draw_grade
 from storm_clinic.simulate.hospitals import Hospital
 
@@ -52,12 +53,15 @@ class Patients:
         ``outcome_follow_up``, the months until the closing day of ``outcome``.
     outcomes : mapping of endpoint to Outcome
         What ``table`` says of each endpoint.
+    rna : DataFrame
+        What the laboratory would write down, as `simulate_expression` makes it.
     """
 
     table: pd.DataFrame
     planted_share: Floats
     hidden: pd.DataFrame
     outcomes: Mapping[str, Outcome]
+    rna: pd.DataFrame
 
 
 def pfs_log_hazard(score: Floats, age: Floats, stage: Floats) -> Floats:
@@ -81,11 +85,11 @@ def simulate_patients(hospital: Hospital, rng: np.random.Generator) -> Patients:
     hospital : Hospital
         How many, and how its tables are written.
     rng : Generator
-        Source of randomness. ``grade`` and ``outcome`` are drawn from streams of their own,
-        spawned from it, so that they leave everything else as it was before they came.
+        Source of randomness. ``grade``, ``outcome`` and expression are drawn from streams of
+        their own, spawned from it, so that they leave all else as it was before they came.
     """
     n = hospital.n_patients
-    for_grade, for_outcome = rng.spawn(2)
+    for_grade, for_outcome, for_rna = rng.spawn(3)
     score = rng.standard_normal(n)
     age = np.clip(rng.normal(62, 10, n), 30, 88).round()
     stage = rng.choice(len(STAGES), n, p=_STAGE_SHARES)
@@ -97,10 +101,11 @@ def simulate_patients(hospital: Hospital, rng: np.random.Generator) -> Patients:
     responds = rng.random(n) < 1 / (1 + np.exp(RESPONSE_EFFECT * score))
     grade = draw_grade(score, for_grade)
     first = draw_first_events(score, age, for_outcome)
+    names = [f"{hospital.cohort[-1].upper()}{number + 1:03d}" for number in range(n)]
     words, unit = hospital.words, hospital.time_unit
     table = pd.DataFrame(
         {
-            "patient": [f"{hospital.cohort[-1].upper()}{number + 1:03d}" for number in range(n)],
+            "patient": names,
             "hospital_site": rng.choice(hospital.sites, n),
             "age": _with_gaps([f"{years:.0f}" for years in age], "", _MISSING_AGE, rng),
             "stage": _with_gaps([STAGES[k] for k in stage], "unknown", _MISSING_STAGE, rng),
@@ -126,7 +131,13 @@ def simulate_patients(hospital: Hospital, rng: np.random.Generator) -> Patients:
         "grade": Classes(grade, GRADES),
         "outcome": CompetingRisks(first.months, first.cause, CAUSES),
     }
-    return Patients(table, _share(score), pd.DataFrame(hidden, dtype=np.float64), outcomes)
+    return Patients(
+        table=table,
+        planted_share=_share(score),
+        hidden=pd.DataFrame(hidden, dtype=np.float64),
+        outcomes=outcomes,
+        rna=simulate_expression(names, score, for_rna),
+    )
 
 
 def _share(score: Floats) -> Floats:

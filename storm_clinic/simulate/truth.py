@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
 from storm_clinic.metrics.discrimination import auroc, concordance, dynamic_auc
 from storm_clinic.simulate.competing import log_hazards, true_incidence
+from storm_clinic.simulate.expression import SCORE_GENES
 from storm_clinic.simulate.grade import grade_probabilities
 from storm_clinic.simulate.hospitals import HOSPITALS
 from storm_clinic.simulate.patients import Patients, pfs_log_hazard, simulate_patients
 
 Floats = NDArray[np.float64]
-Knows = Literal["everything", "slides", "covariates"]
+Knows = Literal["everything", "slides", "covariates", "rna"]
 
 HORIZONS_MONTHS, TAU_MONTHS = (12.0, 24.0), 36.0  # as in the demo's studies
 _MANY, _SEED = 20_000, 20261124
@@ -36,9 +37,10 @@ class Ceiling:
         mean over classes of the AUROC of each against the rest, ``c_index`` of competing risks is
         that of relapse among all who have not relapsed, dead or alive, as Wolbers estimates it,
         and ``c_index_cause`` counts death as the end of follow-up.
-    knows : {"everything", "slides", "covariates"}
-        The hidden score, age and stage; the score alone; age and stage alone. The latter two are
-        listed where covariates matter. Ages and stages are known of everybody, and a score
+    knows : {"everything", "slides", "covariates", "rna"}
+        The hidden score, age and stage; the score alone; age and stage alone; the sum of the genes
+        that follow the score, among the measured. All but the first are listed where covariates
+        matter, expression for ``pfs`` only. Ages and stages are known of everybody, and a score
         exactly: models have less.
     value : float
     horizon_months : float, optional
@@ -117,6 +119,10 @@ def _of_pfs(patients: Patients) -> Iterator[Ceiling]:
     outcome = cast(Survival, patients.outcomes["pfs"])
     for knows, risk in risks.items():
         yield from _of_times("pfs", outcome, knows, dict.fromkeys((*HORIZONS_MONTHS, None), risk))
+    measured = patients.table["patient"].isin(patients.rna["patient"]).to_numpy()
+    genes = patients.rna[list(SCORE_GENES)].astype(np.float64).sum(axis=1).to_numpy()
+    by_genes = dict.fromkeys((*HORIZONS_MONTHS, None), genes)
+    yield from _of_times("pfs", outcome.take(measured), "rna", by_genes)
 
 
 def _of_response(patients: Patients) -> Iterator[Ceiling]:

@@ -47,8 +47,8 @@ def test_no_two_random_streams_of_a_workspace_are_the_same(tmp_path, tiny_hospit
     for seed, stream in streams:
         spawned = stream.bit_generator.seed_seq.n_children_spawned
         first_numbers += [child.random() for child in make(seed).spawn(spawned)]
-    # Later endpoints have streams of their own.
-    assert len(first_numbers) == made.n_slides + 3 * len(tiny_hospitals)
+    # Two later endpoints and expression have streams of their own.
+    assert len(first_numbers) == made.n_slides + 4 * len(tiny_hospitals)
     assert len(set(first_numbers)) == len(first_numbers)
 
 

@@ -82,6 +82,18 @@ def test_a_patient_who_died_stays_among_those_without_relapse(few):
     assert value(found, "outcome", "c_index") == pytest.approx(won / pairs)
 
 
+def test_genes_rank_those_who_were_measured(few):
+    patients, found = few
+    genes = patients.rna.set_index("patient")[["SIM01", "SIM02", "SIM03", "SIM04", "SIM05"]]
+    of = dict(zip(patients.table["patient"], range(len(patients.table)), strict=True))
+    seen = patients.outcomes["pfs"].take([of[name] for name in genes.index])
+    ends, event = np.minimum(seen.time_months, 36), seen.event & (seen.time_months < 36)
+    c_index = concordance_index_censored(event, ends, genes.astype(float).mean(axis=1))[0]
+    assert value(found, "pfs", "c_index", "rna") == pytest.approx(c_index)
+    on_many = [value(expected_ceilings(), "pfs", "c_index", who) for who in ("slides", "rna")]
+    assert 0.65 < on_many[1] < on_many[0]
+
+
 @pytest.mark.parametrize("endpoint", ["pfs", "outcome"])
 def test_who_knows_less_ranks_worse(endpoint):
     found = expected_ceilings()

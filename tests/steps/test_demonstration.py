@@ -35,7 +35,7 @@ def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
 def test_the_demo_writes_all_its_studies_for_whoever_wants_to_run_them(tmp_path):
     written = write_studies(Workspace(tmp_path))
     assert [path.name for path in written] == [path.name for path in STUDIES]
-    assert {"demo_grade", "demo_relapse"} < {path.stem for path in written}
+    assert {"demo_grade", "demo_relapse", "demo_rna"} < {path.stem for path in written}
     assert all(
         Study.read(path) == Study.read(REPOSITORY / "pipelines" / path.name) for path in written
     )
@@ -50,6 +50,8 @@ def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
         table = cohort.outcome(study.endpoint.name)
         assert table.outcome.n_events >= 20
         assert list(cohort.covariates(study.clinical)) == list(study.clinical)
+        for measured in cohort.measurements(study.measurements).values():
+            assert measured.measured.sum() == cohort.n_patients - cohort.n_patients // 3
         assert cohort.origin.simulated
 
 
