@@ -11,6 +11,7 @@ from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
+from storm_clinic.simulate.truth import ceiling_table
 from storm_clinic.simulate.workspace import make_workspace
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking import Tracker
@@ -44,6 +45,7 @@ class Demonstration:
             "",
             "Everything here is simulated: no patient stands behind any of these numbers.",
             f"Planted signal, validated on the other hospital: {_said(self.planted)}",
+            f"  who knew the planted truth would reach there:  C {truth_of(self.planted):.2f}",
             f"Outcome without signal, likewise:                 {_said(self.control)}",
             "",
             f"Report          {self.planted.report_path}",
@@ -144,6 +146,15 @@ def concordance_of(result: StudyRunResult) -> Estimate:
         raise StatisticsError("the demo was not validated", where=result.model.reference)
     evidence = result.validations[0].evidence
     return evidence.one("c_index", model=evidence.candidate)
+
+
+def truth_of(result: StudyRunResult) -> float:
+    """C of whoever knows all that drives the outcome, on the other hospital."""
+    study = result.model.bundle.study
+    table = ceiling_table(SEED)
+    asked = (table["endpoint"] == study.endpoint.name) & (table["metric"] == "c_index")
+    at = asked & (table["knows"] == "everything")
+    return float(table.loc[at, study.validation[0]].item())
 
 
 def _said(result: StudyRunResult) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
 from storm_clinic.simulate.workspace import declare_cohorts
-from storm_clinic.steps.demonstration import SEED, demo, write_studies
+from storm_clinic.steps.demonstration import PLANTED, SEED, demo, truth_of, write_studies
 from storm_clinic.study import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -39,6 +41,14 @@ def test_the_demo_writes_all_its_studies_for_whoever_wants_to_run_them(tmp_path)
     assert all(
         Study.read(path) == Study.read(REPOSITORY / "pipelines" / path.name) for path in written
     )
+
+
+def test_the_demo_says_what_its_page_says_of_the_truth():
+    study = Study.read(REPOSITORY / "pipelines" / PLANTED)
+    result = SimpleNamespace(model=SimpleNamespace(bundle=SimpleNamespace(study=study)))
+    page = (REPOSITORY / "docs" / "simulation.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `pfs` \| `c_index` \|  \| everything \|.*$", page, re.MULTILINE)
+    assert float(row.split("|")[-2]) == round(truth_of(result), 2)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
