@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from storm_clinic.simulate.competing import (
+    CAUSES,
+    DEATH_AGE_EFFECT,
+    DEATH_SCORE_EFFECT,
+    RELAPSE_SCORE_EFFECT,
+)
+from storm_clinic.simulate.expression import (
+    GENES,
+    SCORE_GENES,
+    SCORE_LOADING,
+    SHARED_GENES,
+    SHARED_LOADING,
+)
+from storm_clinic.simulate.grade import GRADE_EFFECT, GRADES
 from storm_clinic.simulate.hospitals import Hospital
 from storm_clinic.simulate.patients import (
     AGE_EFFECT,
@@ -9,6 +25,7 @@ from storm_clinic.simulate.patients import (
     RESPONSE_EFFECT,
     STAGE_EFFECT,
 )
+from storm_clinic.simulate.truth import expected_ceilings
 
 _MANIFEST = """\
 # SIMULATED. No patient stands behind any row.
@@ -29,6 +46,11 @@ endpoints:
   control: {{kind: survival, time: control_{unit}, unit: {unit}, event: control_status, \
 codes: {codes}}}
   response: {{kind: classes, from: response, levels: ["no", "yes"]}}
+  grade: {{kind: classes, from: grade, levels: [{grades}]{grade_codes}}}
+  outcome: {{kind: competing, time: outcome_{unit}, unit: {unit}, event: outcome_status, \
+causes: [{causes}], codes: {first_codes}}}
+measurements:
+  rna: {{path: cohorts/{cohort}/rna.csv, patient_id: patient, unit: simulated log expression}}
 missing: ["", unknown]
 origin:
   source: simulated by storm_clinic, seed {seed}
@@ -52,6 +74,7 @@ what is there and nothing else.
 | blank slides | {n_blank} |
 | truncated slides | {n_truncated} |
 | slides of unknown patients | {n_orphans} |
+| patients without expression | {n_unmeasured} |
 | also | ages and stages missing; ink on some slides; several slides for some patients |
 
 ## What is planted
@@ -70,18 +93,52 @@ little.
 | `pfs` | log hazard ratios: unit of the score {morphology:g}, ten years {age:g}, stage {stage:g} |
 | `control` | nothing: an honest model reaches C = 0.5 but for chance |
 | `response` | log odds ratio {response:g} a unit of the score |
+| `grade` | of three levels; log odds ratio of a higher one {grade:g} a unit of the score |
+| `outcome` | the first of two causes; a log hazard ratio each, below |
+
+| cause of `outcome` | unit of the score | ten years |
+| --- | --- | --- |
+| `relapse`, of interest | {relapse:g} | 0 |
+| `death` | {death_score:g} | {death_age:g} |
+
+| genes in `rna.csv`, of {n_genes} that do not exist | each is noise of standard deviation 1, and |
+| --- | --- |
+| {score_genes} | {score_loading:g} a unit of the score |
+| {shared_genes} | {shared_loading:g} a unit of another hidden factor, which means nothing |
+| the others | nothing |
+
+Whose expression is known is chance. No gene tells of an outcome what the slides do not.
 
 The hospitals `demo_a` and `demo_b` differ in stain, scanner (0.5 and 0.25 µm/px), sites and the
 words of their tables; the rules above are the same.
+
+## What can be reached
+
+Who knew the score, age and stage of every patient would reach, on average over many patients
+(`storm_clinic.simulate.truth`):
+
+| endpoint | metric | value |
+| --- | --- | --- |
+{ceilings}
+
+No model can be expected to do better; on as few patients as these, one may by chance.
 """
 
 
 def manifest_text(hospital: Hospital, seed: int) -> str:
     """The cohort.yaml of a simulated cohort."""
-    codes = "{0: censored, 1: event}"
-    if hospital.time_unit == "days":
-        codes = "{alive: censored, event: event}"
-    return _MANIFEST.format(cohort=hospital.cohort, unit=hospital.time_unit, codes=codes, seed=seed)
+    words = hospital.words
+    grade_codes = f", codes: {_codes(words.grade, GRADES)}" if words.grade != GRADES else ""
+    return _MANIFEST.format(
+        cohort=hospital.cohort,
+        unit=hospital.time_unit,
+        codes=_codes(words.event, ("censored", "event")),
+        grades=", ".join(GRADES),
+        grade_codes=grade_codes,
+        causes=", ".join(CAUSES),
+        first_codes=_codes(words.first_event, ("censored", *CAUSES)),
+        seed=seed,
+    )
 
 
 def datasheet_text(hospital: Hospital, n_slides: int, seed: int) -> str:
@@ -100,8 +157,33 @@ def datasheet_text(hospital: Hospital, n_slides: int, seed: int) -> str:
         n_blank=hospital.n_blank,
         n_truncated=hospital.n_truncated,
         n_orphans=hospital.n_orphans,
+        n_unmeasured=hospital.n_patients // 3,
+        n_genes=len(GENES),
+        score_genes=f"`{SCORE_GENES[0]}` to `{SCORE_GENES[-1]}`",
+        score_loading=SCORE_LOADING,
+        shared_loading=SHARED_LOADING,
+        shared_genes=f"`{SHARED_GENES[0]}` to `{SHARED_GENES[-1]}`",
         morphology=MORPHOLOGY_EFFECT,
         age=AGE_EFFECT,
         stage=STAGE_EFFECT,
         response=-RESPONSE_EFFECT,
+        grade=GRADE_EFFECT,
+        relapse=RELAPSE_SCORE_EFFECT,
+        death_score=DEATH_SCORE_EFFECT,
+        death_age=DEATH_AGE_EFFECT,
+        ceilings=_ceilings(),
+    )
+
+
+def _codes(words: Sequence[str], meanings: Sequence[str]) -> str:
+    pairs = [f"{word}: {meaning}" for word, meaning in zip(words, meanings, strict=True)]
+    return f"{{{', '.join(pairs)}}}"
+
+
+def _ceilings() -> str:
+    """A row an endpoint and metric without a horizon."""
+    return "\n".join(
+        f"| `{ceiling.endpoint}` | `{ceiling.metric}` | {ceiling.value:.2f} |"
+        for ceiling in expected_ceilings()
+        if ceiling.knows == "everything" and ceiling.horizon_months is None
     )

@@ -8,6 +8,25 @@ from storm_clinic.simulate.stain import Stain
 
 
 @dataclass(frozen=True)
+class Words:
+    """How a hospital's tables spell what happened.
+
+    Attributes
+    ----------
+    event : tuple of str
+        Censored, event.
+    first_event : tuple of str
+        Censored, relapse, death.
+    grade : tuple of str
+        From low to high.
+    """
+
+    event: tuple[str, str]
+    first_event: tuple[str, str, str]
+    grade: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
 class Hospital:
     """What patients and slides of one hospital have in common.
 
@@ -25,6 +44,7 @@ class Hospital:
     stain : Stain
     time_unit : {"months", "days"}
         How its table states times.
+    words : Words
     n_without_slides, n_blank, n_truncated, n_orphans : int
         Patients whose slides are missing, slides of glass only, damaged slides, and slides of
         patients whom the clinical table does not have.
@@ -37,6 +57,7 @@ class Hospital:
     sites: tuple[str, ...]
     stain: Stain
     time_unit: str
+    words: Words
     n_without_slides: int
     n_blank: int
     n_truncated: int
@@ -57,6 +78,11 @@ HOSPITALS = (
             glass=(243, 243, 244),
         ),
         time_unit="months",
+        words=Words(
+            event=("0", "1"),
+            first_event=("0", "1", "2"),
+            grade=("low", "intermediate", "high"),
+        ),
         n_without_slides=2,
         n_blank=1,
         n_truncated=1,
@@ -75,6 +101,11 @@ HOSPITALS = (
             glass=(240, 238, 233),
         ),
         time_unit="days",
+        words=Words(
+            event=("alive", "event"),
+            first_event=("alive", "relapsed", "died"),
+            grade=("G1", "G2", "G3"),
+        ),
         n_without_slides=1,
         n_blank=0,
         n_truncated=0,

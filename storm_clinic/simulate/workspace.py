@@ -108,6 +108,7 @@ def declare_cohorts(
         plans = plan_slides(hospital, patients, rng)
         home = workspace.cohorts / hospital.cohort
         write_text(home / "clinical.csv", patients.table.to_csv(index=False))
+        write_text(home / "rna.csv", patients.rna.to_csv(index=False))
         write_text(home / "slides.csv", slides_table(hospital, plans).to_csv(index=False))
         write_text(home / "cohort.yaml", manifest_text(hospital, seed))
         write_text(home / "README.md", datasheet_text(hospital, len(plans), seed))

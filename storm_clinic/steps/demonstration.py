@@ -11,6 +11,7 @@ from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
+from storm_clinic.simulate.truth import ceiling_table
 from storm_clinic.simulate.workspace import make_workspace
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking import Tracker
@@ -44,10 +45,13 @@ class Demonstration:
             "",
             "Everything here is simulated: no patient stands behind any of these numbers.",
             f"Planted signal, validated on the other hospital: {_said(self.planted)}",
+            f"  who knew the planted truth would reach there:  C {truth_of(self.planted):.2f}",
             f"Outcome without signal, likewise:                 {_said(self.control)}",
             "",
             f"Report          {self.planted.report_path}",
             f"  without signal {self.control.report_path}",
+            f"More studies    {self.workspace.pipelines}: storm-clinic run STUDY "
+            f"--workspace {self.workspace.root}",
             f"Feature files   {self.workspace.features}",
             f"QC pictures     {self._pictures()}",
             f"MLflow          {_mlflow()} ui --backend-store-uri {database}",
@@ -63,7 +67,8 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
     """Simulate two hospitals, then extract, cross-validate, lock, validate and report.
 
     Two studies are run: one whose outcome a morphology drives that can be seen at 20x, and one
-    whose outcome nothing drives. Repeating it takes up what is there.
+    whose outcome nothing drives; the others are written down, to be run. Repeating it takes up
+    what is there.
 
     Parameters
     ----------
@@ -80,22 +85,36 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
         If the folder holds something else.
     """
     workspace = make_workspace(_own_folder(Path(folder)), seed=SEED, progress=progress).workspace
-    studies = files("storm_clinic.simulate") / "studies"
-    results = []
-    for name in (PLANTED, CONTROL):
-        path = workspace.pipelines / name
-        write_text(path, (studies / name).read_text(encoding="utf-8"))
-        results.append(
-            run_study(
-                path,
-                workspace=workspace,
-                lock_by=_WHO,
-                by=_WHO,
-                n_jobs=n_jobs,
-                progress=progress,
-            )
+    write_studies(workspace)
+    results = [
+        run_study(
+            workspace.pipelines / name,
+            workspace=workspace,
+            lock_by=_WHO,
+            by=_WHO,
+            n_jobs=n_jobs,
+            progress=progress,
         )
+        for name in (PLANTED, CONTROL)
+    ]
     return Demonstration(workspace, *results)
+
+
+def write_studies(workspace: Workspace) -> list[Path]:
+    """Put all studies of the simulated cohorts into ``pipelines/``, those not run here too.
+
+    Returns
+    -------
+    list of Path
+        By name.
+    """
+    written = []
+    shipped = (files("storm_clinic.simulate") / "studies").iterdir()
+    for study in sorted(shipped, key=lambda study: study.name):
+        path = workspace.pipelines / study.name
+        write_text(path, study.read_text(encoding="utf-8"))
+        written.append(path)
+    return written
 
 
 def _mlflow() -> str:
@@ -127,6 +146,15 @@ def concordance_of(result: StudyRunResult) -> Estimate:
         raise StatisticsError("the demo was not validated", where=result.model.reference)
     evidence = result.validations[0].evidence
     return evidence.one("c_index", model=evidence.candidate)
+
+
+def truth_of(result: StudyRunResult) -> float:
+    """C of whoever knows all that drives the outcome, on the other hospital."""
+    study = result.model.bundle.study
+    table = ceiling_table(SEED)
+    asked = (table["endpoint"] == study.endpoint.name) & (table["metric"] == "c_index")
+    at = asked & (table["knows"] == "everything")
+    return float(table.loc[at, study.validation[0]].item())
 
 
 def _said(result: StudyRunResult) -> str:

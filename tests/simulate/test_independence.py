@@ -31,18 +31,25 @@ def test_over_many_cohorts_of_this_size_the_control_is_ranked_by_chance(hospital
 
 
 def test_no_two_random_streams_of_a_workspace_are_the_same(tmp_path, tiny_hospitals, monkeypatch):
-    seeds = []
+    streams = []
     make = np.random.default_rng
 
     def recorded(seed=None):
+        stream = make(seed)
         if isinstance(seed, tuple):
-            seeds.append(seed)
-        return make(seed)
+            streams.append((seed, stream))
+        return stream
 
     monkeypatch.setattr(np.random, "default_rng", recorded)
     made = make_workspace(tmp_path, seed=3, hospitals=tiny_hospitals)
-    first_numbers = {make(seed).random() for seed in seeds}
-    assert len(first_numbers) == len(seeds) == len(tiny_hospitals) + made.n_slides
+    first_numbers = [make(seed).random() for seed, _ in streams]
+    assert len(first_numbers) == len(tiny_hospitals) + made.n_slides
+    for seed, stream in streams:
+        spawned = stream.bit_generator.seed_seq.n_children_spawned
+        first_numbers += [child.random() for child in make(seed).spawn(spawned)]
+    # Two later endpoints and expression have streams of their own.
+    assert len(first_numbers) == made.n_slides + 4 * len(tiny_hospitals)
+    assert len(set(first_numbers)) == len(first_numbers)
 
 
 def test_the_two_laboratories_stain_differently(tiny_workspace):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,19 @@ from storm_clinic.simulate.patients import (
     STAGES,
     simulate_patients,
 )
+from storm_clinic.simulate.slide_plan import plan_slides, slides_table
 
 MANY = 6000
+AS_FIRST_SHIPPED = (
+    [
+        "bbbb2ec15af8377888f9b178ad0b70f7763429e579e096d3aefb528a118adcfc",
+        "d1e12234a85ea8a381cda82efc3aaee5549f8123f02d31043107ee14b28f52c1",
+    ],
+    [
+        "a544a4e54fc2e251c8919b909dd2290ca3b2ce86ee0498b226b17b1ff668c4a5",
+        "320c519f0eaa49c98f65e5613d1c500845d4aa43985f46b0f3effb6a55f0c0eb",
+    ],
+)
 
 
 @pytest.fixture(scope="module", params=HOSPITALS, ids=lambda hospital: hospital.cohort)
@@ -97,4 +109,33 @@ def test_the_planted_share_is_in_no_column():
         "control_months",
         "control_status",
         "response",
+        "grade",
+        "outcome_months",
+        "outcome_status",
     ]
+
+
+def test_later_endpoints_left_earlier_columns_and_slides_as_they_were():
+    """SHA-256 of the first ten columns and of the slides, as shipped before there were more."""
+    for number, (hospital, digests) in enumerate(zip(HOSPITALS, AS_FIRST_SHIPPED, strict=True)):
+        rng = np.random.default_rng((20261123, number))
+        patients = simulate_patients(hospital, rng)
+        slides = slides_table(hospital, plan_slides(hospital, patients, rng))
+        tables = (patients.table.iloc[:, :10], slides)
+        found = [sha256(table.to_csv(index=False).encode()).hexdigest() for table in tables]
+        assert found == digests
+
+
+def test_hidden_truth_and_outcomes_are_those_of_the_table(many):
+    hospital, table, covariates = many
+    patients = simulate_patients(hospital, np.random.default_rng(11))
+    hidden = patients.hidden.loc[table.index]
+    assert (hidden["age"] / 10 == covariates[:, 1]).all()
+    assert (hidden["stage"] == covariates[:, 2]).all()
+    np.testing.assert_allclose(hidden["score"], covariates[:, 0], atol=1e-9)
+    for endpoint in ("pfs", "control"):
+        seen = outcome(hospital, patients.table, endpoint)
+        kept = patients.outcomes[endpoint]
+        assert (kept.event == seen["event"]).all()
+        per_month = 30.4375 if hospital.time_unit == "days" else 1
+        assert np.abs(kept.time_months * per_month - seen["time"]).max() <= 0.5

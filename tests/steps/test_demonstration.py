@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +12,7 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
 from storm_clinic.simulate.workspace import declare_cohorts
-from storm_clinic.steps.demonstration import SEED, demo
+from storm_clinic.steps.demonstration import PLANTED, SEED, demo, truth_of, write_studies
 from storm_clinic.study import Study
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -32,6 +34,23 @@ def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
         assert shipped.read_bytes() == path.read_bytes(), path.name
 
 
+def test_the_demo_writes_all_its_studies_for_whoever_wants_to_run_them(tmp_path):
+    written = write_studies(Workspace(tmp_path))
+    assert [path.name for path in written] == [path.name for path in STUDIES]
+    assert {"demo_grade", "demo_relapse", "demo_rna"} < {path.stem for path in written}
+    assert all(
+        Study.read(path) == Study.read(REPOSITORY / "pipelines" / path.name) for path in written
+    )
+
+
+def test_the_demo_says_what_its_page_says_of_the_truth():
+    study = Study.read(REPOSITORY / "pipelines" / PLANTED)
+    result = SimpleNamespace(model=SimpleNamespace(bundle=SimpleNamespace(study=study)))
+    page = (REPOSITORY / "docs" / "simulation.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| `pfs` \| `c_index` \|  \| everything \|.*$", page, re.MULTILINE)
+    assert float(row.split("|")[-2]) == round(truth_of(result), 2)
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
     study = Study.read(path)
@@ -41,7 +60,17 @@ def test_a_study_of_the_demo_names_what_the_cohorts_declare(path):
         table = cohort.outcome(study.endpoint.name)
         assert table.outcome.n_events >= 20
         assert list(cohort.covariates(study.clinical)) == list(study.clinical)
+        for measured in cohort.measurements(study.measurements).values():
+            assert measured.measured.sum() == cohort.n_patients - cohort.n_patients // 3
         assert cohort.origin.simulated
+
+
+def test_the_two_hospitals_mean_the_same_by_different_words():
+    first, second = (Cohort.read(name, Workspace(REPOSITORY)) for name in ("demo_a", "demo_b"))
+    for endpoint, names in {"grade": "levels", "outcome": "causes"}.items():
+        one, other = (cohort.outcome(endpoint).outcome for cohort in (first, second))
+        assert getattr(one, names) == getattr(other, names)
+        assert first.endpoints[endpoint].codes != second.endpoints[endpoint].codes
 
 
 def test_the_simulated_tables_have_what_real_ones_have():
