@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from storm_clinic.steps.diagnosis import doctor
     from storm_clinic.steps.external_validation import validate
     from storm_clinic.steps.extraction import extract
-    from storm_clinic.steps.feature_store import check_features, import_features, list_features
+    from storm_clinic.steps.feature_store import (
+        check_features,
+        export_features,
+        import_features,
+        list_features,
+    )
     from storm_clinic.steps.locking import lock
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.slide_check import check_slides
@@ -49,6 +54,7 @@ _HOME = {
     "check_slides": "steps.slide_check",
     "demo": "steps.demonstration",
     "doctor": "steps.diagnosis",
+    "export_features": "steps.feature_store",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
     "init_cohort": "steps.new_cohort",
@@ -75,6 +81,7 @@ __all__ = [
     "check_slides",
     "demo",
     "doctor",
+    "export_features",
     "extract",
     "import_features",
     "init_cohort",

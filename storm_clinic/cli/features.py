@@ -175,3 +175,47 @@ def import_(
             print_table(result.failures)
         say(f"Feature files: {result.store.folder}")
     raise typer.Exit(result.exit_code)
+
+
+@group.command("export")
+def export_(
+    cohort: CohortOption,
+    encoder: Annotated[str, typer.Option(help="Names the store.")],
+    to: Annotated[str, typer.Option(help="trident, clam, stamp or anndata.")],
+    out: Annotated[Path, typer.Option(help="Folder; nothing in it is overwritten.")],
+    obs: Annotated[str, typer.Option(help="Rows of an AnnData file: tiles or slides.")] = "tiles",
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Write a store in another program's layout. Ends with code 3 if some slides failed.
+
+    Example: storm-clinic features export --cohort demo_a --encoder uni --to trident --out trident/
+    """
+    from storm_clinic.errors import InputError
+    from storm_clinic.steps.feature_store import export_features
+
+    for name, value, legal in (
+        ("--to", to, ("trident", "clam", "stamp", "anndata")),
+        ("--obs", obs, ("tiles", "slides")),
+    ):
+        if value not in legal:
+            raise InputError(f"must be one of {', '.join(legal)}, is {value!r}", where=name)
+    with bars() as progress:
+        result = export_features(
+            cohort=cohort,
+            encoder=encoder,
+            to=to,  # type: ignore[arg-type]
+            out=out,
+            obs=obs,  # type: ignore[arg-type]
+            workspace=workspace_at(workspace),
+            progress=progress,
+        )
+    counts = result.table["status"].value_counts().to_dict()
+    if json:
+        print_json({"counts": counts, "failures": result.failures.to_dict("records")})
+    else:
+        say(", ".join(f"{n} {status}" for status, n in counts.items()))
+        if len(result.failures):
+            print_table(result.failures[["slide_id", "reason"]])
+        say(f"Written to {result.folder}")
+    raise typer.Exit(result.exit_code)

@@ -1,7 +1,8 @@
 """Read tile embeddings that other programs made, and what their files say about themselves.
 
-Three layouts, told apart by what is in the file and not by its name: HDF5 with ``features`` and
-``coords`` (TRIDENT, CLAM), HDF5 with ``features`` alone, and a tensor saved by torch (CLAM).
+Layouts are told apart by what is in the file and not by its name: HDF5 with ``features`` and
+``coords`` (TRIDENT, CLAM), with ``feats`` and ``coords`` in µm (STAMP), with ``features`` alone,
+AnnData (``X`` and ``obsm/spatial``), and a tensor saved by torch (CLAM).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from numpy.typing import NDArray
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.slide_features import Array
 
-SUFFIXES = (".h5", ".hdf5", ".pt")
+SUFFIXES = (".h5", ".hdf5", ".h5ad", ".pt")
 # Names under which a file may state its geometry; TRIDENT says patch_size, overlap and encoder.
-_TILE_PX = ("tile_px", "patch_size", "region_px")
-_OVERLAP_PX = ("overlap_px", "overlap")
+_TILE_PX = ("storm_clinic_tile_px", "tile_px", "patch_size", "region_px", "tile_size_px")
+_OVERLAP_PX = ("storm_clinic_overlap_px", "overlap_px", "overlap")
+_VALUES = ("features", "feats", "X")  # names under which tile embeddings lie
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class ForeignFile:
     """One file of somebody else's, as it describes itself; None where it says nothing.
 
     ``tile_level0_px`` is a tile's side in level-0 px, ``magnification`` the nominal objective the
-    tiles were read at.
+    tiles were read at. ``slide_mpp`` is the slide's own µm/px. ``coords_in_um`` says that places
+    are stated in µm. ``row`` is the slide's row in a file whose rows are slides.
     """
 
     path: Path
@@ -46,6 +49,9 @@ class ForeignFile:
     tile_level0_px: float | None = None
     magnification: float | None = None
     encoder: str | None = None
+    slide_mpp: float | None = None
+    coords_in_um: bool = False
+    row: int | None = None
 
     def stated(self) -> str:
         """What the file says of encoder and geometry, for people."""
@@ -54,8 +60,8 @@ class ForeignFile:
         return ", ".join(f"{name} {value}" for name, value in found if value is not None)
 
 
-def describe_foreign(path: Path) -> ForeignFile:
-    """What a file holds and says, without reading its values.
+def describe_foreign(path: Path) -> list[ForeignFile]:
+    """What a file holds and says, without reading its values: one slide, or one a row.
 
     Raises
     ------
@@ -66,36 +72,61 @@ def describe_foreign(path: Path) -> ForeignFile:
     if path.suffix == ".pt":
         features, _ = _load_tensor(path)
         n_tiles, width = _tile_shape(tuple(features.shape), path)
-        return ForeignFile(path, slide_id, n_tiles, width, _tensor_dtype(features, path))
+        return [ForeignFile(path, slide_id, n_tiles, width, _tensor_dtype(features, path))]
     with _opened(path) as file:
-        dataset = _dataset(file, path, "features")
+        name = _values_name(file, path)
+        dataset = _dataset(file, path, name)
         n_tiles, width = _tile_shape(dataset.shape, path)
         if dataset.dtype.kind != "f":
-            raise _refusal(path, "features", f"must be floating point, is {dataset.dtype}")
+            raise _refusal(path, name, f"must be floating point, is {dataset.dtype}")
         known = _attributes(file, path)
-        return ForeignFile(
+        tile_px = _whole(known, _TILE_PX, path)
+        described = ForeignFile(
             path,
             slide_id,
             n_tiles,
             width,
             dataset.dtype.name,
-            mpp=_number(known, ("mpp",)),
-            tile_px=_whole(known, _TILE_PX, path),
+            mpp=_mpp(known, tile_px),
+            tile_px=tile_px,
             overlap_px=_whole(known, _OVERLAP_PX, path),
             tile_level0_px=_number(known, ("patch_size_level0",)),
             magnification=_number(known, ("target_magnification",)),
-            encoder=_text(known, "encoder"),
+            encoder=_text(known, "storm_clinic_encoder")
+            or _text(known, "encoder")
+            or _text(known, "extractor"),
+            slide_mpp=_number(known, ("storm_clinic_slide_mpp",)),
+            coords_in_um=_coords_in_um(file, known, path),
         )
+        if _text(known, "storm_clinic_obs") != "slides":
+            return [described]
+        return [
+            replace(described, slide_id=name, n_tiles=1, row=row, slide_mpp=None)
+            for row, name in enumerate(_obs_names(file, path))
+        ]
 
 
-def read_foreign(path: Path) -> tuple[Array, NDArray[np.int64] | None]:
+def read_foreign(
+    path: Path, *, slide_mpp: float | None = None, row: int | None = None
+) -> tuple[Array, NDArray[np.int64] | None]:
     """Features, shape (n_tiles, width), and coordinates, shape (n_tiles, 2), where there are any.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `describe_foreign` described.
+    slide_mpp : float, optional
+        µm per level-0 px of the slide; needed where the file states places in µm.
+    row : int, optional
+        Of a file whose rows are slides.
 
     Raises
     ------
     FeatureError
-        If it cannot be read, or coordinates are not whole numbers, one pair a tile.
+        If it cannot be read, coordinates are not one pair a tile and not whole level-0 px, or they
+        are in µm and the slide's own µm/px is not known.
     """
+    in_um = False
     if path.suffix == ".pt":
         tensor, coords = _load_tensor(path)
         shape = _tile_shape(tuple(tensor.shape), path)
@@ -104,10 +135,79 @@ def read_foreign(path: Path) -> tuple[Array, NDArray[np.int64] | None]:
         features = values.reshape(shape)
     else:
         with _opened(path) as file:
-            dataset = _dataset(file, path, "features")
+            dataset = _dataset(file, path, _values_name(file, path))
             features = dataset[()].reshape(_tile_shape(dataset.shape, path))
-            coords = _dataset(file, path, "coords")[()] if "coords" in file else None
+            name = _coords_name(file)
+            coords = None if name is None else _dataset(file, path, name)[()]
+            in_um = _coords_in_um(file, _attributes(file, path), path)
+        if row is not None:
+            return features[[row]], None
+    if coords is not None and in_um:
+        coords = _to_level0(coords, slide_mpp, path)
     return features, None if coords is None else _as_coords(coords, len(features), path)
+
+
+def _values_name(file: h5py.File, path: Path) -> str:
+    for name in _VALUES:
+        if name in file:
+            return name
+    held = ", ".join(sorted(file)) or "nothing"
+    raise _refusal(path, "features", f"there is no such dataset; the file holds {held}")
+
+
+def _coords_name(file: h5py.File) -> str | None:
+    for name in ("coords", "obsm/spatial"):
+        if name in file:
+            return name
+    return None
+
+
+def _coords_in_um(file: h5py.File, known: dict[str, Any], path: Path) -> bool:
+    """Whether places are in µm; a layout that had both units must say which.
+
+    STAMP's files carry ``unit``; those of its first version do not, and count in 256/224 µm.
+    """
+    if "feats" not in file or "coords" not in file:
+        return False
+    unit = _text(known, "unit")
+    if unit not in ("um", "px"):
+        raise _refusal(
+            path,
+            "attribute unit",
+            "is absent or neither um nor px, so that nobody knows what coords are counted in; "
+            "extract again with a newer STAMP, or remove coords and import with --geometry-unknown",
+        )
+    return unit == "um"
+
+
+def _to_level0(coords: Array, slide_mpp: float | None, path: Path) -> Array:
+    if slide_mpp is None:
+        raise _refusal(
+            path,
+            "coords",
+            "are in µm, and the slide's own µm per pixel is not known; state it in the column "
+            "mpp of the cohort's slides table",
+        )
+    if coords.dtype.kind not in "iuf" or not np.isfinite(coords).all():
+        raise _refusal(path, "coords", "must be finite numbers")
+    return np.rint(coords.astype(np.float64) / slide_mpp)
+
+
+def _mpp(known: dict[str, Any], tile_px: int | None) -> float | None:
+    """µm per pixel of a tile as it was read: stated, or STAMP's tile in µm over its pixels."""
+    stated = _number(known, ("storm_clinic_mpp", "mpp"))
+    if stated is not None or not tile_px:
+        return stated
+    tile_um = _number(known, ("tile_size_um",))
+    if tile_um is None and _text(known, "unit") == "um":
+        tile_um = _number(known, ("tile_size",))  # STAMP 2.0
+    return None if tile_um is None else tile_um / tile_px
+
+
+def _obs_names(file: h5py.File, path: Path) -> list[str]:
+    obs = file["obs"]
+    name = obs.attrs.get("_index", "_index")
+    return [str(value) for value in _dataset(obs, path, str(name)).asstr()[()]]
 
 
 def _tile_shape(shape: Any, path: Path) -> tuple[int, int]:
@@ -128,6 +228,8 @@ def _as_coords(coords: Array, n_tiles: int, path: Path) -> NDArray[np.int64]:
     if pairs.shape != (n_tiles, 2):
         raise _refusal(path, "coords", f"must be ({n_tiles}, 2), is {coords.shape}")
     # Only whole pixels can be exact level-0 corners; others may be µm.
+    if pairs.dtype.kind in "if" and (pairs < 0).any():
+        raise _refusal(path, "coords", "must not be negative")
     if pairs.dtype.kind not in "iuf" or not np.array_equal(pairs, np.floor(pairs)):
         raise _refusal(path, "coords", "must be whole level-0 pixels")
     return pairs.astype(np.int64)
@@ -146,7 +248,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         raise FeatureError(f"cannot be read as HDF5: {reason}", where=path) from error
 
 
-def _dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+def _dataset(file: h5py.Group, path: Path, name: str) -> h5py.Dataset:
     """A dataset whose values lie in this very file."""
     if name not in file:
         held = ", ".join(sorted(file)) or "nothing"
@@ -167,6 +269,9 @@ def _attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     for name in ("features", "coords"):
         if name in file:
             known |= dict(_dataset(file, path, name).attrs)
+    if "uns/storm_clinic" in file:  # AnnData keeps such things as scalar datasets
+        group = file["uns/storm_clinic"]
+        known |= {f"storm_clinic_{key}": _dataset(group, path, key)[()] for key in group}
     return known
 
 
@@ -174,7 +279,11 @@ def _number(known: dict[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
         value = known.get(name)
         # TRIDENT writes -1 or the text "None" where it does not know.
-        if isinstance(value, np.integer | np.floating) and math.isfinite(value) and value >= 0:
+        if (
+            isinstance(value, int | float | np.integer | np.floating)
+            and math.isfinite(value)
+            and value >= 0
+        ):
             return float(value)
     return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def import_slides(
     declaration: Declaration,
     *,
     slides: Collection[str] | None = None,
+    slide_mpps: Mapping[str, float] | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Import feature files into the store at ``folder``.
@@ -80,13 +81,16 @@ def import_slides(
     Parameters
     ----------
     sources : paths
-        Files (``.h5``, ``.hdf5``, ``.pt``) or folders of them. The file's name is the slide's id.
+        Files (``.h5``, ``.hdf5``, ``.h5ad``, ``.pt``) or folders of them. The file's name is the
+        slide's id, but where the rows of an ``.h5ad`` are slides.
     folder : Path
         Of the store; made if absent.
     declaration : Declaration
         Encoder and geometry.
     slides : collection of str, optional
         Slide ids of the cohort: others are not imported, and those without a file are listed.
+    slide_mpps : mapping of str to float, optional
+        µm per level-0 px of slides whose files do not state it; needed for places in µm.
     progress : callable, optional
         Called with a name, the number done and the total.
 
@@ -114,7 +118,7 @@ def import_slides(
     store = FeatureStore.create(folder, agreed)
     held = store.index().set_index("slide_id")
     for done, file in enumerate(files, start=1):
-        rows.append(_import_one(file, store, held))
+        rows.append(_import_one(file, store, held, slide_mpps or {}))
         if progress is not None:
             progress("importing slides", done, len(files))
     store.index()
@@ -161,8 +165,10 @@ def _describe(paths: Sequence[Path]) -> tuple[list[ForeignFile], list[dict[str, 
     for path in paths:
         slide_id = path.name.removesuffix(path.suffix)
         try:
-            safe_name(slide_id, what=str(path))
-            files.append(describe_foreign(path))
+            found = describe_foreign(path)
+            for file in found:
+                safe_name(file.slide_id, what=str(path))
+            files += found
         except InputError as error:
             values = (slide_id, FAILED, 0, str(error), "", str(path))
             rows.append(dict(zip(_COLUMNS, values, strict=True)))
@@ -227,9 +233,15 @@ def _only_agreeing(
     return kept, rows
 
 
-def _import_one(file: ForeignFile, store: FeatureStore, held: pd.DataFrame) -> dict[str, Any]:
+def _import_one(
+    file: ForeignFile,
+    store: FeatureStore,
+    held: pd.DataFrame,
+    slide_mpps: Mapping[str, float],
+) -> dict[str, Any]:
+    slide_mpp = file.slide_mpp or slide_mpps.get(file.slide_id)
     try:
-        features, coords = read_foreign(file.path)
+        features, coords = read_foreign(file.path, slide_mpp=slide_mpp, row=file.row)
         if file.slide_id in held.index:
             return _compare(file, features, coords, held.loc[file.slide_id], store)
         store.write(
@@ -237,7 +249,7 @@ def _import_one(file: ForeignFile, store: FeatureStore, held: pd.DataFrame) -> d
                 slide_id=file.slide_id,
                 features=features,
                 coords=coords,
-                **_slide_scale(file, store.contract),
+                **_slide_scale(file, store.contract, slide_mpp),
             )
         )
     except InputError as error:
@@ -245,8 +257,12 @@ def _import_one(file: ForeignFile, store: FeatureStore, held: pd.DataFrame) -> d
     return _row(file, IMPORTED)
 
 
-def _slide_scale(file: ForeignFile, contract: FeatureContract) -> dict[str, Any]:
-    """The slide's own µm/px, where the tile's side in level-0 px is stated beside its size."""
+def _slide_scale(
+    file: ForeignFile, contract: FeatureContract, slide_mpp: float | None
+) -> dict[str, Any]:
+    """The slide's own µm/px: as stated, or from the tile's side in level-0 px beside its size."""
+    if slide_mpp is not None:
+        return {"slide_mpp": slide_mpp, "slide_mpp_source": "declared"}
     if not file.tile_level0_px or contract.tile_um is None:
         return {}
     return {"slide_mpp": contract.tile_um / file.tile_level0_px, "slide_mpp_source": "declared"}

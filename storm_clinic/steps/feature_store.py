@@ -1,11 +1,11 @@
-"""``features list | check | import``: what is in the workspace's feature stores, and into them."""
+"""``features list | check | import | export``: feature stores, and what goes in and out of them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -14,6 +14,8 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import CONTRACT_NAME
 from storm_clinic.features.declaration import Declaration
+from storm_clinic.features.foreign_writer import Layout
+from storm_clinic.features.handover import ExportResult, export_slides
 from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
 from storm_clinic.features.store import FeatureStore
@@ -171,16 +173,65 @@ def import_features(
     """
     declaration = Declaration(encoder, mpp, tile_px, geometry_unknown)
     folder = workspace.store(cohort, encoder)
-    if slides is None:
-        slides = _declared_slides(cohort, workspace)
-    return import_slides(sources, folder, declaration, slides=slides, progress=progress)
+    declared = _declared_slides(cohort, workspace)
+    if slides is None and declared is not None:
+        slides = list(declared["slide_id"])
+    return import_slides(
+        sources,
+        folder,
+        declaration,
+        slides=slides,
+        slide_mpps={} if declared is None else _stated_mpps(declared),
+        progress=progress,
+    )
 
 
-def _declared_slides(cohort: str, workspace: Workspace) -> list[str] | None:
-    """Slide ids of a cohort that the workspace declares; None where it declares none."""
+def export_features(
+    *,
+    cohort: str,
+    encoder: str,
+    to: Layout,
+    out: str | Path,
+    workspace: Workspace | None = None,
+    obs: Literal["tiles", "slides"] = "tiles",
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write a store in the layout of TRIDENT, CLAM, STAMP or AnnData.
+
+    Parameters
+    ----------
+    cohort, encoder : str
+        Name the store.
+    to : {"trident", "clam", "stamp", "anndata"}
+        Whose layout; docs/interop.md says field by field what is written and what is lost.
+    out : str or Path
+        Folder; made if absent. Nothing in it is overwritten.
+    workspace : Workspace, optional
+        The current folder by default.
+    obs : {"tiles", "slides"}
+        Rows of an AnnData file.
+    progress : callable, optional
+        Called with a name, the number done and the total.
+
+    Raises
+    ------
+    FeatureError, StorageError
+        See `storm_clinic.features.handover.export_slides`.
+    """
+    store = FeatureStore.open((workspace or Workspace()).store(cohort, encoder))
+    return export_slides(store, Path(out), to, obs=obs, progress=progress)
+
+
+def _declared_slides(cohort: str, workspace: Workspace) -> pd.DataFrame | None:
+    """Slides of a cohort that the workspace declares; None where it declares none."""
     if not (workspace.cohorts / safe_name(cohort, what="cohort") / MANIFEST).exists():
         return None
-    return list(Cohort.read(cohort, workspace).slides["slide_id"])
+    return Cohort.read(cohort, workspace).slides
+
+
+def _stated_mpps(slides: pd.DataFrame) -> dict[str, float]:
+    known = slides[slides["mpp"].notna()]
+    return dict(zip(known["slide_id"], known["mpp"].astype(float), strict=True))
 
 
 def _store_folders(workspace: Workspace) -> list[Path]:

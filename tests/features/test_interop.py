@@ -336,7 +336,7 @@ def test_each_file_that_cannot_be_used_has_a_row_with_its_reason(given, bring):
         "text": "cannot be read as HDF5",
         "empty": "cannot be read as HDF5",
         ".hidden": "cannot become a file name",
-        "stamp": "features: there is no such dataset; the file holds coords, feats",
+        "stamp": "attribute unit: is absent",
         "vector": "features: is one vector of 5, not one a tile",
         "four": "features: must be (n_tiles, width), is (1, 1, 7, 5)",
         "integers": "features: must be floating point, is int32",
