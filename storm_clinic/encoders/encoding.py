@@ -136,8 +136,12 @@ def embed(model: torch.nn.Module, prepared: torch.Tensor, card: EncoderCard) -> 
     tensor, shape (b, width)
     """
     if card.pooling == "pooled":
-        output: torch.Tensor = model(prepared)
-        return output
+        pooled: torch.Tensor = (
+            model(pixel_values=prepared).pooler_output
+            if card.loader == "transformers" and not card.member
+            else model(prepared)
+        )
+        return pooled
     tokens = _tokens(model, prepared, card).float()
     class_token = tokens[:, 0]
     if card.pooling == "cls":
