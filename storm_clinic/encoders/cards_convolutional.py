@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from storm_clinic.encoders import efficientnet_lite, swin_conv_stem
+from storm_clinic.encoders import efficientnet_lite
 from storm_clinic.encoders.card_facts import IMAGENET, TILE_224
 from storm_clinic.encoders.contract import EncoderCard, State
+
+if TYPE_CHECKING:
+    import torch
 
 
 def _without_classifier(state: State) -> State:
@@ -64,9 +67,22 @@ BASELINES = (
     ),
 )
 
+
+def _build_swin() -> torch.nn.Module:
+    from storm_clinic.encoders import swin_conv_stem
+
+    return swin_conv_stem.build()
+
+
+def _swin_state(state: State) -> State:
+    from storm_clinic.encoders import swin_conv_stem
+
+    return swin_conv_stem.from_published(state)
+
+
 _SWIN: dict[str, Any] = {
-    "loader": swin_conv_stem.build,
-    "convert": swin_conv_stem.from_published,
+    "loader": _build_swin,
+    "convert": _swin_state,
     "needs": ("timm",),
     "pooling": "pooled",
     "width": 768,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from storm_clinic.encoders import conch
 from storm_clinic.encoders.card_facts import (
     BY_NC_ND,
     CLIP,
@@ -15,7 +14,10 @@ from storm_clinic.encoders.card_facts import (
     SWIGLU,
     TILE_224,
 )
-from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.encoders.contract import EncoderCard, State
+
+if TYPE_CHECKING:
+    import torch
 
 _UNI_PAPER = "Chen et al., Nat. Med. 2024, 10.1038/s41591-024-02857-3"
 
@@ -89,6 +91,19 @@ BIOPTIMUS = (
     ),
 )
 
+
+def _build_conch() -> torch.nn.Module:
+    from storm_clinic.encoders import conch
+
+    return conch.build()
+
+
+def _conch_state(state: State) -> State:
+    from storm_clinic.encoders import conch
+
+    return conch.from_published(state)
+
+
 MAHMOOD_LAB = (
     EncoderCard(
         name="uni",
@@ -137,10 +152,10 @@ MAHMOOD_LAB = (
     ),
     EncoderCard(
         name="conch",
-        loader=conch.build,
-        convert=conch.from_published,
+        loader=_build_conch,
+        convert=_conch_state,
         needs=("conch",),
-        install=conch.INSTALL,
+        install="pip install git+https://github.com/mahmoodlab/CONCH",
         hub_id="MahmoodLab/CONCH",
         files=("pytorch_model.bin",),
         tile_px=448,

@@ -193,9 +193,9 @@ GPFM = (
         citation="Ma et al., Nat. Biomed. Eng. 2025, 10.1038/s41551-025-01488-4",
         notes=(
             "The authors read 512 px at level 0 of a 40x slide (128 µm) and shrink them to 224 px, "
-            "which shows 0.571 µm/px; toolkits read 112 µm. Three licences are named: the strictest, "
-            "of the authors' repository, is given here (the hub's early card says CC-BY-NC-4.0, a "
-            "toolkit MIT)."
+            "which shows 0.571 µm/px; toolkits read 112 µm. Three licences are named: the "
+            "strictest, of the authors' repository, is given here (the hub's early card says "
+            "CC-BY-NC-4.0, a toolkit MIT)."
         ),
         **IMAGENET,
     ),

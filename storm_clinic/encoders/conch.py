@@ -13,7 +13,6 @@ import torch
 
 from storm_clinic.encoders.contract import State
 
-INSTALL = "pip install git+https://github.com/mahmoodlab/CONCH"
 _PREFIX = "network."
 
 

@@ -98,7 +98,7 @@ def read_slide_file(
         }
     facts: dict[str, Any] = {
         name: _text(known, path, name, optional=True)
-        for name in ("slide_digest", "slide_mpp_source", "vendor")
+        for name in ("slide_digest", "slide_mpp_source", "vendor", "source_digest")
     }
     facts["slide_id"] = _text(known, path, "slide_id")
     facts["slide_mpp"] = _number(known, path, "slide_mpp", optional=True)
