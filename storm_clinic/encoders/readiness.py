@@ -93,9 +93,7 @@ def _weights_state(card: Published) -> tuple[ReadyState, str]:
             path = card.packaged()
         except EncoderError as error:
             return "no", str(error)
-        return (
-            ("ready", "") if path.is_file() else ("no", "the weights' file of its package is gone")
-        )
+        return ("ready", "") if path.is_file() else ("no", "its package has lost the weights")
     if card.hub_id is None:
         return "weights", f"give {card.home or 'its weights'} with --weights"
     if _is_cached(card.hub_id, card.files):
@@ -105,6 +103,8 @@ def _weights_state(card: Published) -> tuple[ReadyState, str]:
             f"accept the terms at https://huggingface.co/{card.hub_id} and log in with "
             "'hf auth login', or give the weights with --weights"
         )
+    if _is_offline():
+        return "weights", f"HF_HUB_OFFLINE is set; give a copy of {card.hub_id} with --weights"
     return "fetches", f"weights are fetched from {card.hub_id} at first use, or given by --weights"
 
 
@@ -120,6 +120,12 @@ def _is_cached(hub_id: str, files: tuple[str, ...]) -> bool:
 
     # The library answers with a path, None, or a mark for "known not to exist there".
     return any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in files)
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def _short_of_memory(card: Published) -> str:
