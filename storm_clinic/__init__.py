@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storm_clinic.predictions import Predictions
     from storm_clinic.steps.cohort_check import check_cohort
     from storm_clinic.steps.demonstration import demo
-    from storm_clinic.steps.diagnosis import doctor
+    from storm_clinic.steps.diagnosis import diagnose_encoders, doctor
     from storm_clinic.steps.external_validation import validate
     from storm_clinic.steps.extraction import extract
     from storm_clinic.steps.feature_store import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.locking import lock
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.slide_check import check_slides
+    from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
     from storm_clinic.steps.study_run import run_study
     from storm_clinic.steps.training import train
@@ -53,7 +54,9 @@ _HOME = {
     "check_features": "steps.feature_store",
     "check_slides": "steps.slide_check",
     "demo": "steps.demonstration",
+    "diagnose_encoders": "steps.diagnosis",
     "doctor": "steps.diagnosis",
+    "embed_slides": "steps.slide_embedding",
     "export_features": "steps.feature_store",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
@@ -80,7 +83,9 @@ __all__ = [
     "check_features",
     "check_slides",
     "demo",
+    "diagnose_encoders",
     "doctor",
+    "embed_slides",
     "export_features",
     "extract",
     "import_features",

@@ -219,3 +219,43 @@ def export_(
             print_table(result.failures[["slide_id", "reason"]])
         say(f"Written to {result.folder}")
     raise typer.Exit(result.exit_code)
+
+
+@group.command("embed")
+def embed(
+    cohort: CohortOption,
+    encoder: Annotated[str, typer.Option(help="Tile encoder whose features are there.")],
+    slide_encoder: Annotated[str, typer.Option(help="A slide encoder of the catalogue.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="File or folder with the slide encoder's weights.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Turn tile features into one embedding a slide. Ends with code 3 if some slides failed.
+
+    Example: storm-clinic features embed --cohort site_x --encoder conch-v1.5 --slide-encoder titan
+    """
+    from storm_clinic.steps.slide_embedding import embed_slides
+
+    with bars() as progress:
+        result = embed_slides(
+            cohort,
+            encoder=encoder,
+            slide_encoder=slide_encoder,
+            weights=weights,
+            device=device,
+            workspace=workspace_at(workspace),
+            progress=progress,
+        )
+    counts = {status: result.count(status) for status in ("written", "unchanged", "failed")}
+    if json:
+        failures = result.failures.to_dict("records")
+        print_json(counts | {"store": str(result.store.folder), "failures": failures})
+    else:
+        say(", ".join(f"{n} slides {status}" for status, n in counts.items()))
+        if len(result.failures):
+            print_table(result.failures[["slide_id", "error", "reason"]], title="Failures")
+        say(f"Feature files: {result.store.folder}")
+    raise typer.Exit(result.exit_code)

@@ -36,11 +36,20 @@ def demo(
         say(line)
 
 
-def doctor(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
+def doctor(
+    encoders: Annotated[
+        bool, typer.Option("--encoders", help="List every encoder: can it run here, else why not.")
+    ] = False,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
     """Say what can run here, and why the rest cannot.
 
     Example: storm-clinic doctor
     """
+    if encoders:
+        _encoders(json=json)
+        return
     from storm_clinic.steps.diagnosis import doctor as examine
     from storm_clinic.steps.diagnosis import healthy
 
@@ -51,3 +60,14 @@ def doctor(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
         print_table(pd.DataFrame([asdict(finding) for finding in findings]))
     if not healthy(findings):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _encoders(*, json: bool) -> None:
+    from storm_clinic.steps.diagnosis import diagnose_encoders
+
+    rows = [asdict(row) for row in diagnose_encoders()]
+    if json:
+        print_json(rows)
+        return
+    table = pd.DataFrame(rows)
+    print_table(table[["name", "kind", "state", "width", "licence", "reason"]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from storm_clinic.errors import EncoderError
 from storm_clinic.files import safe_name
@@ -19,6 +19,59 @@ Interpolation = Literal["bilinear", "bicubic"]
 Precision = Literal["bf16", "fp32"]
 State = dict[str, "torch.Tensor"]
 Colour = tuple[float, float, float]
+
+# As the hub's own libraries name and prefer them.
+PUBLISHED = ("model.safetensors", "pytorch_model.bin")
+INSTALL = "pip install 'storm-clinic[models]'"
+
+
+class Published(Protocol):
+    """What `EncoderCard` and `SlideEncoderCard` share: where a network and its weights come from.
+
+    See `EncoderCard` for the meaning of each.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def loader(self) -> Loader | Callable[[], torch.nn.Module]: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def arguments(self) -> Mapping[str, Any]: ...
+    @property
+    def prefix_tokens(self) -> int: ...
+    @property
+    def hub_id(self) -> str | None: ...
+    @property
+    def gated(self) -> bool: ...
+    @property
+    def files(self) -> tuple[str, ...]: ...
+    @property
+    def home(self) -> str | None: ...
+    @property
+    def remote_code(self) -> bool: ...
+    @property
+    def member(self) -> str: ...
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+    @property
+    def install(self) -> str: ...
+    @property
+    def parameters(self) -> float: ...
+    @property
+    def packaged(self) -> Callable[[], Path] | None: ...
+    @property
+    def convert(self) -> Callable[[State], State] | None: ...
+    @property
+    def licence(self) -> str: ...
+
+
+def needed_modules(card: Published) -> tuple[str, ...]:
+    """Modules without which an encoder cannot be built, torch first."""
+    if card.needs:
+        return ("torch", *card.needs)
+    return ("torch",) if callable(card.loader) else ("torch", card.loader)
 
 
 @dataclass(frozen=True)
@@ -44,10 +97,11 @@ class EncoderCard:
     mean, std : three floats
         Of red, green, blue on a scale of 0 to 1.
     pooling : str
-        Which output is the embedding: ``pooled`` is the network's own pooled output, ``cls`` the
-        class token, ``cls+mean`` the class token followed by the mean of the patch tokens.
+        Which output is the embedding: ``pooled`` is the network's own pooled output (in
+        transformers ``pooler_output``), ``cls`` the class token, ``cls+mean`` the class token
+        followed by the mean of the patch tokens.
     prefix_tokens : int
-        Class and register tokens before the first patch token; 0 where there are no tokens.
+        Class and register tokens before the first patch token; 0 where the network pools itself.
     width : int
         Length of the embedding.
     licence : str
@@ -64,6 +118,21 @@ class EncoderCard:
         Repository on the Hugging Face hub.
     gated : bool
         Whether terms must be accepted there before files can be fetched.
+    files : tuple of str
+        Names that the weights may have in that repository, the preferred one first.
+    home : str, optional
+        Where weights come from that are not on the hub, in words.
+    remote_code : bool
+        Whether the network exists only as Python files beside the weights. They run only from a
+        folder on this machine and with consent; see `storm_clinic.encoders.remote_code`.
+    member : str
+        Method of that network that returns the encoder proper, where it is part of a larger one.
+    needs : tuple of str
+        Modules that must be importable, beside torch; default: the loader's.
+    install : str
+        How to get them.
+    parameters : float
+        Parameters of the network in millions; 0 where nobody has counted.
     packaged : function, optional
         Returns the path of the weights that an installed Python package brings.
     convert : function, optional
@@ -73,7 +142,8 @@ class EncoderCard:
     channels_last : bool
         Memory order in which a convolutional network is fastest.
     batch_size : int
-        Tiles a batch on a CPU. On a GPU it is eight times as many.
+        Tiles a batch on a CPU. On a GPU the search for the largest batch that fits starts at
+        eight times as many; see `storm_clinic.encoders.tuning`.
     notes : str
         Where sources disagree, and what was decided.
 
@@ -101,6 +171,13 @@ class EncoderCard:
     interpolation: Interpolation = "bilinear"
     hub_id: str | None = None
     gated: bool = False
+    files: tuple[str, ...] = PUBLISHED
+    home: str | None = None
+    remote_code: bool = False
+    member: str = ""
+    needs: tuple[str, ...] = ()
+    install: str = INSTALL
+    parameters: float = 0.0
     packaged: Callable[[], Path] | None = None
     convert: Callable[[State], State] | None = None
     precision: Precision = "bf16"
@@ -123,6 +200,8 @@ class EncoderCard:
             return f"std must be positive, is {self.std}"
         if not callable(self.loader) and not self.architecture and self.loader == "timm":
             return "timm needs the name of an architecture"
+        if self.remote_code and self.loader != "transformers":
+            return "code beside the weights is run through transformers only"
         if (self.pooling == "pooled") != (self.prefix_tokens == 0):
             return f"pooling {self.pooling!r} does not go with {self.prefix_tokens} prefix tokens"
         return None

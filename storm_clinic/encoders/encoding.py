@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -26,16 +27,19 @@ class LoadedEncoder:
     digest : str
         SHA-256 of the weights' content; see `weights_digest`.
     device : torch.device
+    run : function, optional
+        Takes prepared pixels, gives embeddings, instead of `embed`: the same network, compiled.
     """
 
     card: EncoderCard
     model: torch.nn.Module
     digest: str
     device: torch.device
+    run: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def batch_size(self) -> int:
-        """Tiles a batch that suit the device."""
+        """Tiles a batch that suit the device; on a GPU where the search for more begins."""
         return self.card.batch_size * (1 if self.device.type == "cpu" else _GPU_FACTOR)
 
     @property
@@ -75,7 +79,10 @@ class LoadedEncoder:
                 pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, pad_to - n_tiles))
             prepared = prepare(pixels, self.card)
             with self._autocast():
-                embedding = embed(self.model, prepared, self.card)
+                if self.run is None:
+                    embedding = embed(self.model, prepared, self.card)
+                else:
+                    embedding = self.run(prepared)
             return embedding[:n_tiles].float().cpu()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -136,8 +143,12 @@ def embed(model: torch.nn.Module, prepared: torch.Tensor, card: EncoderCard) -> 
     tensor, shape (b, width)
     """
     if card.pooling == "pooled":
-        output: torch.Tensor = model(prepared)
-        return output
+        pooled: torch.Tensor = (
+            model(pixel_values=prepared).pooler_output
+            if card.loader == "transformers" and not card.member
+            else model(prepared)
+        )
+        return pooled
     tokens = _tokens(model, prepared, card).float()
     class_token = tokens[:, 0]
     if card.pooling == "cls":

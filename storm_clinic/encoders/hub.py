@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from storm_clinic.encoders.catalogue import find_card
-from storm_clinic.encoders.contract import EncoderCard, State
+from storm_clinic.encoders.contract import EncoderCard, Published, State
 from storm_clinic.encoders.encoding import LoadedEncoder
+from storm_clinic.encoders.remote_code import require_consent
 from storm_clinic.encoders.weights import (
     find_weights,
     hub_file,
@@ -45,21 +46,38 @@ def load_encoder(
     """
     card = find_card(encoder) if isinstance(encoder, str) else encoder
     target = choose_device(device)
-    path = find_weights(card, weights)
-    state = read_weights(path)
-    if card.convert is not None:
-        state = card.convert(state)
-    if card.loader == "transformers":
-        model = _load_transformers(card, path, fetch=weights is None)
-    else:
-        model = build_model(card)
-        _fill(model, state, path)
-    model = model.float().eval().requires_grad_(False).to(target)
+    model, digest = load_network(card, weights)
+    model = model.to(target)
     if card.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    loaded = LoadedEncoder(card, model, weights_digest(state), target)
+    loaded = LoadedEncoder(card, model, digest, target)
     _check_output(loaded)
     return loaded
+
+
+def load_network(card: Published, weights: Path | None) -> tuple[torch.nn.Module, str]:
+    """A network with its weights, on the CPU in fp32, and the digest of these weights.
+
+    Raises
+    ------
+    EncoderError
+        As `load_encoder`.
+    """
+    if card.remote_code:
+        model = _load_remote_code(card, weights)
+        digest = weights_digest(model.state_dict())
+    else:
+        path = find_weights(card, weights)
+        state = read_weights(path)
+        if card.convert is not None:
+            state = card.convert(state)
+        if card.loader == "transformers":
+            model = _load_transformers(card, path, fetch=weights is None)
+        else:
+            model = build_model(card)
+            _fill(model, state, path)
+        digest = weights_digest(state)
+    return model.float().eval().requires_grad_(False), digest
 
 
 def choose_device(device: str) -> torch.device:
@@ -85,7 +103,7 @@ def choose_device(device: str) -> torch.device:
     return found
 
 
-def build_model(card: EncoderCard) -> torch.nn.Module:
+def build_model(card: Published) -> torch.nn.Module:
     """The network of timm or of a function, without its weights, on the meta device if possible.
 
     Raises
@@ -101,20 +119,20 @@ def build_model(card: EncoderCard) -> torch.nn.Module:
     return model
 
 
-def _build(card: EncoderCard) -> torch.nn.Module:
+def _build(card: Published) -> torch.nn.Module:
     with _building(card):
         return card.loader() if callable(card.loader) else _build_timm(card)
 
 
 @contextmanager
-def _building(card: EncoderCard) -> Iterator[None]:
+def _building(card: Published) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
         raise EncoderError(
             f"needs a package that is missing: {error}",
             where=f"encoder {card.name}",
-            fix="pip install 'storm-clinic[models]'",
+            fix=card.install,
         ) from error
     except (TypeError, ValueError, RuntimeError, OSError, AttributeError) as error:
         raise EncoderError(
@@ -122,7 +140,7 @@ def _building(card: EncoderCard) -> Iterator[None]:
         ) from error
 
 
-def _build_timm(card: EncoderCard) -> torch.nn.Module:
+def _build_timm(card: Published) -> torch.nn.Module:
     import timm
     from timm import layers
 
@@ -138,11 +156,8 @@ def _build_timm(card: EncoderCard) -> torch.nn.Module:
     return model
 
 
-def _load_transformers(card: EncoderCard, path: Path, *, fetch: bool) -> torch.nn.Module:
-    """The network and its weights; transformers itself maps published names to its own.
-
-    No code from a repository is run: only networks that transformers knows.
-    """
+def _load_transformers(card: Published, path: Path, *, fetch: bool) -> torch.nn.Module:
+    """A network that transformers knows; transformers itself maps published names to its own."""
     if fetch:
         hub_file(card, ("config.json",))  # lands in the same folder
     if not (path.parent / "config.json").is_file():
@@ -151,20 +166,38 @@ def _load_transformers(card: EncoderCard, path: Path, *, fetch: bool) -> torch.n
             where=path.parent,
             fix=origin(card),
         )
+    return _from_pretrained(card, path.parent)
+
+
+def _load_remote_code(card: Published, weights: Path | None) -> torch.nn.Module:
+    """A network whose code lies beside its weights, if the user agreed to just this code."""
+    folder = weights if weights is None or weights.is_dir() else weights.parent
+    require_consent(card, folder or Path(), given=folder is not None)
+    model = _from_pretrained(card, folder or Path())
+    if not card.member:
+        return model
+    with _building(card):
+        part = getattr(model, card.member)()
+    # CONCH v1.5 comes with its own transform, which is not used: the card says what is shown.
+    network: torch.nn.Module = part[0] if isinstance(part, tuple) else part
+    return network
+
+
+def _from_pretrained(card: Published, folder: Path) -> torch.nn.Module:
     with _building(card):
         import transformers
 
         kind = getattr(transformers, card.architecture or "AutoModel")
         model, report = kind.from_pretrained(
-            path.parent,
+            folder,
             local_files_only=True,
-            trust_remote_code=False,
+            trust_remote_code=card.remote_code,
             dtype=torch.float32,
             output_loading_info=True,
             **card.arguments,
         )
     _require_all(
-        path,
+        folder,
         missing=report["missing_keys"],
         unexpected=report["unexpected_keys"],
         reshaped=[str(key) for key in report["mismatched_keys"]],

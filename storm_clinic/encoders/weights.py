@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 
-from storm_clinic.encoders.contract import EncoderCard, State
+from storm_clinic.encoders.contract import PUBLISHED, Published, State
 from storm_clinic.errors import EncoderError
 
-# As the hub's own libraries name and prefer them.
-_PUBLISHED = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _WRAPPERS = ("state_dict", "model")
 
 
-def find_weights(card: EncoderCard, weights: Path | None) -> Path:
+def find_weights(card: Published, weights: Path | None) -> Path:
     """The file that holds an encoder's weights.
 
     A file or folder named by the caller comes first, then what an installed package brings, then
@@ -36,20 +34,20 @@ def find_weights(card: EncoderCard, weights: Path | None) -> Path:
     if card.packaged is not None:
         return card.packaged()
     if card.hub_id is not None:
-        return hub_file(card, _PUBLISHED)
+        return hub_file(card, card.files)
     raise EncoderError(
         "its weights must be named: it comes neither from the hub nor with a package",
         where=f"encoder {card.name}",
-        fix="Give the file or folder with --weights.",
+        fix=f"Give the file or folder with --weights. {origin(card)}",
     )
 
 
-def _local_file(card: EncoderCard, weights: Path) -> Path:
+def _local_file(card: Published, weights: Path) -> Path:
     if weights.is_file():
         return weights
     if not weights.is_dir():
         raise EncoderError("there is no such file or folder", where=weights, fix=origin(card))
-    for name in _PUBLISHED:
+    for name in dict.fromkeys((*card.files, *PUBLISHED)):
         if (weights / name).is_file():
             return weights / name
     found = sorted(path for path in weights.iterdir() if path.suffix in _SUFFIXES)
@@ -63,7 +61,7 @@ def _local_file(card: EncoderCard, weights: Path) -> Path:
     raise EncoderError(problem, where=weights, fix="Name the file itself. " + origin(card))
 
 
-def hub_file(card: EncoderCard, names: tuple[str, ...]) -> Path:
+def hub_file(card: Published, names: tuple[str, ...]) -> Path:
     """The first of these files that the encoder's repository on the hub, or its cache, has.
 
     Raises
@@ -100,10 +98,11 @@ def hub_file(card: EncoderCard, names: tuple[str, ...]) -> Path:
     ) from reason
 
 
-def origin(card: EncoderCard) -> str:
+def origin(card: Published) -> str:
     """Where an encoder's weights come from, what they may be used for, and how to do offline."""
     if card.hub_id is None:
-        return f"Licence of its weights: {card.licence}."
+        home = f"Its weights come from {card.home}. " if card.home else ""
+        return f"{home}Licence of its weights: {card.licence}."
     terms = "accept its terms there and log in with 'hf auth login'" if card.gated else "no terms"
     return (
         f"It comes from https://huggingface.co/{card.hub_id}, licence {card.licence} ({terms}). "

@@ -17,7 +17,7 @@ CONTRACT_NAME = "contract.json"
 _FORMAT = "storm_clinic/feature-contract"
 _VERSION = 1
 _DTYPES = ("float16", "float32", "float64")
-_PROVENANCES = ("extracted", "declared")
+_PROVENANCES = ("extracted", "declared", "embedded")
 MPP_RANGE = (0.05, 20.0)
 
 
@@ -40,11 +40,14 @@ class FeatureContract:
     dtype : str
         ``float16`` for what we extract; the source's type for imports.
     provenance : str
-        ``extracted`` (by this package) or ``declared`` (imported; the importer vouches for it).
+        ``extracted`` (by this package from slides), ``declared`` (imported; the importer vouches
+        for it) or ``embedded`` (by a slide encoder from another store: one row a slide).
     pooling : str or None
         Which of the encoder's outputs was kept.
     tissue : mapping
         Parameters of the tissue finder that chose the tiles.
+    source_digest : str or None
+        Digest of the contract of the store that embedded features were made from; else None.
     licence : str or None
         Licence of the encoder's weights. For information; two contracts may differ in it.
 
@@ -64,6 +67,7 @@ class FeatureContract:
     provenance: str = "extracted"
     pooling: str | None = None
     tissue: Mapping[str, Any] = field(default_factory=dict)
+    source_digest: str | None = None
     licence: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -88,8 +92,10 @@ class FeatureContract:
             return f"tile_px must be positive, is {self.tile_px}"
         if self.overlap_px < 0 or (self.tile_px is not None and self.overlap_px >= self.tile_px):
             return f"overlap_px must lie from 0 to below tile_px, is {self.overlap_px}"
-        if self.provenance == "extracted" and (self.mpp is None or not self.encoder_digest):
-            return "extracted features need mpp, tile_px and the encoder's digest"
+        if self.provenance != "declared" and (self.mpp is None or not self.encoder_digest):
+            return f"{self.provenance} features need mpp, tile_px and the encoder's digest"
+        if (self.provenance == "embedded") != (self.source_digest is not None):
+            return "embedded features, and no others, need the digest of the store they come from"
         return None
 
     @property
@@ -134,7 +140,7 @@ class FeatureContract:
             )
         given = {k: v for k, v in document.items() if k not in ("format", "format_version")}
         known = {item.name for item in fields(cls)}
-        wrong = sorted(known ^ set(given))
+        wrong = sorted(known ^ {*given, "source_digest"})
         if wrong:
             raise FeatureError(f"missing or unknown field {', '.join(wrong)}", where=where)
         try:
@@ -178,6 +184,8 @@ class FeatureContract:
 
     def _compared(self) -> dict[str, Any]:
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.compare}
+        if self.source_digest is None:
+            del values["source_digest"]  # stores of tiles keep the digest they always had
         return values | {"tissue": _plain(self.tissue)}
 
 

@@ -97,7 +97,7 @@ def read_slide_file(
         }
     facts: dict[str, Any] = {
         name: text_of(known, path, name, optional=True)
-        for name in ("slide_digest", "slide_mpp_source", "vendor")
+        for name in ("slide_digest", "slide_mpp_source", "vendor", "source_digest")
     }
     facts["slide_id"] = text_of(known, path, "slide_id")
     facts["slide_mpp"] = number_of(known, path, "slide_mpp", optional=True)

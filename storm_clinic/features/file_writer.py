@@ -125,6 +125,7 @@ def _attributes(slide: SlideFeatures, contract: FeatureContract) -> dict[str, An
         "slide_mpp": slide.slide_mpp,
         "slide_mpp_source": slide.slide_mpp_source,
         "vendor": slide.vendor,
+        "source_digest": slide.source_digest,
         "tile_um": contract.tile_um,
         **contract_attributes(contract),
     }

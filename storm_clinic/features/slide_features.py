@@ -32,6 +32,8 @@ class SlideFeatures:
         Tiles that could not be read.
     slide_digest, slide_mpp, slide_mpp_source, vendor
         Of the slide the tiles came from, where known; ``slide_mpp`` in µm per level-0 px.
+    source_digest : str or None
+        Of the tile features that a slide encoder embedded.
 
     Raises
     ------
@@ -48,6 +50,7 @@ class SlideFeatures:
     slide_mpp: float | None = None
     slide_mpp_source: str | None = None
     vendor: str | None = None
+    source_digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2:

@@ -10,10 +10,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from storm_clinic.errors import StormClinicError
 from storm_clinic.files import Workspace
+
+if TYPE_CHECKING:
+    from storm_clinic.encoders.readiness import EncoderReadiness
 
 State = Literal["ok", "missing", "problem"]
 
@@ -120,6 +123,16 @@ def _secret(workspace: Workspace) -> Finding:
     except StormClinicError as error:
         return Finding("institution's secret", "problem", str(error))
     return Finding("institution's secret", "ok", f"key id {keys.key_id}")
+
+
+def diagnose_encoders() -> list[EncoderReadiness]:
+    """Whether each encoder can run here, else why not; nothing is fetched, no weights are opened.
+
+    See `storm_clinic.encoders.readiness`.
+    """
+    from storm_clinic.encoders.readiness import encoder_readiness
+
+    return encoder_readiness()
 
 
 def healthy(findings: list[Finding]) -> bool:

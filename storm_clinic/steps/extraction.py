@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,8 @@ def extract(
     readers : int, optional
         Reader processes; default: what suits the machine.
     batch_size : int, optional
-        Tiles a batch; default: what suits encoder and device.
+        Tiles a batch; default: what suits encoder and device. On a GPU the largest that fits is
+        then searched, and the network is compiled if that is measured to be faster.
     shard : Shard, optional
         Take only this part of the slides.
     progress : function, optional
@@ -166,6 +167,7 @@ def extract(
         listing = listing.part(shard)
 
     from storm_clinic.encoders.hub import load_encoder  # torch takes seconds; bad input comes first
+    from storm_clinic.encoders.tuning import Tuning, tune
 
     loaded = load_encoder(encoder, weights=weights, device=device)
     card = loaded.card
@@ -174,13 +176,17 @@ def extract(
     store = FeatureStore.create(
         workspace.store(cohort, card.name), _contract(loaded, geometry, tissue)
     )
+    # Whoever names a batch size gets the network as it is, in batches of just that size.
+    tuning = Tuning(batch_size) if batch_size else None
+    if tuning is None:
+        loaded, tuning = tune(loaded, geometry.tile_px)
     settings = {
         "cohort": cohort,
         "shard": str(shard) if shard else None,
         "mpp_override": mpp,
         "masks": sum(job.mask is not None for job in listing.jobs),
         "readers": readers or default_readers(loaded.device.type),
-        "batch_size": batch_size or loaded.batch_size,
+        **asdict(tuning),
         **_machine(loaded),
     }
     started, clock = datetime.now(UTC), time.monotonic()

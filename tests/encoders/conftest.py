@@ -29,9 +29,12 @@ def _shrink(name: str) -> EncoderCard:
     """The catalogue's row with fewer, narrower blocks; all else as it stands there."""
     card = find_card(name)
     small = {"depth": 2, "embed_dim": 48, "num_heads": 4}
-    # Heads must divide the width, and the gated feed-forward needs an even hidden width.
-    ratio = 2 * round(card.arguments["mlp_ratio"] * 24) / 48
-    arguments = {**card.arguments, **small, "mlp_ratio": ratio}
+    arguments = {**card.arguments, **small}
+    # The gated feed-forward needs an even hidden width; elsewhere timm's own ratio holds.
+    if "mlp_ratio" in card.arguments:
+        arguments["mlp_ratio"] = 2 * round(card.arguments["mlp_ratio"] * 24) / 48
+    elif "giant" in card.architecture:
+        arguments["mlp_ratio"] = 256 / 48
     width = 96 if card.pooling == "cls+mean" else 48
     return dataclasses.replace(card, arguments=arguments, width=width)
 
