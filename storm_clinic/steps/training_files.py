@@ -11,7 +11,7 @@ from storm_clinic.cohort.outcome import Classes, Outcome, Survival
 from storm_clinic.cohort.split import Splits
 from storm_clinic.errors import StatisticsError
 from storm_clinic.files import write_json
-from storm_clinic.heads.fit import FoldRecord, OutOfFold
+from storm_clinic.heads.out_of_fold import FoldRecord, OutOfFold
 from storm_clinic.metrics.discrimination import auroc, concordance
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries

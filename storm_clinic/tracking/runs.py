@@ -205,8 +205,10 @@ def code_tags() -> dict[str, str]:
 
 def _model_params(spec: ModelSpec) -> dict[str, Any]:
     options = {f"option.{name}": value for name, value in spec.options.items()}
-    tuned = {f"tune.{name}": list(values) for name, values in spec.tune.items()}
-    return {"head": spec.head, "inputs": ", ".join(spec.inputs), **options, **tuned}
+    resolved = spec.model_dump(mode="json", by_alias=True)
+    tuned = {f"tune.{name}": values for name, values in resolved["tune"].items()}
+    search = {f"search.{name}": value for name, value in (resolved["search"] or {}).items()}
+    return {"head": spec.head, "inputs": ", ".join(spec.inputs), **options, **tuned, **search}
 
 
 def _cut(value: str) -> str:

@@ -193,14 +193,18 @@ def test_held_out_likelihood_is_summed_over_folds_before_it_is_divided(simulated
     assert tried.score == pytest.approx(total / sample.outcome.n_events)
 
 
-def test_walking_stops_when_held_out_likelihood_no_longer_rises(simulated, monkeypatch):
-    monkeypatch.setattr(tuning, "PATIENCE", 2)
+def test_walking_stops_when_held_out_likelihood_no_longer_rises(simulated):
     sample = simulated(7, effect=0.0)
     spec = ModelSpec(
         name="abmil", head="attention-cox", inputs=("image",), options={"learning_rate": 0.1}
     )
-    (tried,) = fit_tuned(spec, sample.data, sample.outcome, seed=1).inner
+    fit = fit_tuned(spec, sample.data, sample.outcome, patience=2, seed=1)
+    (tried,) = fit.inner
     assert len(tried.held_out) == tried.best_stage + 2 < 200
+    assert fit.as_dict()["inner"][0]["stopped"] == "patience"
+    to_the_end = spec.model_copy(update={"options": {"learning_rate": 0.1, "epochs": 3}})
+    (tried,) = fit_tuned(to_the_end, sample.data, sample.outcome, patience=2, seed=1).inner
+    assert (len(tried.held_out), tried.stopped) == (3, "end")
 
 
 def test_sites_are_never_divided_between_inner_folds(simulated):
