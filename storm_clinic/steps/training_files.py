@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ EVIDENCE = "evidence.json"
 SPLITS = "splits.json"
 ATTRITION = "attrition.csv"
 FOLDS = "folds.json"
+TIMINGS = "timings.json"
 
 
 def write_study_files(
@@ -58,6 +60,13 @@ def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold)
     folder.mkdir(parents=True)
     predictions.write(folder / PREDICTIONS)
     write_json(folder / FOLDS, [record.as_dict() for record in result.records])
+
+
+def write_timings(folder: Path, seconds: Mapping[str, Mapping[str, float]]) -> list[Metric]:
+    """Wall seconds of each model by part; returns their sums as metrics."""
+    content = {"format": "storm_clinic/timings", "format_version": 1, "models": seconds}
+    write_json(folder / TIMINGS, content)
+    return [Metric(f"seconds/{name}", sum(parts.values())) for name, parts in seconds.items()]
 
 
 def fold_metrics(result: OutOfFold, outcome: Outcome, endpoint: Endpoint) -> list[Metric]:

@@ -132,6 +132,17 @@ class RunLog:
         if artifacts is not None:
             self._database.log_folder(self.run_id, artifacts)
 
+    def log_points(self, metrics: Iterable[Metric]) -> None:
+        """Log numbers while work goes on; may be called from a thread beside the main one.
+
+        Raises
+        ------
+        StorageError
+            As `log` does.
+        """
+        points = [(metric.name, float(metric.value), metric.step) for metric in metrics]
+        self._database.log_points(self.run_id, points)
+
     @contextmanager
     def closing(self) -> Iterator[None]:
         """Give the run its final status: FINISHED, FAILED after an error, KILLED after Ctrl-C."""
