@@ -73,7 +73,7 @@ def test_comments_and_order_of_keys_do_not_change_the_digest_but_a_seed_does(edi
         ),
         ("c_index_gain, over: clinical,", "c_index_gain,", r"names its comparator in 'over'"),
         ("{from: 0.05, to: 0.50}", "{from: 0.50, to: 0.05}", r"'from' must lie below 'to'"),
-        ("inputs: [image, clinical]", "inputs: [image, images]", r"models\.3\.inputs"),
+        ("inputs: [image, clinical]", "inputs: [image, image]", r"models\.3\.inputs"),
         ("format: 1", "format: 2", r"line 3, format"),
         ("[0.0, 0.25]", "{from: 0.0, to: 0.5}", r"line 15, .*tune\.dropout is a range; say how"),
         ("[0.0, 0.25]", "{frm: 0.0, to: 0.5}", r"line 15, .*dropout\.frm: unknown key.*'from'"),
