@@ -300,6 +300,10 @@ def test_all_models_that_fail_are_named_and_the_others_are_kept(hospitals, monke
     timings = json.loads((candidate.folder / "timings.json").read_text())["models"]
     assert all(timings[name]["cross_validation"] > 0 for name in ("clinical", "b1", "b2", "fusion"))
     assert [name for name, parts in timings.items() if "refit" in parts] == ["clinical", "fusion"]
+    with sqlite3.connect(hospitals.mlruns / "mlflow.db") as database:
+        logged = database.execute("select key, value from metrics where key like 'seconds/%'")
+        sums = {f"seconds/{name}": sum(parts.values()) for name, parts in timings.items()}
+        assert dict(logged.fetchall()) == pytest.approx(sums)
 
 
 def test_progress_says_fold_stage_and_held_out_score(hospitals):
