@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
@@ -25,6 +34,7 @@ Scalar = bool | int | float | str
 Kind = Literal["tiles", "clinical", "table"]
 TILES = ("image", "storm")  # inputs that are a bag of tiles a patient
 IMPUTED = "imputed_expression"
+PATIENCE = 15  # stages without a better held-out likelihood; see Evaluation.patience
 
 
 def kind_of(input_name: str) -> Kind:
@@ -72,6 +82,43 @@ class FeatureSource(StrictModel):
     )
 
 
+class Range(StrictModel):
+    """Numbers between two bounds, both included, among which a search looks."""
+
+    lowest: int | float = Field(alias="from", description="Lowest.")
+    highest: int | float = Field(alias="to", description="Highest.")
+    log: bool = Field(default=False, description="Whether factors count, not differences.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.lowest >= self.highest:
+            raise ValueError("'from' must lie below 'to'")
+        if self.log and self.lowest <= 0:
+            raise ValueError("with 'log', 'from' must be above 0")
+        return self
+
+
+class Search(StrictModel):
+    """How settings are looked for where trying every combination would be too many."""
+
+    trials: Annotated[int, Field(ge=1)] = Field(description="Combinations tried in a fold.")
+    sampler: Literal["tpe", "random"] = Field(
+        default="tpe",
+        description="tpe learns from earlier trials (tree of Parzen estimators), random does not.",
+    )
+
+
+def _kind_of_values(value: Any) -> str:
+    return "range" if isinstance(value, Mapping | Range) else "list"
+
+
+_VALUE_TAGS = ("range", "list")
+Values = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[tuple[Scalar, ...], Tag("list")],
+    Discriminator(_kind_of_values),
+]
+
+
 class ModelSpec(StrictModel):
     """One model of the comparison."""
 
@@ -85,8 +132,12 @@ class ModelSpec(StrictModel):
     options: dict[str, Scalar] = Field(
         default_factory=dict, description="Settings of the head that differ from its defaults."
     )
-    tune: dict[str, tuple[Scalar, ...]] = Field(
-        default_factory=dict, description="Settings tried in the inner folds: name to values."
+    tune: dict[str, Values] = Field(
+        default_factory=dict,
+        description="Settings tried in the inner folds: name to a list of values or a range.",
+    )
+    search: Search | None = Field(
+        default=None, description="Try some combinations; every one of the lists by default."
     )
 
     @field_validator("inputs")
@@ -101,9 +152,21 @@ class ModelSpec(StrictModel):
         both = sorted(set(self.options) & set(self.tune))
         if both:
             raise ValueError(f"{', '.join(both)}: set in options and in tune; keep one")
-        empty = sorted(name for name, values in self.tune.items() if not values)
+        empty = sorted(name for name, values in self.tune.items() if values == ())
         if empty:
             raise ValueError(f"{', '.join(empty)}: nothing to try")
+        return self
+
+    @model_validator(mode="after")
+    def _searchable(self) -> ModelSpec:
+        ranges = sorted(name for name, values in self.tune.items() if isinstance(values, Range))
+        if ranges and self.search is None:
+            raise ValueError(
+                f"tune.{ranges[0]} is a range; say how many values are tried, "
+                "e.g. search: {trials: 20}"
+            )
+        if self.search is not None and not self.tune:
+            raise ValueError("search: nothing to search; name settings in tune")
         return self
 
 
@@ -116,6 +179,10 @@ class Evaluation(StrictModel):
     )
     inner_folds: Annotated[int, Field(ge=2)] = Field(
         default=3, description="Folds inside each outer training part; settings are chosen there."
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(
+        default=PATIENCE,
+        description="Stages without a better held-out likelihood after which inner folds stop.",
     )
     group: Literal["site", "patient"] = Field(
         default="site", description="What is never split between folds."
@@ -374,11 +441,13 @@ def _finding(item: Any, document: Mapping[str, Any], model: type[BaseModel]) -> 
 
 
 def _without_tags(document: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The location less the ``kind`` that pydantic inserts where a union is chosen by it."""
-    kept = []
+    """The location less what pydantic inserts where one of several types was chosen."""
+    kept: list[Any] = []
     node = document
     for part in location:
         if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
+            continue
+        if part in _VALUE_TAGS and len(kept) == 4 and kept[2] == "tune":
             continue
         kept.append(part)
         try:
@@ -408,6 +477,8 @@ def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     node: Any = schema
     for part in location:
         node = _deref(schema, node)
+        if part == "range" and "from" in node.get("properties", {}):
+            continue  # no key, but the type that was chosen
         if "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
         elif isinstance(part, int):
@@ -421,7 +492,8 @@ def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 def _deref(schema: dict[str, Any], node: Any) -> dict[str, Any]:
     if not isinstance(node, dict):
         return {}
-    for option in node.get("anyOf", ()):
+    tagged = () if "discriminator" in node else node.get("oneOf", ())
+    for option in (*node.get("anyOf", ()), *tagged):
         if "$ref" in option:
             node = option
     reference = node.get("$ref")

@@ -74,7 +74,14 @@ def test_comments_and_order_of_keys_do_not_change_the_digest_but_a_seed_does(edi
         ("c_index_gain, over: clinical,", "c_index_gain,", r"names its comparator in 'over'"),
         ("{from: 0.05, to: 0.50}", "{from: 0.50, to: 0.05}", r"'from' must lie below 'to'"),
         ("inputs: [image, clinical]", "inputs: [image, Image]", r"models\.3\.inputs"),
+        ("inputs: [image, clinical]", "inputs: [image, image]", r"models\.3\.inputs"),
         ("format: 1", "format: 2", r"line 3, format"),
+        ("[0.0, 0.25]", "{from: 0.0, to: 0.5}", r"line 15, .*tune\.dropout is a range; say how"),
+        ("[0.0, 0.25]", "{frm: 0.0, to: 0.5}", r"line 15, .*dropout\.frm: unknown key.*'from'"),
+        ("[0.0, 0.25]", "{to: 0.5}", r"line 15, models\.2\.tune\.dropout\.from: .*missing"),
+        ("[0.0, 0.25]", "{from: 0.5, to: 0.5}", r"'from' must lie below 'to'"),
+        ("[0.0, 0.25]", "{from: 0.0, to: 0.5, log: true}", r"'from' must be above 0"),
+        ("tune: {dropout: [0.0, 0.25]}}", "search: {trials: 5}}", r"nothing to search"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(edited, old, new, message):
@@ -116,3 +123,10 @@ def test_what_is_no_study_is_said_to_be_none(tmp_path, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(StudyError, match=r"nowhere\.yaml: there is no such file"):
         Study.read(tmp_path / "nowhere.yaml")
+
+
+def test_a_searched_study_reads_back_as_itself(edited):
+    ranged = "{dropout: {from: 0.0, to: 0.5}, hidden: [16, 32]}, search: {trials: 20}"
+    study = Study.read(edited("{dropout: [0.0, 0.25]}", ranged))
+    assert study.model("abmil").search.sampler == "tpe"
+    assert Study.from_document(study.resolved()).digest == study.digest

@@ -10,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -351,3 +353,16 @@ def _everything_readable(folder: Path) -> str:
             parts.extend(connection.iterdump())
             connection.close()
     return "\n".join(parts)
+
+
+def test_points_logged_from_another_thread_leave_filters_of_warnings_alone(tracker):
+    study = _study()
+    with tracker.start_study(study, inputs=INPUTS) as run, run.start_model("fusion") as child:
+        before = list(warnings.filters)
+        points = [Metric("r1_f1/held_out", -3.0 + at, at + 1) for at in range(1500)]
+        thread = threading.Thread(target=child.log_points, args=(points,))
+        thread.start()
+        thread.join()
+        assert warnings.filters == before
+        history = tracker.database.client.get_metric_history(child.run_id, "r1_f1/held_out")
+    assert sorted((m.step, m.value) for m in history) == [(p.step, p.value) for p in points]

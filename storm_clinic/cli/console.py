@@ -26,6 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from storm_clinic.errors import StormClinicError
+from storm_clinic.progress import split_note
 
 # Away from a terminal rich assumes 80 columns, which breaks tables that go to a file.
 out = Console(width=None if sys.stdout.isatty() else 160)
@@ -84,7 +85,9 @@ def _cell(value: Any) -> str:
 class Bars:
     """Progress bars by name; a step says what it does, how far it is and how far it goes.
 
-    Away from a terminal each piece of work is one line when it ends, so that logs stay short.
+    A bar is known by what it does without the note that may follow; one with a note disappears
+    when it is full, so that of many folds only those are seen that are being fitted. Away from a
+    terminal each piece of work is one line when it ends, so that logs stay short.
     """
 
     def __init__(self, progress: Progress) -> None:
@@ -93,11 +96,16 @@ class Bars:
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Show that ``done`` of ``total`` pieces of ``what`` are finished."""
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(escape(what), total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
+        name, note = split_note(what)
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(escape(name), total=total)
+        shown = escape(f"{name}: {note}" if note else name)
+        seen = not note or done < total
+        self._progress.update(
+            self._tasks[name], description=shown, completed=done, total=total, visible=seen
+        )
         if done >= total and not self._progress.console.is_terminal:
-            err.print(f"{escape(what)}: {total} of {total}", highlight=False)
+            err.print(shown if note else f"{shown}: {total} of {total}", highlight=False)
 
 
 class _SpeedColumn(ProgressColumn):

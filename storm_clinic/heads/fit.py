@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from storm_clinic.cohort.outcome import Outcome
 from storm_clinic.errors import InputError, StormClinicError
-from storm_clinic.heads.contract import (
-    Head,
-    ModelOutput,
-    PatientData,
-    Recipe,
-    Sample,
-)
+from storm_clinic.heads.contract import Head, ModelOutput, PatientData, Recipe, Sample
+from storm_clinic.heads.out_of_fold import FoldRecord, OutOfFold, assemble
+from storm_clinic.heads.search import Settings, search, space_of
 from storm_clinic.heads.tuning import (
     FoldPair,
     InnerResult,
@@ -29,77 +25,12 @@ from storm_clinic.heads.tuning import (
     refit,
     try_settings,
 )
-from storm_clinic.heads.zoo import check, settings_of
-from storm_clinic.progress import Progress
-from storm_clinic.study import ModelSpec
+from storm_clinic.heads.watching import Teller, Watch, watched_by
+from storm_clinic.heads.zoo import check
+from storm_clinic.progress import Progress, silent
+from storm_clinic.study import PATIENCE, ModelSpec
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class FoldRecord:
-    """What happened in one outer fold.
-
-    Attributes
-    ----------
-    repeat, fold : int
-        From 0.
-    n_train, n_train_events, n_test, n_test_events : int
-        Patients, and those with the event (of classes: of the last level).
-    fit : TunedFit
-        The model trained without this fold, and how it was chosen.
-    notes : tuple of str
-        What was unusual about the tested patients.
-    """
-
-    repeat: int
-    fold: int
-    n_train: int
-    n_train_events: int
-    n_test: int
-    n_test_events: int
-    fit: TunedFit
-    notes: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """All but the model, ready for JSON."""
-        own = {name: value for name, value in vars(self).items() if name not in ("fit", "notes")}
-        chosen = self.fit.as_dict()
-        return own | chosen | {"notes": [*chosen["notes"], *self.notes]}
-
-
-@dataclass(frozen=True, eq=False)
-class OutOfFold:
-    """Predictions for every patient by models that never saw them, once a repeat.
-
-    Attributes
-    ----------
-    keys : tuple of str, length n_patients
-    fold : int64 array, shape (n_repeats, n_patients)
-        Test fold of each patient.
-    risk : float64 array, shape (n_repeats, n_patients)
-    probabilities : dict of str to float64 array, shape (n_repeats, n_patients)
-    records : tuple of FoldRecord
-        By repeat, then fold.
-    """
-
-    keys: tuple[str, ...]
-    fold: Ints
-    risk: Floats
-    probabilities: dict[str, Floats]
-    records: tuple[FoldRecord, ...]
-
-    def table(self) -> pd.DataFrame:
-        """Columns ``patient_key, repeat, fold, risk`` and probabilities; repeat after repeat."""
-        n_repeats, n_patients = self.fold.shape
-        columns: dict[str, Any] = {
-            "patient_key": list(self.keys) * n_repeats,
-            "repeat": np.repeat(np.arange(n_repeats), n_patients),
-            "fold": self.fold.ravel(),
-            "risk": self.risk.ravel(),
-        }
-        return pd.DataFrame(columns | {k: v.ravel() for k, v in self.probabilities.items()})
 
 
 def fit_tuned(
@@ -110,9 +41,11 @@ def fit_tuned(
     horizons_months: tuple[float, ...] = (),
     groups: ArrayLike | None = None,
     inner_folds: int = 3,
+    patience: int = PATIENCE,
     seed: int,
     n_jobs: int = 1,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> TunedFit:
     """Choose settings and stage in inner folds, then refit on all these patients.
 
@@ -136,12 +69,17 @@ def fit_tuned(
         Sites; never divided between inner folds.
     inner_folds : int
         Fewer are made where events or sites are too few; the notes then say so.
+    patience : int
+        Stages without a better held-out likelihood after which inner folds are walked no further.
     seed : int
-        Of inner folds, first weights and dropout.
+        Of inner folds, first weights, dropout and trials.
     n_jobs : int
-        Processes among which settings are divided; results do not depend on it.
+        Processes among which listed settings are divided, not the trials of a search; results do
+        not depend on it.
     progress : callable, optional
         Called with (what, done, total) after each combination of settings.
+    watch : callable, optional
+        Called in a thread about once a second with the stages walked since.
 
     Returns
     -------
@@ -157,47 +95,125 @@ def fit_tuned(
     StatisticsError
         If a horizon lies beyond their follow-up.
     """
-    head, sample = check(spec, outcome), Sample(data, outcome)
-    recipes = [
-        Recipe(spec.inputs, settings, tuple(horizons_months), seed)
-        for settings in settings_of(head, spec)
-    ]
-    inner, notes = _inner(head, recipes, sample, groups, inner_folds, n_jobs, progress)
-    best = int(np.argmax([result.score for result in inner])) if inner else 0
-    n_stages = inner[best].best_stage if inner else 1
-    with _one_thread():
-        model, loss = refit(head, recipes[best], sample, n_stages)
-    return TunedFit(
-        model, recipes[best].settings, len(loss), head.stages, loss, inner, (*notes, *model.notes)
-    )
-
-
-def _inner(
-    head: Head,
-    recipes: list[Recipe],
-    sample: Sample,
-    groups: ArrayLike | None,
-    folds: int,
-    n_jobs: int,
-    progress: Progress | None,
-) -> tuple[tuple[InnerResult, ...], tuple[str, ...]]:
-    """What inner folds say of each combination of settings; nothing where there is no choice."""
-    if head.stages is None and len(recipes) == 1:
-        return (), ()
+    how = _How(tuple(horizons_months), inner_folds, patience, seed)
     names = None if groups is None else np.asarray(groups, dtype=object)
-    pairs, notes = inner_folds_of(sample, names, folds=folds, seed=recipes[0].seed)
-    jobs = [joblib.delayed(_try)(head, recipe, sample, pairs) for recipe in recipes]
-    results: list[InnerResult] = []
-    for result in _run(jobs, n_jobs):
-        results.append(result)
-        if progress is not None:
+    with watched_by(watch) as watched:
+        task = _Task(spec, Sample(data, outcome), names, how, watched.teller())
+        return task.run(n_jobs, progress or silent)
+
+
+@dataclass(frozen=True)
+class _How:
+    """What a study says of the fitting of all its models."""
+
+    horizons_months: tuple[float, ...]
+    inner_folds: int
+    patience: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One model to be tuned and refitted on some patients."""
+
+    spec: ModelSpec
+    sample: Sample
+    groups: NDArray[Any] | None
+    how: _How
+    teller: Teller
+
+    def run(self, n_jobs: int, progress: Progress) -> TunedFit:
+        began = time.perf_counter()
+        head = check(self.spec, self.sample.outcome)
+        inner, notes = self._inner(head, n_jobs, progress)
+        if inner:
+            best = max(inner, key=lambda result: result.score)
+            settings, n_stages = dict(best.settings), best.best_stage
+        else:
+            (settings,), n_stages = space_of(head, self.spec).combinations(), 1
+        with _one_thread():
+            model, loss = refit(
+                head, self._recipe(settings), self.sample, n_stages, tell=self.teller
+            )
+        return TunedFit(
+            model=model,
+            settings=settings,
+            n_stages=len(loss),
+            stages=head.stages,
+            loss=loss,
+            inner=inner,
+            notes=(*notes, *model.notes),
+            seconds=time.perf_counter() - began,
+        )
+
+    def _inner(
+        self, head: Head, n_jobs: int, progress: Progress
+    ) -> tuple[tuple[InnerResult, ...], tuple[str, ...]]:
+        """What inner folds say of each combination; nothing where there is no choice."""
+        space = space_of(head, self.spec)
+        if self.spec.search is not None:
+            pairs, notes = self._pairs()
+            return self._searched(head, pairs, progress), notes
+        grid = space.combinations()
+        if head.stages is None and len(grid) == 1:
+            return (), ()
+        pairs, notes = self._pairs()
+        jobs = [
+            joblib.delayed(_try)(
+                head,
+                self._recipe(settings),
+                self.sample,
+                pairs,
+                self.how.patience,
+                self.teller.trying(at + 1, len(grid)),
+            )
+            for at, settings in enumerate(grid)
+        ]
+        results: list[InnerResult] = []
+        for result in _run(jobs, n_jobs):
+            results.append(result)
             progress(f"settings {len(results)}", len(results), len(jobs))
-    return tuple(results), tuple(f"inner folds: {note}" for note in notes)
+        return tuple(results), notes
+
+    def _searched(
+        self, head: Head, pairs: list[FoldPair], progress: Progress
+    ) -> tuple[InnerResult, ...]:
+        """Trials one after the other, as each depends on those before."""
+        how = self.spec.search
+        assert how is not None
+        n_tried = 0
+
+        def try_out(settings: Settings) -> InnerResult:
+            nonlocal n_tried
+            n_tried += 1
+            teller = self.teller.trying(n_tried, how.trials)
+            recipe = self._recipe(settings)
+            result = _try(head, recipe, self.sample, pairs, self.how.patience, teller)
+            progress(f"settings {n_tried}", n_tried, how.trials)
+            return result
+
+        return tuple(search(space_of(head, self.spec), how, try_out, seed=self.how.seed))
+
+    def _pairs(self) -> tuple[list[FoldPair], tuple[str, ...]]:
+        pairs, notes = inner_folds_of(
+            self.sample, self.groups, folds=self.how.inner_folds, seed=self.how.seed
+        )
+        return pairs, tuple(f"inner folds: {note}" for note in notes)
+
+    def _recipe(self, settings: Settings) -> Recipe:
+        return Recipe(self.spec.inputs, settings, self.how.horizons_months, self.how.seed)
 
 
-def _try(head: Head, recipe: Recipe, sample: Sample, pairs: list[FoldPair]) -> InnerResult:
+def _try(
+    head: Head,
+    recipe: Recipe,
+    sample: Sample,
+    pairs: list[FoldPair],
+    patience: int,
+    teller: Teller,
+) -> InnerResult:
     with _one_thread():
-        return try_settings(head, recipe, sample, pairs)
+        return try_settings(head, recipe, sample, pairs, patience=patience, tell=teller)
 
 
 def cross_validate(
@@ -209,15 +225,17 @@ def cross_validate(
     horizons_months: tuple[float, ...] = (),
     groups: ArrayLike | None = None,
     inner_folds: int = 3,
+    patience: int = PATIENCE,
     seed: int,
     n_jobs: int = 1,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> OutOfFold:
     """Predict every patient by models that never saw them: `fit_tuned` without each fold in turn.
 
     Parameters
     ----------
-    spec, data, outcome, horizons_months, groups, inner_folds, seed, progress
+    spec, data, outcome, horizons_months, groups, inner_folds, patience, seed, progress, watch
         As in `fit_tuned`; progress is told of each outer fold.
     folds : int64 array, shape (n_repeats, n_patients)
         Test fold of each patient, from 0, as `storm_clinic.cohort.split.Splits.fold`.
@@ -234,42 +252,42 @@ def cross_validate(
     if fold.shape[1] != len(data):
         raise InputError(f"{len(data)} patients, but folds of shape {fold.shape}")
     parts = [(repeat, int(k)) for repeat in range(len(fold)) for k in np.unique(fold[repeat])]
-    settings = {"horizons_months": horizons_months, "inner_folds": inner_folds, "seed": seed}
+    how = _How(tuple(horizons_months), inner_folds, patience, seed)
     names = None if groups is None else np.asarray(groups, dtype=object)
-    jobs = [
-        joblib.delayed(_outer_fold)(spec, sample, fold[at[0]] == at[1], at, names, settings)
-        for at in parts
-    ]
     results = []
-    for result in _run(jobs, n_jobs):
-        results.append(result)
-        record = result[0]
-        if progress is not None:
-            what = f"repeat {record.repeat + 1}, fold {record.fold + 1}"
-            progress(what, len(results), len(jobs))
-    return _assemble(data.keys, fold, results)
+    with watched_by(watch) as watched:
+        jobs = [
+            joblib.delayed(_outer_fold)(
+                _Task(spec, sample, names, how, watched.teller(*at)), fold[at[0]] == at[1], at
+            )
+            for at in parts
+        ]
+        for result in _run(jobs, n_jobs):
+            results.append(result)
+            record = result[0]
+            if progress is not None:
+                what = f"repeat {record.repeat + 1}, fold {record.fold + 1}"
+                progress(what, len(results), len(jobs))
+            watched.check()
+    return assemble(data.keys, fold, results)
 
 
 def _outer_fold(
-    spec: ModelSpec,
-    sample: Sample,
-    tested: NDArray[np.bool_],
-    at: tuple[int, int],
-    groups: NDArray[Any] | None,
-    settings: dict[str, Any],
+    everybody: _Task, tested: NDArray[np.bool_], at: tuple[int, int]
 ) -> tuple[FoldRecord, ModelOutput]:
     """Train without the tested patients, then predict them."""
     repeat, number = at
+    sample, spec, how = everybody.sample, everybody.spec, everybody.how
     train, test = sample.take(np.flatnonzero(~tested)), sample.take(np.flatnonzero(tested))
-    seed = int(np.random.SeedSequence([settings["seed"], repeat, number]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([how.seed, repeat, number]).generate_state(1)[0])
+    task = replace(
+        everybody,
+        sample=train,
+        groups=None if everybody.groups is None else everybody.groups[~tested],
+        how=replace(how, seed=seed),
+    )
     try:
-        fit = fit_tuned(
-            spec,
-            train.data,
-            train.outcome,
-            groups=None if groups is None else groups[~tested],
-            **{**settings, "seed": seed},
-        )
+        fit = task.run(1, silent)
         with _one_thread():
             output = fit.model.predict(test.data)
     except StormClinicError as error:
@@ -300,16 +318,3 @@ def _run(jobs: list[Any], n_jobs: int) -> Iterator[Any]:
 def _one_thread() -> threadpool_limits:
     """One BLAS thread: sums then do not depend on how many cores a machine has."""
     return threadpool_limits(limits=1)
-
-
-def _assemble(
-    keys: tuple[str, ...], fold: Ints, results: list[tuple[FoldRecord, ModelOutput]]
-) -> OutOfFold:
-    risk = np.full(fold.shape, np.nan)
-    probabilities = {name: np.full(fold.shape, np.nan) for name in results[0][1].probabilities}
-    for record, output in results:
-        tested = fold[record.repeat] == record.fold
-        risk[record.repeat, tested] = output.risk
-        for name, values in output.probabilities.items():
-            probabilities[name][record.repeat, tested] = values
-    return OutOfFold(keys, fold, risk, probabilities, tuple(record for record, _ in results))

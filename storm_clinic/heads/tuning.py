@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from storm_clinic.cohort.outcome import Survival, required_strata, stratum
 from storm_clinic.cohort.split import make_splits
 from storm_clinic.errors import OutcomeError, TrainingError
 from storm_clinic.heads.contract import FittedModel, Head, Recipe, Sample, Stage
-from storm_clinic.study import Scalar
+from storm_clinic.study import PATIENCE, Scalar
 
 FoldPair = tuple[NDArray[np.int64], NDArray[np.int64]]  # positions to train on, and to watch
 
-PATIENCE = 15  # stages without a better held-out likelihood, after which walking on is pointless
+Stopped = Literal["patience", "end"]
+Tell = Callable[[int, float, float | None], None]  # stage, loss, held-out likelihood
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,15 @@ class InnerResult:
         patient (classes), over all inner folds.
     loss : tuple of float
         Training loss after each stage, averaged over inner folds.
+    stopped : str
+        Why no further stage was walked: ``patience``, as the likelihood no longer rose, or ``end``
+        of the path.
     """
 
     settings: Mapping[str, Scalar]
     held_out: tuple[float, ...]
     loss: tuple[float, ...]
+    stopped: Stopped
 
     @property
     def best_stage(self) -> int:
@@ -55,6 +60,7 @@ class InnerResult:
             "settings": dict(self.settings),
             "best_stage": self.best_stage,
             "score": self.score,
+            "stopped": self.stopped,
             "held_out": list(self.held_out),
             "loss": list(self.loss),
         }
@@ -79,6 +85,8 @@ class TunedFit:
         One a combination of settings; empty where there was nothing to choose.
     notes : tuple of str
         Where inner folds differ from what was asked for, and what preprocessing dropped.
+    seconds : float
+        Of wall time, for all of this; not part of `as_dict`.
     """
 
     model: FittedModel
@@ -88,6 +96,7 @@ class TunedFit:
     loss: tuple[float, ...]
     inner: tuple[InnerResult, ...]
     notes: tuple[str, ...]
+    seconds: float
 
     def as_dict(self) -> dict[str, Any]:
         """All but the model, ready for JSON."""
@@ -139,6 +148,9 @@ def try_settings(
     recipe: Recipe,
     sample: Sample,
     pairs: Sequence[FoldPair],
+    *,
+    patience: int = PATIENCE,
+    tell: Tell | None = None,
 ) -> InnerResult:
     """Walk all inner folds side by side until held-out likelihood no longer rises.
 
@@ -160,21 +172,27 @@ def try_settings(
     weight = outcome.n_events if isinstance(outcome, Survival) else outcome.n_patients
     held_out: list[float] = []
     loss: list[float] = []
+    stopped: Stopped = "end"
     for stages in zip(*paths, strict=False):
         held_out.append(sum(stage.held_out for stage in stages) / weight)
         loss.append(float(np.mean([stage.loss for stage in stages])))
-        if len(held_out) - int(np.argmax(held_out)) > PATIENCE:
+        if tell is not None:
+            tell(len(loss), loss[-1], held_out[-1])
+        if len(held_out) - int(np.argmax(held_out)) > patience:
+            stopped = "patience"
             break
-    return InnerResult(dict(recipe.settings), tuple(held_out), tuple(loss))
+    return InnerResult(dict(recipe.settings), tuple(held_out), tuple(loss), stopped)
 
 
 def refit(
-    head: Head, recipe: Recipe, sample: Sample, n_stages: int
+    head: Head, recipe: Recipe, sample: Sample, n_stages: int, *, tell: Tell | None = None
 ) -> tuple[FittedModel, tuple[float, ...]]:
     """Walk as far as was chosen on all patients; the model, and the loss after each stage."""
     walked = []
     for stage in islice(head.path(sample, _seeded(recipe, 0)), n_stages):
         walked.append(stage)
+        if tell is not None:
+            tell(len(walked), stage.loss, None)
     # Asked here, and not before: a network's stage is what the network is now.
     return walked[-1].finish(), tuple(stage.loss for stage in walked)
 

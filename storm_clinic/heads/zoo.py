@@ -13,6 +13,7 @@ from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.classical import COX, COXNET, LOGISTIC, PCA_COX
 from storm_clinic.heads.contract import FittedModel, Head
 from storm_clinic.heads.network_head import NETWORK_HEADS
+from storm_clinic.heads.search import space_of
 from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
 
 ENTRY_POINTS = "storm_clinic.heads"
@@ -72,28 +73,19 @@ def check(spec: ModelSpec, outcome: Outcome) -> Head:
         raise StudyError(error.problem, where=where, fix=error.fix) from error
     _check_inputs(head, spec, where)
     _check_outcome(head, outcome, where)
-    settings_of(head, spec)
+    space_of(head, spec)
     return head
 
 
 def settings_of(head: Head, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Every combination of settings that a model tries, in the order of the study file.
+    """Every combination of settings that a model without a search tries, as the study lists them.
 
     Raises
     ------
     StudyError
         If an option is unknown to the head, or a value illegal.
     """
-    grid: list[dict[str, Any]] = [{name: option.default for name, option in head.options.items()}]
-    given: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in spec.options.items()}
-    for name, values in (given | dict(spec.tune)).items():
-        where = f"model {spec.name!r}, {name}"
-        if name not in head.options:
-            hint = did_you_mean(name, list(head.options)) or "; it has none"
-            raise StudyError(f"unknown option of the head {head.name!r}{hint}", where=where)
-        legal = [head.options[name].checked(value, where=where) for value in values]
-        grid = [{**settings, name: value} for settings in grid for value in legal]
-    return grid
+    return space_of(head, spec).combinations()
 
 
 def restore(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
 from storm_clinic.reporting.wording import composition, describe_inputs
-from storm_clinic.study import ModelSpec, Study
+from storm_clinic.study import ModelSpec, Range, Scalar, Study
 from storm_clinic.validation.evidence import Evidence
 from storm_clinic.validation.measures import COMPETING_MEANINGS, MEASURES, base_of
 
@@ -106,10 +106,19 @@ def _model(study: Study, spec: ModelSpec) -> str:
     text = f"‘{spec.name}’ ({spec.head} on {describe_inputs(study, spec.name)}"
     settings = [f"{readable(name)} {value}" for name, value in spec.options.items()]
     tuned = [
-        f"{readable(name)} chosen from {', '.join(map(str, values))}"
-        for name, values in spec.tune.items()
+        f"{readable(name)} chosen from {_values(values)}" for name, values in spec.tune.items()
     ]
-    return f"{'; '.join([text, *settings, *tuned])})"
+    searched = []
+    if spec.search is not None:
+        how = {"tpe": "a tree of Parzen estimators", "random": "random draws"}
+        searched = [f"{spec.search.trials} combinations proposed by {how[spec.search.sampler]}"]
+    return f"{'; '.join([text, *settings, *tuned, *searched])})"
+
+
+def _values(values: tuple[Scalar, ...] | Range) -> str:
+    if isinstance(values, Range):
+        return f"{values.lowest} to {values.highest}{' (log scale)' if values.log else ''}"
+    return ", ".join(map(str, values))
 
 
 def _resampling(study: Study) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from storm_clinic.bundle import required_models, write_bundle
 from storm_clinic.cohort.outcome import required_strata, stratum
 from storm_clinic.cohort.split import Splits, make_splits
+from storm_clinic.errors import StatisticsError, StormClinicError, TrainingError
 from storm_clinic.files import Workspace
 from storm_clinic.heads.fit import cross_validate, fit_tuned
 from storm_clinic.heads.tuning import TunedFit
@@ -25,22 +26,25 @@ from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.development_record import DevelopmentRecord
+from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.study_bundle import describe_bundle, performance_table
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import Development, load_development
 from storm_clinic.steps.training_files import (
     EVIDENCE,
     PREDICTIONS,
-    fitting_seconds,
     fold_metrics,
     headline_metrics,
     write_model_files,
     write_study_files,
+    write_timings,
 )
 from storm_clinic.study import ModelSpec, Study
-from storm_clinic.tracking import StudyRun, Tracker
+from storm_clinic.tracking import Metric, StudyRun, Tracker
 from storm_clinic.validation.claims import claim_status
 from storm_clinic.validation.evidence import Evidence
+
+_SECONDS = "cross_validation"  # of a child run's metrics and of timings.json
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,13 +117,15 @@ def train(
         return Candidate(model, Evidence.read(earlier.artifacts / EVIDENCE), earlier.artifacts)
     with tracker.start_study(study, inputs=inputs) as run, tempfile.TemporaryDirectory() as scratch:
         work = _Work(study, development, splits, n_jobs, progress or silent, Path(scratch))
-        predictions = Predictions.concat([work.out_of_fold(run, spec) for spec in study.models])
+        predictions = work.all_out_of_fold(run)
         fitted = work.refit()
         record = work.record(fitted)
-        evidence = work.judge(predictions, record)
+        timings = work.timings(run, fitted)
+        evidence = work.judge(predictions, record, timings)
         files = work.scratch / "study"
         write_study_files(files, study, predictions, evidence, keyed, development, record)
-        run.log(metrics=headline_metrics(evidence), artifacts=files)
+        seconds = write_timings(files, timings)
+        run.log(metrics=[*headline_metrics(evidence), *seconds], artifacts=files)
         model = registry.register(
             run,
             work.bundle(run, fitted, evidence, record, keys.key_id),
@@ -156,40 +162,60 @@ class _Work:
     n_jobs: int
     say: Progress
     scratch: Path
-    seconds: dict[str, float] = field(default_factory=dict)
+
+    def all_out_of_fold(self, run: StudyRun) -> Predictions:
+        """Cross-validate all models; those that cannot be fitted are named when all were tried."""
+        parts: list[Predictions] = []
+        failed: list[StormClinicError] = []
+        for spec in self.study.models:
+            try:
+                parts.append(self.out_of_fold(run, spec))
+            except (TrainingError, StatisticsError) as error:
+                failed.append(error)
+        if len(failed) == 1:
+            raise failed[0]
+        if failed:
+            problems = "\n  - ".join(["", *map(str, failed)])
+            raise TrainingError(
+                f"{len(failed)} of {len(self.study.models)} models cannot be trained:{problems}\n",
+                fix="Mend or leave out these; what was found of the others is kept and taken up.",
+            ) from failed[0]
+        return Predictions.concat(parts)
 
     def out_of_fold(self, run: StudyRun, spec: ModelSpec) -> Predictions:
         """Cross-validate one model and log it; take it up where it was logged before."""
         done = run.finished_model(spec.name)
         if done is not None:
-            self._note_seconds(spec.name, done.artifacts)
             return Predictions.read(done.artifacts / PREDICTIONS)
         with run.start_model(spec.name) as child:
+            watcher = Watcher(spec.name, self.say, child)
+
+            def fold_done(where: str, done: int, total: int) -> None:
+                watcher.finished(where)
+                self.say(f"cross-validate {spec.name}", done, total)
+
             result = cross_validate(
                 spec,
                 self.development.data,
                 self.development.outcome,
                 self.splits.fold,
                 n_jobs=self.n_jobs,
-                progress=lambda _, done, total: self.say(
-                    f"cross-validate {spec.name}", done, total
-                ),
+                progress=fold_done,
+                watch=watcher,
                 **self._settings,
             )
             predictions = self._keyed(result.table(), spec)
             files = self.scratch / spec.name
             write_model_files(files, predictions, result)
-            self._note_seconds(spec.name, files)
             child.log(
-                metrics=fold_metrics(result, self.development.outcome, self.study.endpoint),
+                metrics=[
+                    *fold_metrics(result, self.development.outcome, self.study.endpoint),
+                    Metric(_SECONDS, sum(record.fit.seconds for record in result.records)),
+                ],
+                tags=watcher.tags(),
                 artifacts=files,
             )
             return predictions
-
-    def _note_seconds(self, model: str, files: Path) -> None:
-        seconds = fitting_seconds(files)
-        if seconds is not None:
-            self.seconds[model] = seconds
 
     def _keyed(self, table: pd.DataFrame, spec: ModelSpec) -> Predictions:
         """Predictions under keys, in their order: that of the ids would tell something of them."""
@@ -206,15 +232,28 @@ class _Work:
         names = required_models(self.study)
         fitted = {}
         for at, name in enumerate(names):
+            watcher = Watcher(name, self.say)
             fitted[name] = fit_tuned(
                 self.study.model(name),
                 self.development.data,
                 self.development.outcome,
                 n_jobs=self.n_jobs,
+                watch=watcher,
                 **self._settings,
             )
+            watcher.finished("all patients")
             self.say("refit on all patients", at + 1, len(names))
         return fitted
+
+    def timings(self, run: StudyRun, fitted: dict[str, TunedFit]) -> dict[str, dict[str, float]]:
+        """Seconds of each model, also where it was cross-validated before an interruption."""
+        seconds = {}
+        for spec in self.study.models:
+            done = run.finished_model(spec.name)
+            seconds[spec.name] = {} if done is None else {_SECONDS: done.metrics[_SECONDS]}
+        for name, fit in fitted.items():
+            seconds[name]["refit"] = fit.seconds
+        return seconds
 
     def record(self, fitted: dict[str, TunedFit]) -> DevelopmentRecord:
         """What validations will need to know of development."""
@@ -222,7 +261,12 @@ class _Work:
         n_parameters = None if comparator is None else _n_coefficients(fitted[comparator.name])
         return DevelopmentRecord.of(self.study, self.development, n_parameters)
 
-    def judge(self, predictions: Predictions, record: DevelopmentRecord) -> Evidence:
+    def judge(
+        self,
+        predictions: Predictions,
+        record: DevelopmentRecord,
+        timings: dict[str, dict[str, float]],
+    ) -> Evidence:
         """Evidence of cross-validation."""
         self.say("evaluate", 0, 1)
         evidence = collect_evidence(
@@ -232,7 +276,7 @@ class _Work:
             kind="cross-validation",
             clinical_parameters=record.clinical_parameters,
             notes=self.splits.notes,
-            seconds=self.seconds,
+            seconds={n: parts[_SECONDS] for n, parts in timings.items() if _SECONDS in parts},
         )
         self.say("evaluate", 1, 1)
         return evidence
@@ -265,6 +309,7 @@ class _Work:
             "horizons_months": self.study.endpoint.horizons_months,
             "groups": _groups(self.study, self.development),
             "inner_folds": self.study.evaluation.inner_folds,
+            "patience": self.study.evaluation.patience,
             "seed": self.study.evaluation.seed,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Surviv
 from storm_clinic.cohort.split import Splits
 from storm_clinic.errors import StatisticsError
 from storm_clinic.files import write_json
-from storm_clinic.heads.fit import FoldRecord, OutOfFold
+from storm_clinic.heads.out_of_fold import FoldRecord, OutOfFold
 from storm_clinic.metrics.classes import macro_auroc
 from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.metrics.discrimination import auroc, concordance
@@ -29,6 +29,7 @@ EVIDENCE = "evidence.json"
 SPLITS = "splits.json"
 ATTRITION = "attrition.csv"
 FOLDS = "folds.json"
+TIMINGS = "timings.json"
 
 
 def write_study_files(
@@ -63,14 +64,11 @@ def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold)
     write_json(folder / FOLDS, [record.as_dict() for record in result.records])
 
 
-def fitting_seconds(folder: Path) -> float | None:
-    """Wall seconds of fitting one model, over all outer folds; None where they were not recorded.
-
-    ``folder`` is what `write_model_files` wrote, or an artifact folder it went to.
-    """
-    records = json.loads((folder / FOLDS).read_text(encoding="utf-8"))
-    seconds = [record.get("seconds") for record in records]
-    return None if None in seconds else float(sum(seconds))
+def write_timings(folder: Path, seconds: Mapping[str, Mapping[str, float]]) -> list[Metric]:
+    """Wall seconds of each model by part; returns their sums as metrics."""
+    content = {"format": "storm_clinic/timings", "format_version": 1, "models": seconds}
+    write_json(folder / TIMINGS, content)
+    return [Metric(f"seconds/{name}", sum(parts.values())) for name, parts in seconds.items()]
 
 
 def fold_metrics(result: OutOfFold, outcome: Outcome, endpoint: Endpoint) -> list[Metric]:

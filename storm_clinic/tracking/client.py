@@ -56,10 +56,18 @@ def quiet_mlflow() -> Iterator[None]:
 @contextmanager
 def mlflow_errors(where: Path) -> Iterator[None]:
     """Turn what MLflow raises into a `StorageError`, without its chatter."""
+    import_mlflow()
+    with quiet_mlflow(), _in_our_words(where):
+        yield
+
+
+@contextmanager
+def _in_our_words(where: Path) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
     try:
-        with quiet_mlflow():
-            yield
-    except _mlflow_exception() as error:
+        yield
+    except MlflowException as error:
         text = " ".join(str(error.message).split())
         raise StorageError(f"MLflow says: {text}", where=where) from error
 
@@ -171,6 +179,20 @@ class MlflowDatabase:
                 some_labels = _take(labels, _SETTINGS_PER_BATCH)
                 room = _ENTITIES_PER_BATCH - len(some_settings) - len(some_labels)
                 client.log_batch(run_id, _take(numbers, room), some_settings, some_labels)
+
+    def log_points(self, run_id: str, metrics: Sequence[tuple[str, float, int]]) -> None:
+        """Log metrics (name, value, step) from a thread beside the main one.
+
+        Filters of warnings belong to the whole process, so this changes none, as `log` does.
+        """
+        client = self.client
+        from mlflow import entities
+
+        now = int(time.time() * 1000)
+        points = [entities.Metric(name, value, now, step) for name, value, step in metrics]
+        with _in_our_words(self.path):
+            while points:
+                client.log_batch(run_id, _take(points, _ENTITIES_PER_BATCH))
 
     def log_folder(self, run_id: str, folder: Path) -> None:
         """Copy a folder's contents into the run's artifacts."""

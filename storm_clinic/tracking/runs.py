@@ -132,6 +132,17 @@ class RunLog:
         if artifacts is not None:
             self._database.log_folder(self.run_id, artifacts)
 
+    def log_points(self, metrics: Iterable[Metric]) -> None:
+        """Log numbers while work goes on; may be called from a thread beside the main one.
+
+        Raises
+        ------
+        StorageError
+            As `log` does.
+        """
+        points = [(metric.name, float(metric.value), metric.step) for metric in metrics]
+        self._database.log_points(self.run_id, points)
+
     @contextmanager
     def closing(self) -> Iterator[None]:
         """Give the run its final status: FINISHED, FAILED after an error, KILLED after Ctrl-C."""
@@ -205,8 +216,10 @@ def code_tags() -> dict[str, str]:
 
 def _model_params(spec: ModelSpec) -> dict[str, Any]:
     options = {f"option.{name}": value for name, value in spec.options.items()}
-    tuned = {f"tune.{name}": list(values) for name, values in spec.tune.items()}
-    return {"head": spec.head, "inputs": ", ".join(spec.inputs), **options, **tuned}
+    resolved = spec.model_dump(mode="json", by_alias=True)
+    tuned = {f"tune.{name}": values for name, values in resolved["tune"].items()}
+    search = {f"search.{name}": value for name, value in (resolved["search"] or {}).items()}
+    return {"head": spec.head, "inputs": ", ".join(spec.inputs), **options, **tuned, **search}
 
 
 def _cut(value: str) -> str:

@@ -28,6 +28,7 @@ Status = Literal["pass", "warn", "fail", "not applicable"]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 TIMINGS = "timings.json"
+_CROSS = "cross_validation"
 _NOTHING: tuple[Any, ...] = (None, "", (), [], {})
 
 
@@ -196,8 +197,16 @@ class CohortOutcome(Finite):
 class Timings(Finite):
     """How long models took to fit: ``timings.json`` beside the evidence."""
 
-    format: Literal[1] = 1
-    seconds: dict[str, Seconds] = Field(description="Model to wall seconds of fitting, all folds.")
+    format: Literal["storm_clinic/timings"] = "storm_clinic/timings"
+    format_version: Literal[1] = 1
+    models: dict[str, dict[str, Seconds]] = Field(
+        description="Model to part (cross_validation, refit) to wall seconds, all folds together."
+    )
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of cross-validation, by model."""
+        return {n: parts[_CROSS] for n, parts in self.models.items() if _CROSS in parts}
 
 
 class Evidence(Finite):
@@ -354,7 +363,8 @@ class Evidence(Finite):
         """Write ``evidence.json`` atomically, and ``timings.json`` beside it if times are known."""
         write_json(path, self.to_json())
         if self.seconds:
-            write_json(path.with_name(TIMINGS), Timings(seconds=self.seconds).model_dump())
+            models = {name: {_CROSS: value} for name, value in self.seconds.items()}
+            write_json(path.with_name(TIMINGS), Timings(models=models).model_dump())
 
 
 def _read_json(path: Path) -> Any:

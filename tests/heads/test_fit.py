@@ -193,14 +193,18 @@ def test_held_out_likelihood_is_summed_over_folds_before_it_is_divided(simulated
     assert tried.score == pytest.approx(total / sample.outcome.n_events)
 
 
-def test_walking_stops_when_held_out_likelihood_no_longer_rises(simulated, monkeypatch):
-    monkeypatch.setattr(tuning, "PATIENCE", 2)
+def test_walking_stops_when_held_out_likelihood_no_longer_rises(simulated):
     sample = simulated(7, effect=0.0)
     spec = ModelSpec(
         name="abmil", head="attention-cox", inputs=("image",), options={"learning_rate": 0.1}
     )
-    (tried,) = fit_tuned(spec, sample.data, sample.outcome, seed=1).inner
+    fit = fit_tuned(spec, sample.data, sample.outcome, patience=2, seed=1)
+    (tried,) = fit.inner
     assert len(tried.held_out) == tried.best_stage + 2 < 200
+    assert fit.as_dict()["inner"][0]["stopped"] == "patience"
+    to_the_end = spec.model_copy(update={"options": {"learning_rate": 0.1, "epochs": 2}})
+    (tried,) = fit_tuned(to_the_end, sample.data, sample.outcome, patience=2, seed=1).inner
+    assert (len(tried.held_out), tried.stopped) == (2, "end")
 
 
 def test_sites_are_never_divided_between_inner_folds(simulated):
@@ -322,3 +326,28 @@ def test_without_a_signal_discrimination_is_that_of_chance(simulated, head):
         found.append(concordance(sample.outcome, result.risk[0], fold[0]))
     # Each has a standard error of about 0.05.
     assert np.mean(found) == pytest.approx(0.5, abs=0.08)
+
+
+def test_five_patients_of_a_class_among_forty_are_enough_for_every_inner_fold(simulated):
+    sample = simulated(40, outcome="classes")
+    label = np.zeros(40, dtype=np.int64)
+    label[[3, 11, 19, 27, 35]] = 1
+    rare = Classes(label, ("common", "rare"))
+    spec = ModelSpec(name="m", head="logistic", inputs=("image",))
+    fold = folds_of(Sample(sample.data, rare), folds=5)
+    result = cross_validate(spec, sample.data, rare, fold, inner_folds=3, seed=1)
+    assert [record.n_test_events for record in result.records] == [1] * 5
+    assert np.isfinite(result.risk).all()
+
+
+def test_fewer_patients_of_a_class_than_inner_folds_make_fewer_folds_with_a_note(simulated):
+    sample = simulated(41, outcome="classes")
+    label = np.zeros(40, dtype=np.int64)
+    label[[3, 11, 19]] = 1
+    rare = Classes(label, ("common", "rare"))
+    spec = ModelSpec(name="m", head="logistic", inputs=("image",))
+    fit = fit_tuned(spec, sample.data, rare, inner_folds=5, seed=1)
+    assert any(note.startswith("inner folds: ") and "3" in note for note in fit.notes)
+    label[[3, 11]] = 0
+    with pytest.raises(TrainingError, match="settings cannot be chosen in inner folds"):
+        fit_tuned(spec, sample.data, Classes(label, ("common", "rare")), seed=1)

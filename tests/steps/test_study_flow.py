@@ -6,6 +6,10 @@ import csv
 import json
 import shutil
 import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -23,6 +27,8 @@ from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, digest_file
+from storm_clinic.heads import zoo
+from storm_clinic.heads.classical import COXNET, LinearHead
 from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
@@ -217,6 +223,95 @@ def test_a_training_that_was_killed_goes_on_after_its_last_finished_model(hospit
     train(study, workspace=hospitals, progress=lambda what, *_: seen.append(what))
     assert "cross-validate fusion" in seen
     assert "cross-validate clinical" not in seen
+
+
+@dataclass(frozen=True)
+class _Waiting(LinearHead):
+    """Coxnet that goes on after its third penalty only when it is let."""
+
+    go_on: threading.Event | None = None
+
+    def path(self, train, recipe, watch=None):
+        for at, stage in enumerate(super().path(train, recipe, watch)):
+            if at == 3:
+                assert self.go_on.wait(120), "nobody saw a point"
+            yield stage
+
+
+def test_points_of_a_curve_are_in_mlflow_before_the_fit_ends(hospitals, monkeypatch):
+    gate = threading.Event()
+    waiting = _Waiting(**(vars(COXNET) | {"name": "waiting"}), go_on=gate)
+    monkeypatch.setattr(zoo, "_OWN", (*zoo._OWN, waiting))
+    slow = "  - {name: slow, head: waiting, inputs: [image]}\n  - name: fusion\n"
+    study = read_study(hospitals, models=("  - name: fusion\n", slow))
+    seen = []
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(train, study, workspace=hospitals)
+        deadline = time.monotonic() + 100
+        while not seen and not training.done() and time.monotonic() < deadline:
+            seen = _curve(hospitals, "r1_f1/held_out")
+            time.sleep(0.1)
+        assert not training.done()
+        gate.set()
+        candidate = training.result()
+    assert [step for step, _ in seen] == [1, 2, 3]
+    live = [value for _, value in seen]
+    on_record = [_inner(path)[:3] for path in hospitals.mlruns.rglob("folds.json")]
+    assert pytest.approx(live) in on_record
+    assert candidate.model.state == "candidate"
+
+
+def _curve(workspace, key) -> list[tuple[int, float]]:
+    """Points of the model called slow."""
+    if not (workspace.mlruns / "mlflow.db").exists():
+        return []
+    with sqlite3.connect(workspace.mlruns / "mlflow.db", timeout=60) as database:
+        return database.execute(
+            "select m.step, m.value from metrics m join runs r using (run_uuid) "
+            "where m.key = ? and r.name = 'slow' order by m.step",
+            (key,),
+        ).fetchall()
+
+
+def _inner(folds) -> list[float]:
+    inner = json.loads(folds.read_text())[0]["inner"]
+    return inner[0]["held_out"] if inner else []
+
+
+@dataclass(frozen=True)
+class _Broken(LinearHead):
+    def path(self, train, recipe, watch=None):
+        raise TrainingError("is broken")
+
+
+def test_all_models_that_fail_are_named_and_the_others_are_kept(hospitals, monkeypatch):
+    own = zoo._OWN
+    broken = _Broken(**(vars(COXNET) | {"name": "broken"}))
+    monkeypatch.setattr(zoo, "_OWN", (*own, broken))
+    two = "".join(f"  - {{name: {n}, head: broken, inputs: [image]}}\n" for n in ("b1", "b2"))
+    study = read_study(hospitals, models=("  - name: fusion\n", f"{two}  - name: fusion\n"))
+    with pytest.raises(TrainingError, match=r"2 of 4 models(.|\n)*'b1'(.|\n)*'b2'"):
+        train(study, workspace=hospitals)
+    monkeypatch.setattr(zoo, "_OWN", (*own, replace(COXNET, name="broken")))
+    told: list[str] = []
+    candidate = train(study, workspace=hospitals, progress=lambda what, *_: told.append(what))
+    fitted = {what for what in told if what.startswith("cross-validate")}
+    assert fitted == {"cross-validate b1", "cross-validate b2"}
+    timings = json.loads((candidate.folder / "timings.json").read_text())["models"]
+    assert all(timings[name]["cross_validation"] > 0 for name in ("clinical", "b1", "b2", "fusion"))
+    assert [name for name, parts in timings.items() if "refit" in parts] == ["clinical", "fusion"]
+    with sqlite3.connect(hospitals.mlruns / "mlflow.db") as database:
+        logged = database.execute("select key, value from metrics where key like 'seconds/%'")
+        sums = {f"seconds/{name}": sum(parts.values()) for name, parts in timings.items()}
+        assert dict(logged.fetchall()) == pytest.approx(sums)
+
+
+def test_progress_says_fold_stage_and_held_out_score(hospitals):
+    told: list[str] = []
+    train(read_study(hospitals), workspace=hospitals, progress=lambda what, *_: told.append(what))
+    notes = [what for what in told if what.startswith("fusion, repeat 1, fold ")]
+    assert any("held-out -" in what and "stage " in what for what in notes)
+    assert any(what.startswith("fusion, all patients | ") for what in told)
 
 
 def test_no_event_at_all_is_an_error_that_says_so(hospitals):

@@ -157,6 +157,6 @@ def test_seconds_lie_beside_the_evidence_and_change_neither_it_nor_its_digest(ev
 
 def test_timings_that_are_none_are_refused_by_name(evidence, tmp_path):
     evidence.write(tmp_path / "evidence.json")
-    (tmp_path / "timings.json").write_text('{"format": 1, "seconds": {"fusion": -1}}')
+    (tmp_path / "timings.json").write_text('{"models": {"fusion": {"cross_validation": -1}}}')
     with pytest.raises(InputError, match=r"timings\.json"):
         Evidence.read(tmp_path / "evidence.json")
