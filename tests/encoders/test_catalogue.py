@@ -19,50 +19,12 @@ from storm_clinic.encoders.contract import EncoderCard
 from storm_clinic.encoders.hub import build_model
 from storm_clinic.errors import EncoderError
 
-VITS = ("h0-mini", "uni2-h", "virchow2")
 
-# Parameters of the published networks, in millions, as their model cards and papers give them
-# (UNI2-h 681M, Virchow2 632M, H0-mini 86M); EfficientNet-Lite0 has 4.7M, 1.3M in its classifier.
-PUBLISHED_MILLIONS = {"h0-mini": 86, "uni2-h": 681, "virchow2": 631, "efficientnet-lite0": 3.4}
-
-
-@pytest.mark.parametrize("name", sorted(PUBLISHED_MILLIONS))
-def test_the_network_of_a_row_has_the_published_size(name):
-    model = build_model(find_card(name))
+def test_efficientnet_lite0_has_the_published_size():
+    # 4.7 million, of which 1.3 million in the classifier.
+    model = build_model(find_card("efficientnet-lite0"))
     millions = sum(p.numel() for p in model.parameters()) / 1e6
-    assert millions == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("name", "token_width", "prefix_tokens", "width"),
-    # Class token + registers: 4 in H0-mini and Virchow2, 8 in UNI2-h.
-    [("h0-mini", 768, 5, 1536), ("uni2-h", 1536, 9, 1536), ("virchow2", 1280, 5, 2560)],
-)
-def test_the_network_of_a_row_gives_the_tokens_its_card_says(
-    name, token_width, prefix_tokens, width
-):
-    card = find_card(name)
-    model = build_model(card)
-    assert next(model.parameters()).is_meta  # hundreds of megabytes were not drawn at random
-    tokens = model.forward_features(torch.empty(1, 3, 224, 224, device="meta"))
-    # 16 x 16 patches of 14 px.
-    assert tokens.shape == (1, 256 + prefix_tokens, token_width)
-    assert (card.prefix_tokens, card.width) == (prefix_tokens, width)
-
-
-@pytest.mark.parametrize("name", VITS)
-def test_the_large_encoders_are_gated_and_forbid_derivatives(name):
-    card = find_card(name)
-    assert card.gated
-    assert card.licence == "CC-BY-NC-ND-4.0"
-    assert "derived" in card.notes
-
-
-def test_only_h0_mini_uses_the_statistics_of_h_optimus():
-    # A default ImageNet transform is the usual way to get this wrong.
-    means = {name: find_card(name).mean for name in VITS}
-    assert means["h0-mini"] == (0.707223, 0.578729, 0.703617)
-    assert means["uni2-h"] == means["virchow2"] == (0.485, 0.456, 0.406)
+    assert millions == pytest.approx(3.4, rel=0.01)
 
 
 def test_an_unknown_name_gets_the_nearest_known_one():

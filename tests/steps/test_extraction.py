@@ -175,6 +175,8 @@ def test_the_record_says_what_ran_and_what_became_of_every_slide(run, three_slid
     assert record["settings"]["contract"] == result.store.contract.to_json()
     assert record["settings"]["files_ignored"] == {".txt": 1} == result.ignored
     assert record["settings"]["precision"] == "fp32"
+    assert record["settings"]["compiled"] is False  # nothing is searched on a processor
+    assert record["settings"]["tiles_per_second"] is None
     assert {"torch", "openslide-python"} <= set(record["packages"])
 
 
