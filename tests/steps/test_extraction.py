@@ -371,7 +371,7 @@ def test_bad_input_is_found_before_the_encoder_is_loaded(workspace):
 
 def test_an_unknown_encoder_is_named(workspace, three_slides):
     with pytest.raises(EncoderError, match="did you mean 'virchow2'"):
-        extract("slides", cohort="toy", encoder="virchow", workspace=workspace)
+        extract("slides", cohort="toy", encoder="virchow-2", workspace=workspace)
 
 
 # ---- interruption ------------------------------------------------------------------------------
