@@ -114,7 +114,7 @@ def tune(loaded: LoadedEncoder, tile_px: int) -> tuple[LoadedEncoder, Tuning]:
     EncoderError
         If not even one tile fits.
     """
-    if loaded.device.type != "cuda":
+    if not _searches(loaded):
         return loaded, Tuning(loaded.batch_size)
     most = max(loaded.card.batch_size, _BATCH_BYTES // (3 * tile_px**2))
 
@@ -137,6 +137,10 @@ def tune(loaded: LoadedEncoder, tile_px: int) -> tuple[LoadedEncoder, Tuning]:
     faster = worth_compiling(seconds, compiled_seconds)
     tuning = replace(tuning, compiled_tiles_per_second=size / compiled_seconds, compiled=faster)
     return (compiled if faster else loaded), tuning
+
+
+def _searches(loaded: LoadedEncoder) -> bool:
+    return loaded.device.type == "cuda"
 
 
 def _embedding_of(loaded: LoadedEncoder) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -30,6 +30,7 @@ from storm_clinic.validation.measures import MEASURES, gain_of
 Verdict = Literal[
     "not estimated", "chance", "reversed", "alone", "gain unknown", "gain", "no gain", "loss"
 ]
+# Measurements are called what the cohorts call them.
 _INPUTS = {"image": "histology", "storm": "STORM context", "imputed_expression": "imputed genes"}
 # A convention of this house: agreement is claimed only where the whole interval of observed over
 # expected lies within a quarter of 1, so that a wide interval around 1 is not sold as agreement.
@@ -126,7 +127,7 @@ def describe_inputs(study: Study | None, model: str) -> str:
     if study is None or model not in {spec.name for spec in study.models}:
         return ""
     inputs = study.model(model).inputs
-    seen = [_INPUTS[name] for name in inputs if name != "clinical"]
+    seen = [_INPUTS.get(name, readable(name)) for name in inputs if name != "clinical"]
     if "clinical" not in inputs:
         return listed(seen)
     clinical = listed([readable(name) for name in study.clinical])

@@ -201,7 +201,8 @@ def _embed_slide(
     try:
         if row["problem"] is not None:
             raise FeatureError(row["problem"], where=path)
-        source = digest_value([row["features_digest"], row["coords_digest"]])
+        # Coordinates are told in units that depend on the slide's microns per pixel.
+        source = digest_value([row["features_digest"], row["coords_digest"], str(row["slide_mpp"])])
         if _made_from(store, slide_id, source):
             return SlideResult(slide_id, path, "unchanged")
         store.write(_embedded(tiles.read(slide_id), tiles.contract, loaded, source))

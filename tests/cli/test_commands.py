@@ -61,6 +61,18 @@ def test_doctor_prints_json_and_nothing_else(command, tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_doctor_lists_every_encoder_as_json(command):
+    from storm_clinic.encoders.catalogue import encoder_names, slide_encoder_names
+
+    code, out, _ = command("doctor", "--encoders", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["name"] for row in rows] == [*encoder_names(), *slide_encoder_names()]
+    found = {row["name"]: row for row in rows}
+    assert found["uni2-h"]["width"] == 1536
+    assert found["conch"]["state"] == "no"
+
+
 def test_doctor_fails_where_the_workspace_is_not_there(command, tmp_path):
     code, out, _ = command("doctor", "-w", str(tmp_path / "nowhere"))
     assert code == 1

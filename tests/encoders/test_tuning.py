@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+from storm_clinic.encoders import tuning as tuning_room
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.encoders.tuning import Tuning, largest_batch, tune, worth_compiling
 from storm_clinic.errors import EncoderError
@@ -65,6 +66,49 @@ def test_on_a_processor_nothing_is_searched_or_compiled(tiny_encoder):
     tuned, tuning = tune(loaded, tile_px=64)
     assert tuned is loaded
     assert tuning == Tuning(card.batch_size)
+
+
+@pytest.fixture
+def as_on_a_gpu(tiny_encoder, monkeypatch):
+    """The walk of a GPU on a processor: no compiler, and a clock that says what it is told."""
+    card, weights = tiny_encoder
+    loaded = load_encoder(card, weights=weights, device="cpu")
+    monkeypatch.setattr(tuning_room, "_searches", lambda loaded: True)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+
+    def walk(seconds: float, compiled_seconds: float | Exception):
+        def clock(encoder, size, tile_px):
+            found = seconds if encoder.run is None else compiled_seconds
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        monkeypatch.setattr(tuning_room, "_seconds", clock)
+        monkeypatch.setattr(tuning_room, "_BATCH_BYTES", 40 * 3 * 64**2)  # 40 tiles of 64 px
+        return loaded, *tune(loaded, tile_px=64)
+
+    return walk
+
+
+def test_a_network_that_compiles_to_a_faster_one_is_used_compiled(as_on_a_gpu):
+    loaded, tuned, tuning = as_on_a_gpu(2.0, 1.0)
+    # 4 doubled to 8, 16, 32; 64 would be over 40.
+    assert tuning == Tuning(32, 16.0, 32.0, compiled=True)
+    tiles = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    assert tuned.run is not None
+    assert torch.equal(tuned.encode(tiles, pad_to=32), loaded.encode(tiles, pad_to=32))
+
+
+def test_a_network_that_compiling_makes_no_faster_stays_as_it_is(as_on_a_gpu):
+    loaded, tuned, tuning = as_on_a_gpu(1.0, 1.0)
+    assert tuned is loaded
+    assert (tuning.compiled, tuning.compiled_tiles_per_second) == (False, 32.0)
+
+
+def test_a_compiler_that_fails_is_recorded_and_not_needed(as_on_a_gpu):
+    loaded, tuned, tuning = as_on_a_gpu(1.0, RuntimeError("Failed to find C compiler"))
+    assert tuned is loaded
+    assert tuning.compile_problem == "RuntimeError: Failed to find C compiler"
 
 
 def _gpu_missing() -> bool:

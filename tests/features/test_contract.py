@@ -122,3 +122,29 @@ def test_a_contract_with_a_field_of_the_wrong_type_is_refused(store, value):
 def test_a_folder_that_is_no_store_says_how_to_make_one(tmp_path):
     with pytest.raises(FeatureError, match=r"no feature store.*features import"):
         FeatureStore.open(tmp_path)
+
+
+def test_the_digest_of_a_tile_store_knows_nothing_of_slide_encoders(extracted_contract):
+    # Stores and locked models made before there were slide encoders keep their digest.
+    assert "source_digest" not in extracted_contract().to_json()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"provenance": "embedded"},
+        {"source_digest": "cd" * 32},
+        {"provenance": "embedded", "source_digest": "cd" * 32, "encoder_digest": None},
+    ],
+)
+def test_embedded_features_and_no_others_name_the_store_they_come_from(changes, extracted_contract):
+    with pytest.raises(FeatureError, match="embedded features"):
+        extracted_contract(**changes)
+
+
+def test_slides_embedded_from_other_tiles_do_not_mix(extracted_contract):
+    first, second = (
+        extracted_contract(provenance="embedded", source_digest=digest * 32)
+        for digest in ("cd", "ef")
+    )
+    assert first.differences(second) == [("source_digest", "cd" * 32, "ef" * 32)]

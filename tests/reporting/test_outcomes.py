@@ -57,7 +57,7 @@ def study_of(**changes) -> Study:
             "study": "many",
             "question": "Which of thirteen models foretells what happens to these patients?",
             "endpoint": {"name": "relapse", "horizons_months": [24, 60], "tau_months": 60},
-            "features": {"encoder": "e"},
+            "features": {"encoder": "e", "storm": "s"},
             "development": ["a"],
             "clinical": ["age", "stage"],
             "candidate": "everything-together-fused",

@@ -175,6 +175,8 @@ def test_the_record_says_what_ran_and_what_became_of_every_slide(run, three_slid
     assert record["settings"]["contract"] == result.store.contract.to_json()
     assert record["settings"]["files_ignored"] == {".txt": 1} == result.ignored
     assert record["settings"]["precision"] == "fp32"
+    assert record["settings"]["compiled"] is False  # nothing is searched on a processor
+    assert record["settings"]["tiles_per_second"] is None
     assert {"torch", "openslide-python"} <= set(record["packages"])
 
 
@@ -369,7 +371,7 @@ def test_bad_input_is_found_before_the_encoder_is_loaded(workspace):
 
 def test_an_unknown_encoder_is_named(workspace, three_slides):
     with pytest.raises(EncoderError, match="did you mean 'virchow2'"):
-        extract("slides", cohort="toy", encoder="virchow", workspace=workspace)
+        extract("slides", cohort="toy", encoder="virchow-2", workspace=workspace)
 
 
 # ---- interruption ------------------------------------------------------------------------------
