@@ -34,8 +34,14 @@ class SurvivalForest:
 
     def outputs(self, matrix: Floats) -> Floats:
         """Mean survival curve of the trees, shape (n_patients, n_times)."""
-        curves = self.forest.predict_survival_function(matrix, return_array=True)
-        return np.asarray(curves, dtype=np.float64)
+        single, n_times = _as_trees_compare(matrix), len(self.forest.unique_times_)
+        total = np.zeros((len(matrix), n_times))
+        for grown in self.forest.estimators_:
+            leaves = grown.tree_.value[grown.tree_.apply(single)]
+            # Leaves hold cumulative hazard and survival. Where all training times are the same
+            # scikit-survival leaves out the survival, which is one minus the only hazard.
+            total += leaves[:, :, 1] if n_times > 1 else 1 - leaves[:, :, 0]
+        return np.asarray(total / len(self.forest.estimators_))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
@@ -96,7 +102,7 @@ class AdditiveTrees:
 
     def outputs(self, matrix: Floats) -> Floats:
         """Log-hazard or log-odds, shape (n_patients, n_outputs)."""
-        single = np.ascontiguousarray(matrix, dtype=np.float32)  # as trees compare
+        single = _as_trees_compare(matrix)
         raw = np.zeros((len(matrix), len(self.trees[0])))
         for stage in self.trees:
             for at, tree in enumerate(stage):
@@ -114,6 +120,10 @@ class AdditiveTrees:
         """The same, from what was stored."""
         trees = unpack(arrays["trees"], where="boosted trees")
         return cls(trees, float(settings["learning_rate"]), arrays["start"])
+
+
+def _as_trees_compare(matrix: Floats) -> NDArray[np.float32]:
+    return np.ascontiguousarray(matrix, dtype=np.float32)
 
 
 def _grow_survival_forest(
@@ -214,7 +224,7 @@ _FOREST_OPTIONS: Mapping[str, Option] = {
     "pooling": POOLING,
     "components": components_option(16),
     "trees": Option(100, "Trees.", 1, 5000),
-    "smallest_leaf": Option(15, "Fewest patients in a leaf.", 1, 10_000),
+    "smallest_leaf": Option(5, "Fewest patients in a leaf.", 1, 10_000),
     "columns": Option("sqrt", "Columns tried at a split.", choices=("sqrt", "third", "all")),
 }
 _BOOSTING_OPTIONS: Mapping[str, Option] = {
@@ -259,7 +269,7 @@ TREE_HEADS = (
         walk=_grow_class_forest,
         judge=_judge_classes,
         restore_predictor=ClassForest.from_state,
-        options={**_FOREST_OPTIONS, "smallest_leaf": Option(5, "Fewest patients in a leaf.", 1)},
+        options=_FOREST_OPTIONS,
     ),
     DesignHead(
         "boosted-trees",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -99,7 +100,7 @@ def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
             schema = json.loads(archive.read(_SCHEMA))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
         raise InputError(f"the archive of its trees is damaged: {error}", where=where) from error
     if damaged is not None:
         raise InputError(f"the archive of its trees is damaged: {damaged}", where=where)
@@ -157,7 +158,7 @@ def _renumber(schema: dict[str, Any]) -> dict[str, str]:
 def _zipped(schema: dict[str, Any], members: dict[str, bytes]) -> NDArray[np.uint8]:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        text = json.dumps(schema, sort_keys=True, separators=(",", ":")).encode()
+        text = json.dumps(schema, separators=(",", ":")).encode()
         for name, data in {_SCHEMA: text, **members}.items():
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o600 << 16

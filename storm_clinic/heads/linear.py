@@ -20,8 +20,10 @@ Floats = NDArray[np.float64]
 
 _MAX_STEPS = 50
 _TOLERANCE = 1e-9
+_SINGULAR = 1e14  # condition above which an information matrix is that of dependent covariates
+_FIX_DEPENDENT = "Set a ridge above 0, or leave out covariates that follow from others."
+_FIX_SEPARATED = "Set a ridge above 0, or leave that covariate out."
 _LOG_SIGMA = (-5.0, 5.0)
-_NO_MAXIMUM = 1e3  # times differ by e^1000: the optimiser has run away
 _COLLAPSED = 1e-6  # share of the information at zero that a covariate keeps if it has a maximum
 
 
@@ -106,7 +108,7 @@ def fit_cox(
         coefficients, loss, gradient = coefficients - size * step, new_loss, new_gradient
     raise TrainingError(
         "Cox regression has no maximum: covariates separate those with from those without events",
-        fix="Set a ridge above 0, or leave that covariate out.",
+        fix=_FIX_SEPARATED,
     )
 
 
@@ -119,11 +121,8 @@ def _penalised(
 
 
 def _solve(information: Floats, gradient: Floats) -> Floats:
-    if np.linalg.cond(information) > 1e14:
-        raise TrainingError(
-            "Cox regression cannot tell some covariates apart",
-            fix="Set a ridge above 0, or leave out covariates that follow from others.",
-        )
+    if np.linalg.cond(information) > _SINGULAR:
+        raise TrainingError("Cox regression cannot tell some covariates apart", fix=_FIX_DEPENDENT)
     return np.asarray(np.linalg.solve(information, gradient))
 
 
@@ -178,14 +177,31 @@ def fit_weibull(design: Floats, outcome: Survival, *, ridge: float) -> tuple[Flo
     found = minimize(
         penalised, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings
     )
-    if not np.isfinite(found.fun) or np.abs(found.x).max() > _NO_MAXIMUM:
+    if ridge == 0:
+        _check_maximum(design, outcome, first, found.x)
+    coefficients = np.column_stack([found.x[:-2], np.zeros(design.shape[1])])
+    return coefficients, found.x[-2:].copy()
+
+
+def _check_maximum(design: Floats, outcome: Survival, first: Floats, last: Floats) -> None:
+    """Refuse covariates along which the Weibull likelihood is flat, or has gone flat."""
+    columns = np.column_stack([design, np.ones(len(design))])
+
+    def information(theta: Floats) -> Floats:
+        expected = np.exp((np.log(outcome.time_months) - columns @ theta[:-1]) / np.exp(theta[-1]))
+        return np.asarray(columns.T @ (expected[:, None] * columns))
+
+    at_first = information(first)
+    if np.linalg.cond(at_first) > _SINGULAR:
+        raise TrainingError(
+            "Weibull regression cannot tell some covariates apart", fix=_FIX_DEPENDENT
+        )
+    if _collapsed(information(last), at_first):
         raise TrainingError(
             "Weibull regression has no maximum: covariates separate those with from those "
             "without events",
-            fix="Set a ridge above 0, or leave that covariate out.",
+            fix=_FIX_SEPARATED,
         )
-    coefficients = np.column_stack([found.x[:-2], np.zeros(design.shape[1])])
-    return coefficients, found.x[-2:].copy()
 
 
 def fit_logistic(
