@@ -176,7 +176,9 @@ class Covariates:
         graded = np.array([c.kind != "nominal" for c in columns for _ in c.features])
         scale[kept & graded] = deviation[kept & graded]
         standardised = ((numbers - centre) / scale)[:, kept]
-        indicators, never_missing, notes = _missingness(columns, table)
+        missing = {column.name: table[column.name].isna().to_numpy() for column in columns}
+        never_missing = tuple(name for name, gaps in missing.items() if not gaps.any())
+        indicators, notes = missing_indicators(missing)
         constant = [name for name, keep in zip(names, kept, strict=True) if not keep]
         constant += [c.name for c in columns if not c.features]
         notes = (*(f"{name}: does not vary in training, dropped" for name in constant), *notes)
@@ -259,13 +261,25 @@ class Covariates:
         )
 
 
-def _missingness(
-    columns: tuple[Covariate, ...], table: pd.DataFrame
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Columns whose absence becomes a covariate, columns without a gap, and notes."""
+def missing_indicators(
+    missing: Mapping[str, NDArray[np.bool_]],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of what absence can be learned: where at least five patients lack it and five have it.
+
+    Parameters
+    ----------
+    missing : dict of str to bool array, shape (n_patients,)
+        Which training patients lack each column, or each input.
+
+    Returns
+    -------
+    tuple of str
+        Those of which a 0/1 column says who lacks them.
+    tuple of str
+        Notes on the others that somebody lacks.
+    """
     indicators: list[str] = []
     notes = []
-    missing = {column.name: table[column.name].isna().to_numpy() for column in columns}
     for name, gaps in missing.items():
         n_missing = int(gaps.sum())
         if not n_missing:
@@ -278,5 +292,4 @@ def _missingness(
             notes.append(f"{name}: missing in the same patients as {twin}, one indicator for both")
         else:
             indicators.append(name)
-    never = tuple(name for name, gaps in missing.items() if not gaps.any())
-    return tuple(indicators), never, tuple(notes)
+    return tuple(indicators), tuple(notes)

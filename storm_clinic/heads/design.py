@@ -1,4 +1,4 @@
-"""Pooled embeddings and clinical covariates as one design matrix for linear models."""
+"""Tiles, tables and clinical covariates as one design matrix."""
 
 from __future__ import annotations
 
@@ -10,31 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
-from storm_clinic.heads.bags import Bags, usable_deviation
-from storm_clinic.heads.contract import PatientData
-from storm_clinic.heads.covariates import Covariates
+from storm_clinic.heads.block import Block
+from storm_clinic.heads.contract import Option, PatientData
+from storm_clinic.heads.covariates import Covariates, missing_indicators
+from storm_clinic.heads.tile_pooling import N_PARTS, pool
+from storm_clinic.study import kind_of
 
 Floats = NDArray[np.float64]
 
 
-def image_of(data: PatientData, width: int | None = None) -> Bags:
-    """The bags, refused where there are none or of another width than the model's.
-
-    Raises
-    ------
-    InputError
-        If these patients come without tiles.
-    ContractMismatch
-        If the embeddings have another width than those that the model was trained on.
-    """
-    if data.bags is None:
-        raise InputError("the model sees the input 'image', and these patients have no bags")
-    if width is not None and data.bags.width != width:
-        raise ContractMismatch(
-            f"embeddings have {data.bags.width} features, the model was trained on {width}",
-            fix="Use features of the encoder that the model was trained with.",
-        )
-    return data.bags
+def components_option(default: int) -> Option:
+    """The option ``components`` of heads on a design matrix."""
+    about = "Principal components of each input with more columns than that; 0 keeps all columns."
+    return Option(default, about, 0, 512)
 
 
 def fit_covariates(data: PatientData, inputs: tuple[str, ...]) -> Covariates | None:
@@ -59,51 +47,177 @@ def encode_clinical(
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Standardised mean embedding, then the clinical block.
+    """A block for each input of tiles or a table, in the order of the inputs; then the covariates.
 
     Attributes
     ----------
-    centre, scale : float64 arrays, shape (width,)
-        Of the training patients' mean embeddings; empty where the image is no input.
+    pooling : str
+        How tiles become one row; see `storm_clinic.heads.tile_pooling`.
+    columns : dict of str to tuple of str
+        By input: a table's columns in training, in order; empty for tiles.
+    blocks : dict of str to Block
     covariates : Covariates, optional
+    notes : tuple of str
+        What was dropped in training, and why.
     """
 
-    centre: Floats
-    scale: Floats
+    pooling: str
+    columns: Mapping[str, tuple[str, ...]]
+    blocks: Mapping[str, Block]
     covariates: Covariates | None
+    notes: tuple[str, ...]
 
     @classmethod
-    def fit(cls, data: PatientData, inputs: tuple[str, ...]) -> Design:
-        """Learn from training patients."""
+    def fit(
+        cls,
+        data: PatientData,
+        inputs: tuple[str, ...],
+        *,
+        pooling: str = "mean",
+        n_components: int = 0,
+    ) -> tuple[Design, Floats]:
+        """Learn from training patients; also gives their matrix, so that tiles are read once.
+
+        Parameters
+        ----------
+        data : PatientData
+            Training patients, and nobody else.
+        inputs : tuple of str
+            What the model sees; nothing else of the data is looked at.
+        pooling : str
+            As `storm_clinic.heads.tile_pooling.pool`.
+        n_components : int
+            Principal components of each block with more columns; 0 keeps all columns.
+
+        Raises
+        ------
+        InputError
+            If an input is not there, or holds an infinite value.
+        TrainingError
+            If nothing of an input varies.
+        """
+        names = [name for name in inputs if kind_of(name) != "clinical"]
+        columns = {name: _columns_of(data, name) for name in names}
+        values = {name: _values(data, name, columns[name], pooling) for name in names}
+        absent = {name: np.isnan(rows).all(axis=1) for name, rows in values.items()}
+        indicators, notes = missing_indicators(absent)
+        blocks = {
+            name: Block.fit(name, rows, n_components=n_components, indicator=name in indicators)
+            for name, rows in values.items()
+        }
+        notes = (*_dropped(blocks), *notes)
         covariates = fit_covariates(data, inputs)
-        if "image" not in inputs:
-            return cls(np.empty(0), np.empty(0), covariates)
-        pooled = image_of(data).pooled_mean()
-        centre = pooled.mean(axis=0)
-        return cls(centre, usable_deviation(pooled.std(axis=0), centre), covariates)
+        if covariates is not None:
+            notes = (*notes, *covariates.notes)
+        parts = [block.encode(values[name]) for name, block in blocks.items()]
+        matrix = np.hstack([*parts, encode_clinical(covariates, data)[0]])
+        return cls(pooling, columns, blocks, covariates, notes), matrix
 
     @property
-    def n_image(self) -> int:
-        """Columns that come from the embedding; the rest are clinical."""
-        return len(self.centre)
+    def n_block_columns(self) -> int:
+        """Columns that come from tiles and tables; the rest are clinical."""
+        return sum(block.n_numbers for block in self.blocks.values())
 
     def encode(self, data: PatientData) -> tuple[Floats, tuple[str, ...]]:
-        """Design matrix, (n_patients, n_columns), and notes on these patients."""
-        clinical, notes = encode_clinical(self.covariates, data)
-        if not self.n_image:
-            return clinical, notes
-        pooled = image_of(data, self.n_image).pooled_mean()
-        return np.hstack([(pooled - self.centre) / self.scale, clinical]), notes
+        """Design matrix without gaps, (n_patients, n_columns), and notes on these patients.
+
+        Raises
+        ------
+        InputError
+            If these patients come without an input, or it holds an infinite value.
+        ContractMismatch
+            If embeddings have another width than those that the model was trained on.
+        """
+        parts, notes = [], []
+        for name, block in self.blocks.items():
+            if kind_of(name) == "tiles":
+                _check_width(data, name, len(block.kept) // N_PARTS[self.pooling])
+            values = _values(data, name, self.columns[name], self.pooling)
+            parts.append(block.encode(values))
+            notes += self._notes_on(data, name, values)
+        clinical, more = encode_clinical(self.covariates, data)
+        return np.hstack([*parts, clinical]), (*notes, *more)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
-        arrays: dict[str, NDArray[Any]] = {"centre": self.centre, "scale": self.scale}
-        return with_covariates(arrays, {}, self.covariates)
+        arrays: dict[str, NDArray[Any]] = {}
+        blocks = []
+        for name, block in self.blocks.items():
+            more, rules = block.state()
+            arrays |= add_prefix(f"block.{name}", more)
+            blocks.append({"name": name, "columns": list(self.columns[name]), **rules})
+        settings = {"pooling": self.pooling, "blocks": blocks, "notes": list(self.notes)}
+        return with_covariates(arrays, settings, self.covariates)
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Design:
         """The same, from what was stored."""
-        return cls(arrays["centre"], arrays["scale"], restore_covariates(arrays, settings))
+        blocks = {
+            rules["name"]: Block.from_state(drop_prefix(f"block.{rules['name']}", arrays), rules)
+            for rules in settings["blocks"]
+        }
+        return cls(
+            pooling=settings["pooling"],
+            columns={rules["name"]: tuple(rules["columns"]) for rules in settings["blocks"]},
+            blocks=blocks,
+            covariates=restore_covariates(arrays, settings),
+            notes=tuple(settings["notes"]),
+        )
+
+    def _notes_on(self, data: PatientData, name: str, values: Floats) -> list[str]:
+        notes = []
+        n_absent = int(np.isnan(values).all(axis=1).sum())
+        if n_absent:
+            guess = "its training mean stands in"
+            if self.blocks[name].indicator:
+                guess = "its training mean and an indicator stand in"
+            notes.append(f"{name}: missing in {n_absent} patients; {guess}")
+        wanted = self.columns[name]
+        lost = [column for column in wanted if column not in data.table(name).columns]
+        if lost:
+            notes.append(
+                f"{name}: {len(lost)} of {len(wanted)} columns are not in this table, the first "
+                f"is {lost[0]}; training means stand in"
+            )
+        return notes
+
+
+def _columns_of(data: PatientData, name: str) -> tuple[str, ...]:
+    if kind_of(name) == "tiles":
+        return ()
+    return tuple(str(column) for column in data.table(name).columns)
+
+
+def _values(data: PatientData, name: str, columns: tuple[str, ...], pooling: str) -> Floats:
+    """One row a patient, NaN where a value is missing: pooled tiles, or a table's columns."""
+    if kind_of(name) == "tiles":
+        return pool(data.tiles(name), pooling)
+    values = data.table(name).reindex(columns=list(columns)).to_numpy(np.float64)
+    infinite = np.isinf(values).any(axis=0)
+    if infinite.any():
+        raise InputError(
+            f"column {columns[int(np.argmax(infinite))]!r} holds an infinite value",
+            where=f"input {name!r}",
+        )
+    return np.asarray(values)
+
+
+def _check_width(data: PatientData, name: str, width: int) -> None:
+    found = data.tiles(name).width
+    if found != width:
+        raise ContractMismatch(
+            f"embeddings have {found} features, the model was trained on {width}",
+            where=f"input {name!r}",
+            fix="Use features of the encoder that the model was trained with.",
+        )
+
+
+def _dropped(blocks: Mapping[str, Block]) -> tuple[str, ...]:
+    return tuple(
+        f"{name}: {block.n_dropped} of {len(block.kept)} columns do not vary in training, dropped"
+        for name, block in blocks.items()
+        if block.n_dropped
+    )
 
 
 def with_covariates(

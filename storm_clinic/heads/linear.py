@@ -1,24 +1,71 @@
-"""Linear predictors: Cox by Newton's method, and logistic regression."""
+"""Linear predictors: Cox by Newton's method, Weibull and logistic regression."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
-from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.cohort.outcome import Classes, Survival
 from storm_clinic.errors import TrainingError
-from storm_clinic.heads.objectives import objective_for
-from storm_clinic.heads.survival import CoxLikelihood
+from storm_clinic.heads.objectives import ClassObjective
+from storm_clinic.heads.survival import CoxLikelihood, Ties
+from storm_clinic.heads.weibull import WeibullObjective
 
 Floats = NDArray[np.float64]
 
 _MAX_STEPS = 50
 _TOLERANCE = 1e-9
+_SINGULAR = 1e14  # condition above which an information matrix is that of dependent covariates
+_FIX_DEPENDENT = "Set a ridge above 0, or leave out covariates that follow from others."
+_FIX_SEPARATED = "Set a ridge above 0, or leave that covariate out."
+_LOG_SIGMA = (-5.0, 5.0)
 _COLLAPSED = 1e-6  # share of the information at zero that a covariate keeps if it has a maximum
 
 
-def fit_cox(design: Floats, outcome: Survival, *, ridge: float = 0.0) -> Floats:
-    """Cox regression with Efron ties by Newton's method with step halving.
+@dataclass(frozen=True, eq=False)
+class LinearPredictor:
+    """Outputs that are linear in the design matrix.
+
+    Attributes
+    ----------
+    coefficients : float64 array, shape (n_columns, n_outputs)
+    intercepts : float64 array, shape (n_outputs,)
+    notes : tuple of str
+        What was unusual about the outcomes it was fitted to.
+    """
+
+    coefficients: Floats
+    intercepts: Floats
+    notes: tuple[str, ...] = ()
+
+    def outputs(self, matrix: Floats) -> Floats:
+        """Raw outputs, shape (n_patients, n_outputs)."""
+        # Summed patient by patient: a matrix product rounds by how many patients come together.
+        terms = matrix[:, :, None] * self.coefficients[None]
+        return np.asarray(terms.sum(axis=1) + self.intercepts)
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays and JSON settings to store."""
+        arrays = {"coefficients": self.coefficients, "intercepts": self.intercepts}
+        return arrays, {"notes": list(self.notes)}
+
+    @classmethod
+    def from_state(
+        cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
+    ) -> LinearPredictor:
+        """The same, from what was stored."""
+        return cls(arrays["coefficients"], arrays["intercepts"], tuple(settings["notes"]))
+
+
+def fit_cox(
+    design: Floats, outcome: Survival, *, ridge: float = 0.0, ties: Ties = "efron"
+) -> Floats:
+    """Cox regression by Newton's method with step halving.
 
     Parameters
     ----------
@@ -28,6 +75,7 @@ def fit_cox(design: Floats, outcome: Survival, *, ridge: float = 0.0) -> Floats:
         Entry times are used where there are any.
     ridge : float
         Weight of half the squared coefficients beside the log partial likelihood per event.
+    ties : "efron" or "breslow"
 
     Returns
     -------
@@ -40,7 +88,7 @@ def fit_cox(design: Floats, outcome: Survival, *, ridge: float = 0.0) -> Floats:
         If no event happened, covariates depend on each other, or one separates the events so
         that its coefficient has no maximum.
     """
-    likelihood = CoxLikelihood(outcome)
+    likelihood = CoxLikelihood(outcome, ties)
     coefficients = np.zeros(design.shape[1])
     loss, gradient = _penalised(likelihood, design, coefficients, ridge)
     at_zero = likelihood.information(design @ coefficients, design)
@@ -60,7 +108,7 @@ def fit_cox(design: Floats, outcome: Survival, *, ridge: float = 0.0) -> Floats:
         coefficients, loss, gradient = coefficients - size * step, new_loss, new_gradient
     raise TrainingError(
         "Cox regression has no maximum: covariates separate those with from those without events",
-        fix="Set a ridge above 0, or leave that covariate out.",
+        fix=_FIX_SEPARATED,
     )
 
 
@@ -73,11 +121,8 @@ def _penalised(
 
 
 def _solve(information: Floats, gradient: Floats) -> Floats:
-    if np.linalg.cond(information) > 1e14:
-        raise TrainingError(
-            "Cox regression cannot tell some covariates apart",
-            fix="Set a ridge above 0, or leave out covariates that follow from others.",
-        )
+    if np.linalg.cond(information) > _SINGULAR:
+        raise TrainingError("Cox regression cannot tell some covariates apart", fix=_FIX_DEPENDENT)
     return np.asarray(np.linalg.solve(information, gradient))
 
 
@@ -87,7 +132,81 @@ def _collapsed(information: Floats, at_zero: Floats) -> bool:
     return bool(shares.min() < _COLLAPSED)
 
 
-def fit_logistic(design: Floats, outcome: Classes, *, ridge: float) -> tuple[Floats, Floats]:
+def fit_weibull(design: Floats, outcome: Survival, *, ridge: float) -> tuple[Floats, Floats]:
+    """Weibull regression ``log T = intercept + x b + sigma W`` by maximum likelihood.
+
+    W has the standard extreme value distribution of minima, as in R's ``survreg``: a positive
+    coefficient means longer times, and ``-b / sigma`` is a log hazard ratio.
+
+    Parameters
+    ----------
+    design : float64 array, shape (n_patients, n_covariates)
+        On comparable scales.
+    outcome : Survival
+        Entry times are used where there are any.
+    ridge : float
+        Weight of half the squared log time ratios beside the log-likelihood per event.
+
+    Returns
+    -------
+    float64 array, shape (n_covariates, 2)
+        Log time ratios; the second column, of log sigma, is 0.
+    float64 array, shape (2,)
+        Intercept, in logarithms of months, and log sigma.
+
+    Raises
+    ------
+    TrainingError
+        If no event happened, or the likelihood has no maximum.
+    """
+    objective = WeibullObjective(outcome)
+    by_event = len(outcome) / outcome.n_events
+
+    def penalised(theta: Floats) -> tuple[float, Floats]:
+        slopes = theta[:-2]
+        outputs = np.column_stack([design @ slopes + theta[-2], np.full(len(design), theta[-1])])
+        loss, by_output = objective.loss(outputs)
+        by_slopes = by_event * (design.T @ by_output[:, 0]) + ridge * slopes
+        gradient = np.concatenate([by_slopes, by_event * by_output.sum(axis=0)])
+        return by_event * loss + ridge * float(slopes @ slopes) / 2, gradient
+
+    first = np.concatenate([np.zeros(design.shape[1]), objective.start()])
+    # One event, or all at one time, has its maximum at a spike: sigma stays above e^-5.
+    bounds = [(None, None)] * (len(first) - 1) + [_LOG_SIGMA]
+    settings = {"maxiter": 10_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-9}
+    found = minimize(
+        penalised, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings
+    )
+    if ridge == 0:
+        _check_maximum(design, outcome, first, found.x)
+    coefficients = np.column_stack([found.x[:-2], np.zeros(design.shape[1])])
+    return coefficients, found.x[-2:].copy()
+
+
+def _check_maximum(design: Floats, outcome: Survival, first: Floats, last: Floats) -> None:
+    """Refuse covariates along which the Weibull likelihood is flat, or has gone flat."""
+    columns = np.column_stack([design, np.ones(len(design))])
+
+    def information(theta: Floats) -> Floats:
+        expected = np.exp((np.log(outcome.time_months) - columns @ theta[:-1]) / np.exp(theta[-1]))
+        return np.asarray(columns.T @ (expected[:, None] * columns))
+
+    at_first = information(first)
+    if np.linalg.cond(at_first) > _SINGULAR:
+        raise TrainingError(
+            "Weibull regression cannot tell some covariates apart", fix=_FIX_DEPENDENT
+        )
+    if _collapsed(information(last), at_first):
+        raise TrainingError(
+            "Weibull regression has no maximum: covariates separate those with from those "
+            "without events",
+            fix=_FIX_SEPARATED,
+        )
+
+
+def fit_logistic(
+    design: Floats, outcome: Classes, *, ridge: float, balanced: bool = False
+) -> tuple[Floats, Floats]:
     """Logistic regression (multinomial for more than two levels) by L-BFGS.
 
     Parameters
@@ -98,6 +217,9 @@ def fit_logistic(design: Floats, outcome: Classes, *, ridge: float) -> tuple[Flo
         Two levels or more.
     ridge : float
         Weight of half the squared coefficients beside the mean log-likelihood; positive.
+    balanced : bool
+        Weight patients so that every level weighs as much in all. The odds are then those of a
+        population with as many patients of every level.
 
     Returns
     -------
@@ -113,20 +235,16 @@ def fit_logistic(design: Floats, outcome: Classes, *, ridge: float) -> tuple[Flo
     """
     from sklearn.linear_model import LogisticRegression
 
-    objective_for(outcome)  # refuses classes without a patient
-    model = LogisticRegression(C=1.0 / (ridge * len(outcome)), tol=1e-8, max_iter=5000)
+    ClassObjective(outcome)  # refuses classes without a patient
+    model = LogisticRegression(
+        C=1.0 / (ridge * len(outcome)),
+        class_weight="balanced" if balanced else None,
+        tol=1e-8,
+        max_iter=5000,
+    )
     model.fit(design, outcome.label)
     slopes = np.asarray(model.coef_, dtype=np.float64).T
     intercepts = np.asarray(model.intercept_, dtype=np.float64)
     if len(outcome.levels) > 2:
         slopes, intercepts = slopes[:, 1:] - slopes[:, :1], intercepts[1:] - intercepts[0]
     return slopes, intercepts
-
-
-def fit_linear(design: Floats, outcome: Outcome, *, ridge: float) -> tuple[Floats, Floats]:
-    """Coefficients (n_covariates, n_outputs) and intercepts (n_outputs,) for either outcome."""
-    if isinstance(outcome, Survival):
-        return fit_cox(design, outcome, ridge=ridge)[:, None], np.zeros(1)
-    if isinstance(outcome, Classes):
-        return fit_logistic(design, outcome, ridge=ridge)
-    raise TrainingError("a linear model cannot be fitted to competing risks")

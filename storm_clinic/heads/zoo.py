@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.errors import InputError, StudyError
-from storm_clinic.heads.classical import COX, COXNET, LOGISTIC, PCA_COX
+from storm_clinic.heads.classical import CAUSES_COX, COX, COXNET, LOGISTIC, PCA_COX, WEIBULL
+from storm_clinic.heads.classical_trees import TREE_HEADS
 from storm_clinic.heads.contract import FittedModel, Head
 from storm_clinic.heads.network_head import NETWORK_HEADS
 from storm_clinic.heads.search import space_of
@@ -19,6 +20,9 @@ from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
 ENTRY_POINTS = "storm_clinic.heads"
 
 _OWN: tuple[Head, ...] = (
+    WEIBULL,
+    CAUSES_COX,
+    *TREE_HEADS,
     COX,
     PCA_COX,
     COXNET,
