@@ -17,6 +17,7 @@ from storm_clinic.heads.latent_transformer import LatentTransformer
 from storm_clinic.heads.patient_batches import PatientBatch
 from storm_clinic.heads.pooling import (
     BranchAttention,
+    EvidencePooling,
     GatedAttention,
     MaxPooling,
     MeanPooling,
@@ -289,6 +290,12 @@ class TileNetwork(nn.Module):
             self.from_clinical.weight.copy_(torch.from_numpy(slopes.T.copy()))
             self.bias.copy_(torch.from_numpy(intercepts))
 
+    def point_readouts(self, direction: int) -> None:
+        """Let all readouts of inputs begin with one sign: 1 where a higher output is worse."""
+        with torch.no_grad():
+            for readout in self.readouts.values():
+                readout.weight.abs_().mul_(direction)  # type: ignore[operator, union-attr]
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of the weights, by name."""
         return {name: value.detach().numpy().copy() for name, value in self.state_dict().items()}
@@ -332,6 +339,7 @@ def _pooling(plan: Architecture) -> nn.Module:
         "attention": lambda: GatedAttention(hidden, attention),
         "top": lambda: TopAttention(hidden, attention, plan.n_top),
         "clam": lambda: BranchAttention(hidden, attention, plan.n_branches),
+        "evidence": lambda: EvidencePooling(hidden, plan.n_branches),
         "transformer": lambda: LatentTransformer(hidden, plan.n_latents),
     }
     if plan.pooling not in build:

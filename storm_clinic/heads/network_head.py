@@ -61,6 +61,7 @@ POOLINGS: Mapping[str, Mapping[str, Option]] = {
         **_ATTENTION,
         "instance_weight": Option(0.3, "Weight of the instance loss.", 0.0, 100.0),
     },
+    "evidence": {},
     "transformer": {"latents": Option(4, "Latent vectors that read the tiles.", 1, 256)},
     # Of the package torchmil.
     "transmil": _ATTENTION,
@@ -190,6 +191,8 @@ class NetworkHead:
         architecture = self._architecture(inputs, encoded.clinical.shape[1], objective, recipe)
         network = TileNetwork(architecture, recipe.seed)
         network.start_from(*fit_start(encoded.clinical, objective))
+        if self.pooling == "evidence":  # so that evidence begins as evidence for the event
+            network.point_readouts(-1 if self.objective.name == "weibull" else 1)
         batches = PatientBatches(encoded)
         watched = None if watch is None else PatientBatches(inputs.encode(watch.data))
         schedule = self._schedule(recipe)

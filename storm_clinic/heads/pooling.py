@@ -117,6 +117,30 @@ class TopAttention(nn.Module):
         return Pooled(vector, torch.zeros_like(scores).index_copy(0, kept, weights))
 
 
+class EvidencePooling(nn.Module):
+    """Tiles bring evidence that cannot be negative, and the bag has its mean.
+
+    The softmax of attention divides by all tiles, so that a model which must count them (how much
+    of a tumour looks bad?) cannot let its weights say where what it counts lies. Here a tile's
+    weight is its share of the bag's evidence, which is what the risk is made of.
+
+    References
+    ----------
+    After additive MIL, Javed et al., NeurIPS 2022: the bag's score is a sum over tiles.
+    """
+
+    def __init__(self, n_hidden: int, n_branches: int) -> None:
+        super().__init__()
+        self.n_pooled = n_branches
+        self.evidence = nn.Linear(n_hidden, n_branches)
+
+    def forward(self, hidden: Tensor, segments: Segments, _places: Tensor | None) -> Pooled:
+        """Mean evidence of each branch, (n_bags, n_branches)."""
+        evidence = nn.functional.softplus(self.evidence(hidden).to(hidden.dtype))
+        total = segments.sum(evidence)
+        return Pooled(segments.mean(evidence), evidence / total[segments.of_tile])
+
+
 class BranchAttention(nn.Module):
     """One attention branch a class (or cause), and an instance loss on its ends, as in CLAM.
 
