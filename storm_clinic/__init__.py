@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.cohort_check import check_cohort
     from storm_clinic.steps.demonstration import demo
     from storm_clinic.steps.diagnosis import diagnose_encoders, doctor
+    from storm_clinic.steps.explanation import explain
     from storm_clinic.steps.external_validation import validate
     from storm_clinic.steps.extraction import extract
     from storm_clinic.steps.feature_store import (
@@ -57,6 +58,7 @@ _HOME = {
     "diagnose_encoders": "steps.diagnosis",
     "doctor": "steps.diagnosis",
     "embed_slides": "steps.slide_embedding",
+    "explain": "steps.explanation",
     "export_features": "steps.feature_store",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
@@ -86,6 +88,7 @@ __all__ = [
     "diagnose_encoders",
     "doctor",
     "embed_slides",
+    "explain",
     "export_features",
     "extract",
     "import_features",

@@ -109,6 +109,40 @@ def report(
     say(f"Report: {path}")
 
 
+def explain(
+    model: ModelArgument,
+    cohort: Annotated[str, typer.Option(help="Whose slides.")],
+    out: Annotated[Path, typer.Option(help="Folder for maps, tables and the gallery.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many, highest risks first.")] = 10,
+    workspace: WorkspaceOption = HERE,
+    json: JsonOption = False,
+) -> None:
+    """Where on the slides a model's risks come from: attention, occlusion, QuPath, OME-TIFF.
+
+    Example: storm-clinic explain demo-pfs --cohort demo_b --out maps/
+    """
+    from storm_clinic.steps.explanation import explain as run_explanation
+
+    with bars() as progress:
+        result = run_explanation(
+            model,
+            cohort=cohort,
+            out=out,
+            patients=patients,
+            workspace=workspace_at(workspace),
+            progress=progress,
+        )
+    if json:
+        judged = {name: vars(found) for name, found in result.faithfulness.items()}
+        print_json({"slides": result.table.to_dict("records"), "faithfulness": judged})
+        return
+    print_table(result.table.drop(columns="patient_key"))
+    for name, found in result.faithfulness.items():
+        interval = f"{found.gain:.3f} ({found.lower:.3f} to {found.upper:.3f})"
+        say(f"{name}: area {interval}, {found.n_patients} patients. {found.sentence}")
+    say(f"Written to {result.folder}")
+
+
 def run(
     study: StudyArgument,
     lock_by: Annotated[

@@ -294,7 +294,7 @@ class TileNetwork(nn.Module):
         """Let all readouts of inputs begin with one sign: 1 where a higher output is worse."""
         with torch.no_grad():
             for readout in self.readouts.values():
-                readout.weight.abs_().mul_(direction)  # type: ignore[operator, union-attr]
+                readout.weight.abs_().mul_(direction)  # type: ignore[operator]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """A copy of the weights, by name."""

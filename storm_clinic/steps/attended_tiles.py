@@ -25,8 +25,7 @@ _SIDE_PX = 160  # of a thumbnail in the page
 class _Tile:
     slide_id: str
     corner_level0_px: tuple[int, int]
-    attention: float  # over its share if all tiles of the patient counted alike
-    patient: int  # position
+    said: str  # of the tile, for its caption
 
 
 def gather_tiles(model: FittedModel, name: str, patients: StudyPatients) -> TileGallery | str:
@@ -70,6 +69,58 @@ def gather_tiles(model: FittedModel, name: str, patients: StudyPatients) -> Tile
     )
 
 
+def tiles_of_patient(
+    patients: StudyPatients, at: int, scores: NDArray[np.float64]
+) -> tuple[list[TilePicture], list[TilePicture]] | None:
+    """Pictures of one patient's tiles with the highest and the lowest scores.
+
+    Parameters
+    ----------
+    patients : StudyPatients
+        Whom the model scored.
+    at : int
+        Position of the patient.
+    scores : float array, shape (n_tiles,)
+        What a map says of each tile, in the order of the bag.
+
+    Returns
+    -------
+    (highest, lowest), or None where tiles cannot be read again.
+    """
+    store = patients.store
+    if store is None or not store.contract.geometry_known or not np.isfinite(scores).all():
+        return None
+    paths = dict(
+        zip(patients.cohort.slides["slide_id"], patients.cohort.slides["path"], strict=True)
+    )
+    places: list[tuple[str, tuple[int, int]]] = []
+    for slide_id in patients.slide_ids[at]:
+        slide = store.read(slide_id)
+        if slide.coords is None:
+            return None
+        places += [(slide_id, (int(x), int(y))) for x, y in slide.coords]
+    order = np.argsort(-scores, kind="stable")
+    rows = []
+    for chosen in (order[:_N_TILES], order[::-1][:_N_TILES]):
+        tiles = [_Tile(*places[int(row)], said=f"score {scores[row]:.3g}") for row in chosen]
+        rows.append(_readable(patients, paths, tiles))
+    return (rows[0], rows[1]) if rows[0] else None
+
+
+def _readable(
+    patients: StudyPatients, paths: dict[str, Any], tiles: list[_Tile]
+) -> list[TilePicture]:
+    found = []
+    for tile in tiles:
+        try:
+            picture = _read(patients, paths.get(tile.slide_id), tile)
+        except SlideError:
+            continue  # a slide that went bad since extraction
+        if picture is not None:
+            found.append(picture)
+    return found
+
+
 def _pictures(
     patients: StudyPatients,
     paths: dict[str, Any],
@@ -109,7 +160,7 @@ def _tiles(
             slide = patients.store.read(slide_id)
             if start < slide.n_tiles and slide.coords is not None:
                 x, y = (int(value) for value in slide.coords[start])
-                yield _Tile(slide_id, (x, y), float(share[row]), int(at))
+                yield _Tile(slide_id, (x, y), f"attention {share[row]:.2g} x an equal share")
                 break
             start -= slide.n_tiles
 
@@ -136,5 +187,5 @@ def _read(patients: StudyPatients, path: Any, tile: _Tile) -> TilePicture | None
     side_um = contract.tile_px * contract.mpp
     return TilePicture(
         f"data:image/jpeg;base64,{data}",
-        f"attention {tile.attention:.2g} x an equal share; {side_um:.0f} µm wide",
+        f"{tile.said}; {side_um:.0f} µm wide",
     )

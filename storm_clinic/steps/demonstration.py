@@ -8,11 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from storm_clinic.errors import InputError, StatisticsError
+from storm_clinic.explanations.planted import Landing
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.simulate.truth import ceiling_table
 from storm_clinic.simulate.workspace import make_workspace
+from storm_clinic.steps.planted_truth import attention_landing
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking import Tracker
 from storm_clinic.validation.evidence import Estimate
@@ -47,6 +49,7 @@ class Demonstration:
             f"Planted signal, validated on the other hospital: {_said(self.planted)}",
             f"  who knew the planted truth would reach there:  C {truth_of(self.planted):.2f}",
             f"Outcome without signal, likewise:                 {_said(self.control)}",
+            f"Attention on the planted morphology there: AUC over tiles {self._landing()}",
             "",
             f"Report          {self.planted.report_path}",
             f"  without signal {self.control.report_path}",
@@ -56,6 +59,10 @@ class Demonstration:
             f"QC pictures     {self._pictures()}",
             f"MLflow          {_mlflow()} ui --backend-store-uri {database}",
         ]
+
+    def _landing(self) -> Landing:
+        cohort = self.planted.model.bundle.study.validation[0]
+        return attention_landing(self.planted.model, cohort, self.workspace)
 
     def _pictures(self) -> str:
         cohort = self.planted.model.bundle.study.development[0]
