@@ -156,10 +156,10 @@ def _values_name(file: h5py.File, path: Path) -> str:
 
 
 def _coords_name(file: h5py.File) -> str | None:
-    for name in ("coords", "obsm/spatial"):
-        if name in file:
-            return name
-    return None
+    if "coords" in file:
+        return "coords"
+    # Of AnnData only files that we wrote say what their places are counted in.
+    return "obsm/spatial" if "obsm/spatial" in file and "uns/storm_clinic" in file else None
 
 
 def _coords_in_um(file: h5py.File, known: dict[str, Any], path: Path) -> bool:

@@ -110,7 +110,8 @@ def _clam(path: Path, slide: SlideFeatures, contract: FeatureContract) -> None:
     _write_hdf5(path, datasets, own_attributes(slide, contract))
     tensor = path.parent.with_name("pt_files") / f"{slide.slide_id}.pt"
     with atomic_write(tensor) as part:
-        torch.save(torch.from_numpy(np.array(slide.features)), part)
+        # CLAM's own models multiply it with float32 weights.
+        torch.save(torch.from_numpy(np.array(slide.features, dtype=np.float32)), part)
 
 
 def _stamp(path: Path, slide: SlideFeatures, contract: FeatureContract) -> None:

@@ -71,8 +71,9 @@ class Architecture:
         return len(self.shared)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return asdict(self) | {"shared": list(self.shared)}
+        """All of it, ready for JSON; inputs as pairs, since their order counts."""
+        pairs = {name: list(getattr(self, name).items()) for name in ("tiles", "tables")}
+        return asdict(self) | pairs | {"shared": list(self.shared)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Architecture:
@@ -84,7 +85,8 @@ class Architecture:
             If a field is missing or unknown.
         """
         try:
-            return cls(**{**document, "shared": tuple(document["shared"])})
+            pairs = {name: dict(document[name]) for name in ("tiles", "tables")}
+            return cls(**{**document, **pairs, "shared": tuple(document["shared"])})
         except TypeError as error:
             raise InputError(f"is no architecture: {error}", where="model settings") from error
 

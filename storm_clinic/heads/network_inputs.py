@@ -140,9 +140,10 @@ class NetworkInputs:
         arrays: dict[str, NDArray[Any]] = {}
         for name, scale in self.tiles.items():
             arrays |= add_prefix(name, {"centre": scale.centre, "scale": scale.scale})
-        tables = {}
+        tables = []  # a list: the order of inputs is part of the model, and JSON may sort keys
         for name, encoder in self.tables.items():
-            more, tables[name] = encoder.state()
+            more, rules = encoder.state()
+            tables.append(rules)
             arrays |= add_prefix(name, more)
         return with_covariates(
             arrays, {"tiles": list(self.tiles), "tables": tables}, self.covariates
@@ -158,7 +159,7 @@ class NetworkInputs:
             for name in settings["tiles"]
         }
         tables = {
-            name: TableEncoder.from_state(drop_prefix(name, arrays), rules)
-            for name, rules in settings["tables"].items()
+            rules["name"]: TableEncoder.from_state(drop_prefix(rules["name"], arrays), rules)
+            for rules in settings["tables"]
         }
         return cls(tiles, tables, restore_covariates(arrays, settings))

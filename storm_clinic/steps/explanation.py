@@ -35,6 +35,7 @@ from storm_clinic.steps.study_patients import StudyPatients, scored_patients
 Floats = NDArray[np.float64]
 
 _MOST_GROUPS = 400  # tiles of a patient that are left out one by one; beyond, squares of tiles are
+_PICTURE_PX = 1200  # longer side of the thumbnail under a map
 _COLUMNS = ("slide_id", "patient_key", "n_tiles", "attention", "occlusion", "overlay", "reason")
 
 
@@ -222,7 +223,8 @@ def _write_maps(folder: Path, map_: SlideMap, slide_path: Any) -> str | None:
         return "the slide is not on this machine, so there is no picture"
     try:
         with open_slide(slide_path, mpp_override=map_.slide_mpp) as slide:
-            thumbnail, mpp = slide.thumbnail()
+            side_um = max(slide.size) * map_.slide_mpp
+            thumbnail, mpp = slide.thumbnail(max(side_um / _PICTURE_PX, map_.slide_mpp))
     except SlideError as error:
         return f"no picture: {error}"
     for which in map_.values:

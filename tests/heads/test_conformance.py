@@ -173,7 +173,9 @@ def test_a_patient_alone_is_predicted_as_among_others(case, sample):
 def test_what_is_stored_predicts_bit_equally(case, sample):
     model = fitted(case, sample)
     arrays, settings = model.state()
-    restored = restore(case.head, load(save(arrays)), json.loads(json.dumps(settings)))
+    restored = restore(
+        case.head, load(save(arrays)), json.loads(json.dumps(settings, sort_keys=True))
+    )
     same(restored.predict(sample.data), model.predict(sample.data))
     attention = model.attention(sample.data)
     if attention is not None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import Recipe, Sample
 from storm_clinic.heads.patient_batches import PatientBatches
 from storm_clinic.heads.training import outputs_of
-from storm_clinic.heads.zoo import find
+from storm_clinic.heads.zoo import find, restore
 
 FUSIONS = ["late", "early", "cross"]
 INPUTS = ("image", "rna", "clinical")
@@ -122,9 +124,9 @@ def test_a_wide_table_enters_by_its_components_and_narrow_ones_as_they_are(simul
     wide.columns = [f"g{i}" for i in range(40)]
     data = replace(sample.data, tables={"rna": wide})
     model = fitted(Sample(data, sample.outcome), "late", ("image", "rna"), 2, components=3)
-    assert model.architecture["tables"] == {"rna": 3}
+    assert model.architecture["tables"] == [("rna", 3)]
     narrow = fitted(sample, "late", ("image", "rna"), 2, components=16)
-    assert narrow.architecture["tables"] == {"rna": 6}
+    assert narrow.architecture["tables"] == [("rna", 6)]
 
 
 def test_a_column_that_a_later_table_lacks_is_noted(simulated):
@@ -134,3 +136,25 @@ def test_a_column_that_a_later_table_lacks_is_noted(simulated):
     output = model.predict(replace(sample.data, tables=fewer))
     assert np.isfinite(output.risk).all()
     assert any("2 of 6 columns are not in this table" in note for note in output.notes)
+
+
+@pytest.mark.parametrize(
+    "head", ["attention-cox", "pca-cox", "coxnet", "survival-forest", "survival-boosting"]
+)
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_order_of_inputs_survives_a_bundle_that_sorts_its_keys(simulated, head, fusion):
+    if head != "attention-cox" and fusion != "late":
+        pytest.skip("only networks fuse")
+    sample = simulated(0)
+    other = sample.data.tables["rna"].iloc[:, :3] ** 2
+    data = replace(sample.data, tables={"rna": sample.data.tables["rna"], "atac": other})
+    options = {name: option.default for name, option in find(head).options.items()}
+    if head == "attention-cox":
+        options["fusion"] = fusion
+    recipe = Recipe(("image", "rna", "atac", "clinical"), options, (12.0,), 1)
+    path = find(head).path(Sample(data, sample.outcome), recipe)
+    model = list(islice(path, 20))[-1].finish()
+    arrays, settings = model.state()
+    stored = json.loads(json.dumps(settings, sort_keys=True))
+    restored = restore(head, dict(sorted(load(save(arrays)).items())), stored)
+    assert (restored.predict(data).risk == model.predict(data).risk).all()
