@@ -211,7 +211,8 @@ def _judge_steps(outcome: Outcome, _recipe: Recipe) -> Criterion:
 
 def _judge_cox(outcome: Outcome, _recipe: Recipe) -> Criterion:
     assert isinstance(outcome, Survival)
-    return CoxObjective(outcome)
+    # scikit-survival's gradient counts ties as Breslow does; another baseline would be too high.
+    return CoxObjective(outcome, "breslow")
 
 
 def _judge_classes(outcome: Outcome, _recipe: Recipe) -> Criterion:

@@ -178,7 +178,8 @@ def test_the_refit_is_the_chosen_number_of_epochs_on_all_patients(simulated):
 def test_held_out_likelihood_is_summed_over_folds_before_it_is_divided(simulated):
     sample = simulated(6)
     pairs, _ = tuning.inner_folds_of(sample, None, folds=3, seed=1)
-    recipe = tuning.Recipe(("clinical",), {"ridge": 0.01}, (), 1)
+    settings = {name: option.default for name, option in find("cox").options.items()}
+    recipe = tuning.Recipe(("clinical",), settings, (), 1)
     tried = tuning.try_settings(find("cox"), recipe, sample, pairs)
     total = 0.0
     for train, watch in pairs:

@@ -84,12 +84,13 @@ def test_a_legal_model_is_accepted():
         ),
         (
             {"head": "cox", "inputs": ("image", "clinical")},
-            "the head 'cox' cannot use the inputs image and clinical. It takes clinical, "
-            "and needs clinical.",
+            "the head 'cox' cannot use the inputs image and clinical. It takes clinical and "
+            "tables (imputed_expression, measurements).",
         ),
         (
-            {"head": "cox", "inputs": ("rna",)},
-            "the head 'cox' cannot use the inputs rna. It takes clinical, and needs clinical.",
+            {"head": "pca-cox", "inputs": ("rna",)},
+            "the head 'pca-cox' cannot use the inputs rna. It takes tiles (image, storm) and "
+            "clinical and tables (imputed_expression, measurements), and needs tiles",
         ),
         (
             {"options": {"fusion": "middle"}},
@@ -109,7 +110,7 @@ def test_a_legal_model_is_accepted():
         (
             {"head": "attention-classes"},
             "the head 'attention-classes' is for classes, the endpoint is survival. "
-            "Heads for it are cox, pca-cox, coxnet, ",
+            "Heads for it are weibull, survival-forest, survival-boosting, cox, ",
         ),
         (
             {"head": "logistic", "options": {"ridge": 0.1}},
@@ -123,9 +124,10 @@ def test_a_mistake_is_named_with_what_would_be_right(fields, message):
     assert message in str(caught.value)
 
 
-def test_a_head_without_options_says_so():
+def test_an_unknown_option_is_answered_with_those_there_are():
     label = np.array([0, 1], dtype=np.int64)
-    with pytest.raises(StudyError, match="unknown option of the head 'logistic'; it has none"):
+    known = r"unknown option of the head 'logistic'; known are class_weight, components, pooling"
+    with pytest.raises(StudyError, match=known):
         check(spec(head="logistic", options={"ridge": 0.1}), Classes(label, ("no", "yes")))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,7 @@ from storm_clinic.metrics.classes import macro_auroc
 from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.study_evidence import cohort_facts, collect_evidence
-from storm_clinic.steps.training_files import fitting_seconds, fold_metrics, headline_metrics
+from storm_clinic.steps.training_files import fold_metrics, headline_metrics
 from storm_clinic.study import Endpoint, Study
 
 N = 180
@@ -44,19 +43,27 @@ def study() -> Study:
     )
 
 
+class FewFacts(SimpleNamespace):
+    """As many patients as keys."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
 def evaluated(outcome) -> SimpleNamespace:
     cohort = SimpleNamespace(
         name="north",
         patients=pd.DataFrame({"site": ["a"] * N}),
         origin=SimpleNamespace(encoders_pretrained=(), simulated=False),
     )
-    patients = SimpleNamespace(
+    patients = FewFacts(
         keys=KEYS,
         cohort=cohort,
         data=SimpleNamespace(clinical=None),
         sites=["a"] * N,
         store=None,
         inputs={"clinical table, north": "ab" * 32},
+        lacking={"rna": 3},
     )
     return SimpleNamespace(outcome=outcome, patients=patients)
 
@@ -172,12 +179,3 @@ def test_folds_are_scored_by_the_measure_of_their_outcome(competing, graded):
         found = {m.name: m.value for m in fold_metrics(result, outcome, endpoint)}
         seen = {k: v[tested] for k, v in columns.items()}
         assert found[name] == expected(outcome.take(np.flatnonzero(tested)), seen).value
-
-
-@pytest.mark.parametrize(
-    ("records", "seconds"),
-    [([{"seconds": 1.5}, {"seconds": 2.0}], 3.5), ([{"seconds": 1.5}, {}], None)],
-)
-def test_seconds_of_a_model_are_those_of_all_its_folds_or_not_known(tmp_path, records, seconds):
-    (tmp_path / "folds.json").write_text(json.dumps(records))
-    assert fitting_seconds(tmp_path) == seconds

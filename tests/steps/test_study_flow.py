@@ -28,7 +28,8 @@ from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, digest_file
 from storm_clinic.heads import zoo
-from storm_clinic.heads.classical import COXNET, LinearHead
+from storm_clinic.heads.classical import COXNET
+from storm_clinic.heads.design_head import DesignHead
 from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
@@ -226,7 +227,7 @@ def test_a_training_that_was_killed_goes_on_after_its_last_finished_model(hospit
 
 
 @dataclass(frozen=True)
-class _Waiting(LinearHead):
+class _Waiting(DesignHead):
     """Coxnet that goes on after its third penalty only when it is let."""
 
     go_on: threading.Event | None = None
@@ -279,7 +280,7 @@ def _inner(folds) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Broken(LinearHead):
+class _Broken(DesignHead):
     def path(self, train, recipe, watch=None):
         raise TrainingError("is broken")
 
