@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from storm_clinic.errors import InputError, SlideError, StatisticsError
+from storm_clinic.explanations.curve_picture import draw_curves
 from storm_clinic.explanations.faithfulness import (
     DeletionCurve,
     Faithfulness,
@@ -80,7 +81,8 @@ def explain(
     For the patients with the highest risks: each tile's attention, where the head has any, and how
     much of the risk goes when the tile is left out. Written are ``<slide>.geojson`` for QuPath,
     ``<slide>.ome.tiff``, ``<slide>-<map>.png`` over the slide where it is on this machine,
-    ``tiles.csv``, ``deletion.csv`` with the deletion curves, and ``gallery.html``.
+    ``tiles.csv``, ``deletion.csv`` and ``deletion.png`` with the deletion curves, and
+    ``gallery.html``.
 
     Parameters
     ----------
@@ -120,6 +122,8 @@ def explain(
         if progress is not None:
             progress("writing maps", number, len(explained))
     _write_tables(folder, scored, explained, curves)
+    if curves:
+        draw_curves(folder / "deletion.png", curves)
     _write_gallery(folder, fitted, study.candidate, scored, explained)
     judged = {}
     for name, found in curves.items():
