@@ -63,14 +63,14 @@ class Block:
         TrainingError
             If fewer than two patients have the input, or nothing of it varies.
         """
-        measured = values[~np.isnan(values).all(axis=1)]
+        measured = values[~rows_missing(values)]
         if len(measured) < _FEWEST:
             raise TrainingError(
                 f"only {len(measured)} of {len(values)} training patients have it",
                 where=f"input {name!r}",
                 fix="Leave it out, or use fewer folds.",
             )
-        seen = ~np.isnan(measured).all(axis=0)
+        seen: Bools = np.asarray(~np.isnan(measured).all(axis=0))
         centre, spread = np.zeros(len(seen)), np.zeros(len(seen))
         centre[seen] = np.nanmean(measured[:, seen], axis=0)
         spread[seen] = np.nanstd(measured[:, seen], axis=0)
@@ -106,7 +106,7 @@ class Block:
             numbers = np.array(rows).reshape(-1, axes.shape[1])
         if not self.indicator:
             return numbers
-        return np.column_stack([numbers, np.isnan(values).all(axis=1).astype(np.float64)])
+        return np.column_stack([numbers, rows_missing(values).astype(np.float64)])
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
@@ -130,6 +130,11 @@ class Block:
         standardised = (values[:, self.kept] - self.centre) / self.scale
         standardised[np.isnan(standardised)] = 0.0
         return np.asarray(standardised)
+
+
+def rows_missing(values: Floats) -> Bools:
+    """Who lacks the input: rows without any value."""
+    return np.asarray(np.isnan(values).all(axis=1))
 
 
 def _principal_axes(standardised: Floats, n_components: int) -> Floats:

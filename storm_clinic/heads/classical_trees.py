@@ -112,7 +112,7 @@ class AdditiveTrees:
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings to store."""
-        arrays = {"trees": pack(self.trees), "start": self.start}
+        arrays: dict[str, NDArray[Any]] = {"trees": pack(self.trees), "start": self.start}
         return arrays, {"learning_rate": self.learning_rate}
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
-from storm_clinic.heads.block import Block
+from storm_clinic.heads.block import Block, rows_missing
 from storm_clinic.heads.contract import Option, PatientData
 from storm_clinic.heads.covariates import Covariates, missing_indicators
 from storm_clinic.heads.tile_pooling import N_PARTS, pool
@@ -99,7 +99,7 @@ class Design:
         names = [name for name in inputs if kind_of(name) != "clinical"]
         columns = {name: _columns_of(data, name) for name in names}
         values = {name: _values(data, name, columns[name], pooling) for name in names}
-        absent = {name: np.isnan(rows).all(axis=1) for name, rows in values.items()}
+        absent = {name: rows_missing(rows) for name, rows in values.items()}
         indicators, notes = missing_indicators(absent)
         blocks = {
             name: Block.fit(name, rows, n_components=n_components, indicator=name in indicators)
@@ -166,7 +166,7 @@ class Design:
 
     def _notes_on(self, data: PatientData, name: str, values: Floats) -> list[str]:
         notes = []
-        n_absent = int(np.isnan(values).all(axis=1).sum())
+        n_absent = int(rows_missing(values).sum())
         if n_absent:
             guess = "its training mean stands in"
             if self.blocks[name].indicator:

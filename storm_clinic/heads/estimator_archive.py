@@ -55,7 +55,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 def pack(estimator: Any) -> NDArray[np.uint8]:
     """An estimator as the bytes of its archive; the same estimator gives the same bytes.
 
-    skops names members by addresses in memory and stamps them with the time; both are replaced.
+    skops names members by addresses in memory and stamps them with the time, and records of nodes
+    have gaps that hold whatever was in memory before; all of that is replaced.
 
     Raises
     ------
@@ -82,7 +83,7 @@ def pack(estimator: Any) -> NDArray[np.uint8]:
             fix="Use an estimator of scikit-learn's or scikit-survival's trees.",
         )
     names = _renumber(schema)
-    return _zipped(schema, {names[old]: data for old, data in members.items() if old in names})
+    return _zipped(schema, {new: _without_padding(members[old]) for old, new in names.items()})
 
 
 def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
@@ -153,6 +154,19 @@ def _renumber(schema: dict[str, Any]) -> dict[str, str]:
         if "file" in node:
             node["file"] = names.setdefault(node["file"], f"{len(names)}.npy")
     return names
+
+
+def _without_padding(data: bytes) -> bytes:
+    """An array file whose records have zeros between their fields."""
+    array = np.load(io.BytesIO(data), allow_pickle=False)
+    if array.dtype.names is None:
+        return data
+    clean = np.zeros(array.shape, dtype=array.dtype)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    buffer = io.BytesIO()
+    np.save(buffer, clean, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _zipped(schema: dict[str, Any], members: dict[str, bytes]) -> NDArray[np.uint8]:

@@ -76,6 +76,7 @@ def fit_cox(
     ridge : float
         Weight of half the squared coefficients beside the log partial likelihood per event.
     ties : "efron" or "breslow"
+        How tied events are counted.
 
     Returns
     -------
@@ -174,9 +175,7 @@ def fit_weibull(design: Floats, outcome: Survival, *, ridge: float) -> tuple[Flo
     # One event, or all at one time, has its maximum at a spike: sigma stays above e^-5.
     bounds = [(None, None)] * (len(first) - 1) + [_LOG_SIGMA]
     settings = {"maxiter": 10_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-9}
-    found = minimize(
-        penalised, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings
-    )
+    found = minimize(penalised, first, jac=True, method="L-BFGS-B", bounds=bounds, options=settings)
     if ridge == 0:
         _check_maximum(design, outcome, first, found.x)
     coefficients = np.column_stack([found.x[:-2], np.zeros(design.shape[1])])

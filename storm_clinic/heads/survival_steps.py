@@ -1,4 +1,4 @@
-"""Survival curves that are steps, as survival forests predict them: how they are judged and read."""
+"""Survival curves that are steps, as survival forests predict: how they are judged and read."""
 
 from __future__ import annotations
 

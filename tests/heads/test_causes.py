@@ -120,7 +120,9 @@ def test_coefficients_are_those_of_a_cox_model_of_each_cause():
         found = model.predictor.coefficients[:, at] / design.std(axis=0)
         np.testing.assert_allclose(found, peer, rtol=1e-3, atol=1e-4)
     output = model.predict(data)
-    np.testing.assert_array_equal(output.risk, model.predictor.outputs(model.design.encode(data)[0])[:, 0])
+    np.testing.assert_array_equal(
+        output.risk, model.predictor.outputs(model.design.encode(data)[0])[:, 0]
+    )
 
 
 def test_loss_and_held_out_likelihood_sum_over_the_causes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -109,9 +109,7 @@ def test_a_stage_stays_what_it_was_while_trees_are_added(simulated):
     first = walked[2].finish()
     assert len(first.predictor.trees) == 3
     alone = list(islice(stages("survival-boosting", sample), 3))[-1].finish()
-    np.testing.assert_array_equal(
-        first.predict(sample.data).risk, alone.predict(sample.data).risk
-    )
+    np.testing.assert_array_equal(first.predict(sample.data).risk, alone.predict(sample.data).risk)
     assert [stage.loss for stage in walked] == sorted([stage.loss for stage in walked])[::-1]
 
 
@@ -127,7 +125,9 @@ def test_entry_times_and_horizons_beyond_the_follow_up_are_refused(simulated, he
         next(stages(head, simulated(0), (600.0,))).finish()
 
 
-def brute_force(outcome: Survival, curves: np.ndarray, times: np.ndarray, cuts: np.ndarray) -> float:
+def brute_force(
+    outcome: Survival, curves: np.ndarray, times: np.ndarray, cuts: np.ndarray
+) -> float:
     """Patient by patient, interval by interval."""
     edges = [0.0, *cuts, np.inf]
     total = 0.0
@@ -139,7 +139,7 @@ def brute_force(outcome: Survival, curves: np.ndarray, times: np.ndarray, cuts: 
             before = row[times <= at]
             return before[-1] if len(before) else 1.0
 
-        masses = np.array([lived(a) - lived(b) for a, b in zip(edges, edges[1:], strict=False)])
+        masses = np.array([lived(a) - lived(b) for a, b in pairwise(edges)])
         masses = 0.99 * masses + 0.01 / len(masses)
         if event:
             own = next(i for i in range(len(masses)) if edges[i] < time <= edges[i + 1])

@@ -60,9 +60,7 @@ def test_what_was_not_measured_has_no_influence_on_the_others():
     alone = data.take(np.arange(32))
     with_absent, _ = Design.fit(data, ("rna",))
     without, _ = Design.fit(alone, ("rna",))
-    np.testing.assert_array_equal(
-        with_absent.encode(alone)[0][:, :3], without.encode(alone)[0]
-    )
+    np.testing.assert_array_equal(with_absent.encode(alone)[0][:, :3], without.encode(alone)[0])
 
 
 def test_a_gap_in_a_measured_row_counts_as_the_columns_mean():
@@ -101,9 +99,7 @@ def test_inputs_that_the_same_patients_lack_share_an_indicator():
     both = replace(data, tables={**data.tables, "protein": protein})
     design, matrix = Design.fit(both, ("rna", "protein"))
     assert matrix.shape[1] == 3 + 1 + 1
-    assert design.notes == (
-        "protein: missing in the same patients as rna, one indicator for both",
-    )
+    assert design.notes == ("protein: missing in the same patients as rna, one indicator for both",)
 
 
 def test_patients_without_an_input_are_counted_at_prediction():
@@ -154,14 +150,16 @@ def test_wide_inputs_become_whitened_principal_components_of_those_measured():
     genes = rng.normal(size=(40, 30)) @ rng.normal(size=(30, 30))
     genes[30:] = np.nan
     data = with_genes(patients(), pd.DataFrame(genes).rename(columns=str))
-    design, matrix = Design.fit(data, ("image", "rna"), n_components=5)
+    _, matrix = Design.fit(data, ("image", "rna"), n_components=5)
     assert matrix.shape[1] == 4 + 5 + 1  # four features are fewer than five: they stay
     known = genes[:30]
     standardised = (known - known.mean(axis=0)) / known.std(axis=0)
     expected = PCA(5, svd_solver="full").fit_transform(standardised)
     expected /= expected.std(axis=0)
     found = matrix[:30, 4:9]
-    np.testing.assert_allclose(found * np.sign(found[0]), expected * np.sign(expected[0]), atol=1e-9)
+    np.testing.assert_allclose(
+        found * np.sign(found[0]), expected * np.sign(expected[0]), atol=1e-9
+    )
     assert (matrix[30:, 4:9] == 0).all()
 
 

@@ -38,7 +38,7 @@ def survival_forest() -> RandomSurvivalForest:
 
 
 def tree() -> DecisionTreeRegressor:
-    return DecisionTreeRegressor(max_depth=2).fit(*training())
+    return DecisionTreeRegressor(max_depth=2, random_state=0).fit(*training())
 
 
 def rebuilt(array: np.ndarray, **members: bytes) -> np.ndarray:
@@ -102,7 +102,7 @@ def test_another_type_cannot_be_locked_and_is_named(estimator, stranger):
 
 def test_what_skops_cannot_store_cannot_be_locked():
     with pytest.raises(RegistryError, match="cannot be locked"):
-        pack([x for x in [iter([1])]])
+        pack([iter([1])])
 
 
 @pytest.mark.parametrize("foreign", [LogisticRegression(), [np.random.RandomState(0)], [len]])
@@ -113,7 +113,7 @@ def test_a_foreign_archive_is_refused_before_anything_is_built(foreign, monkeypa
         raise AssertionError("something was built")
 
     monkeypatch.setattr(skops.io, "loads", built)
-    with pytest.raises(InputError, match="model 'm': the archive holds the type .*nothing of it"):
+    with pytest.raises(InputError, match=r"model 'm': the archive holds the type .*nothing of it"):
         unpack(array, where="model 'm'")
 
 

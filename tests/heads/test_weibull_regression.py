@@ -34,9 +34,9 @@ def test_without_a_ridge_it_is_lifelines_aft_model(entry):
     table = table.assign(time=outcome.time_months, event=outcome.event)
     if entry:
         table["entry"] = outcome.entry_months
-    peer = WeibullAFTFitter().fit(
-        table, "time", "event", entry_col="entry" if entry else None
-    ).params_
+    peer = (
+        WeibullAFTFitter().fit(table, "time", "event", entry_col="entry" if entry else None).params_
+    )
     # lifelines' rho is one over sigma, of which both store the logarithm.
     np.testing.assert_allclose(slopes[:, 0], peer["lambda_"][["x", "y"]], atol=2e-4)
     assert intercept == pytest.approx(peer["lambda_"]["Intercept"], abs=2e-4)
