@@ -214,6 +214,8 @@ def _draw(
     dropout: dict[str, Tensor] = {}
     if schedule.dropout:
         for name, size in network.vector_sizes.items():
+            if network.architecture.pooling == "evidence" and name in network.architecture.tiles:
+                continue  # of one number a branch dropout would hide the whole input
             drawn = torch.rand(n, size, generator=generator) >= schedule.dropout
             dropout[name] = drawn / (1 - schedule.dropout)
     kept: dict[str, Tensor] = {}
