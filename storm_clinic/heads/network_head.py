@@ -13,7 +13,7 @@ from storm_clinic.cohort.outcome import Outcome
 from storm_clinic.errors import TrainingError
 from storm_clinic.heads.contract import ModelOutput, Option, PatientData, Recipe, Sample, Stage
 from storm_clinic.heads.design import add_prefix, drop_prefix
-from storm_clinic.heads.network_inputs import NetworkInputs
+from storm_clinic.heads.network_inputs import NetworkInputs, table_key
 from storm_clinic.heads.objectives import OBJECTIVES, Objective, ObjectiveKind
 from storm_clinic.heads.readout import Readout, restore_readout
 from storm_clinic.heads.starting_point import fit_start
@@ -246,7 +246,7 @@ class NetworkHead:
             pooling=self.pooling,
             fusion=recipe.word("fusion"),  # type: ignore[arg-type]
             tiles={name: widths[name] for name in inputs.tiles},
-            tables={name: widths[name] for name in inputs.tables},
+            tables={table_key(name): widths[table_key(name)] for name in inputs.tables},
             n_clinical=n_clinical,
             shared=tuple(bool(value) for value in objective.shared),
             n_branches=objective.n_branches,

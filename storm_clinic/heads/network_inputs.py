@@ -44,6 +44,7 @@ class Encoded:
     ----------
     tiles : dict of str to (Bags, TileScale)
     tables : dict of str to float64 array, shape (n_patients, n_numbers)
+        By `table_key`.
     present : dict of str to bool array, shape (n_patients,)
         Who has which tiles and tables.
     clinical : float64 array, shape (n_patients, n_covariates)
@@ -97,9 +98,10 @@ class NetworkInputs:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Numbers of each tile or table, by input."""
+        """Numbers of each tile, by input, and of each table, by `table_key`."""
         of_tiles = {name: len(scale.centre) for name, scale in self.tiles.items()}
-        return of_tiles | {name: encoder.n_numbers for name, encoder in self.tables.items()}
+        of_tables = {table_key(name): encoder.n_numbers for name, encoder in self.tables.items()}
+        return of_tiles | of_tables
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -131,7 +133,8 @@ class NetworkInputs:
                 n_absent = int((~present[name]).sum())
                 notes = (*notes, f"{name}: {n_absent} patients have no tile; masked")
         for name, encoder in self.tables.items():
-            tables[name], present[name], more = encoder.encode(data.table(name))
+            key = table_key(name)
+            tables[key], present[key], more = encoder.encode(data.table(name))
             notes = (*notes, *more)
         return Encoded(tiles, tables, present, clinical, notes)
 
@@ -163,3 +166,8 @@ class NetworkInputs:
             for rules in settings["tables"]
         }
         return cls(tiles, tables, restore_covariates(arrays, settings))
+
+
+def table_key(name: str) -> str:
+    """What a table is called inside a network, where ``values`` or ``type`` would be taken."""
+    return f"{name} table"

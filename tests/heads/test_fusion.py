@@ -39,7 +39,7 @@ def without_slides(data, rows):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("hidden", ["image", "rna"])
+@pytest.mark.parametrize("hidden", ["image", "rna table"])
 def test_what_is_masked_cannot_be_seen_through_its_values(simulated, fusion, hidden):
     sample = simulated(0)
     model = fitted(sample, fusion, modality_dropout=0.3)
@@ -47,8 +47,9 @@ def test_what_is_masked_cannot_be_seen_through_its_values(simulated, fusion, hid
     present = {**encoded.present, hidden: np.zeros(40, dtype=np.bool_)}
     masked = replace(encoded, present=present)
     rng = np.random.default_rng(0)
-    if hidden == "rna":
-        other = replace(masked, tables={"rna": rng.normal(size=encoded.tables["rna"].shape)})
+    if hidden == "rna table":
+        drawn = rng.normal(size=encoded.tables["rna table"].shape)
+        other = replace(masked, tables={"rna table": drawn})
     else:
         bags, scale = encoded.tiles["image"]
         moved = Bags.from_arrays([bags.bag(i) + rng.normal() for i in range(40)])
@@ -124,9 +125,9 @@ def test_a_wide_table_enters_by_its_components_and_narrow_ones_as_they_are(simul
     wide.columns = [f"g{i}" for i in range(40)]
     data = replace(sample.data, tables={"rna": wide})
     model = fitted(Sample(data, sample.outcome), "late", ("image", "rna"), 2, components=3)
-    assert model.architecture["tables"] == [("rna", 3)]
+    assert model.architecture["tables"] == [("rna table", 3)]
     narrow = fitted(sample, "late", ("image", "rna"), 2, components=16)
-    assert narrow.architecture["tables"] == [("rna", 6)]
+    assert narrow.architecture["tables"] == [("rna table", 6)]
 
 
 def test_a_column_that_a_later_table_lacks_is_noted(simulated):
@@ -158,3 +159,13 @@ def test_the_order_of_inputs_survives_a_bundle_that_sorts_its_keys(simulated, he
     stored = json.loads(json.dumps(settings, sort_keys=True))
     restored = restore(head, dict(sorted(load(save(arrays)).items())), stored)
     assert (restored.predict(data).risk == model.predict(data).risk).all()
+
+
+@pytest.mark.parametrize("name", ["values", "type", "keys", "train"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_table_may_be_called_what_the_network_calls_its_own_parts(simulated, fusion, name):
+    sample = simulated(0)
+    data = replace(sample.data, tables={name: sample.data.tables["rna"]})
+    model = fitted(Sample(data, sample.outcome), fusion, ("image", name), 2)
+    same = fitted(sample, fusion, ("image", "rna"), 2)
+    assert (model.predict(data).risk == same.predict(sample.data).risk).all()
