@@ -38,7 +38,8 @@ class Landing:
 
     def __str__(self) -> str:
         counted = f"{self.n_planted + self.n_other} tiles of {self.n_patients} patients"
-        return f"{self.auc:.2f} ({self.lower:.2f} to {self.upper:.2f}), {counted}"
+        interval = f"{self.auc:.2f} ({self.lower:.2f} to {self.upper:.2f})"
+        return f"{interval}, {counted}; {self.n_mixed} mixed tiles left out"
 
 
 def land(scores: list[Floats], shares: list[Floats], *, seed: int) -> Landing:

@@ -34,8 +34,8 @@ class ForeignFile:
     """One file of somebody else's, as it describes itself; None where it says nothing.
 
     ``tile_level0_px`` is a tile's side in level-0 px, ``magnification`` the nominal objective the
-    tiles were read at. ``slide_mpp`` is the slide's own µm/px. ``coords_in_um`` says that places
-    are stated in µm. ``row`` is the slide's row in a file whose rows are slides.
+    tiles were read at. ``slide_mpp`` is the slide's own µm/px. ``row`` is the slide's row in a file
+    whose rows are slides.
     """
 
     path: Path
@@ -50,7 +50,6 @@ class ForeignFile:
     magnification: float | None = None
     encoder: str | None = None
     slide_mpp: float | None = None
-    coords_in_um: bool = False
     row: int | None = None
 
     def stated(self) -> str:
@@ -80,6 +79,7 @@ def describe_foreign(path: Path) -> list[ForeignFile]:
         if dataset.dtype.kind != "f":
             raise _refusal(path, name, f"must be floating point, is {dataset.dtype}")
         known = _attributes(file, path)
+        _coords_in_um(file, known, path)  # places without a unit are refused before any import
         tile_px = _whole(known, _TILE_PX, path)
         described = ForeignFile(
             path,
@@ -96,7 +96,6 @@ def describe_foreign(path: Path) -> list[ForeignFile]:
             or _text(known, "encoder")
             or _text(known, "extractor"),
             slide_mpp=_number(known, ("storm_clinic_slide_mpp",)),
-            coords_in_um=_coords_in_um(file, known, path),
         )
         if _text(known, "storm_clinic_obs") != "slides":
             return [described]

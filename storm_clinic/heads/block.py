@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.errors import TrainingError
+from storm_clinic.errors import InputError, TrainingError
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -130,6 +131,24 @@ class Block:
         standardised = (values[:, self.kept] - self.centre) / self.scale
         standardised[np.isnan(standardised)] = 0.0
         return np.asarray(standardised)
+
+
+def table_values(name: str, table: pd.DataFrame, columns: tuple[str, ...]) -> Floats:
+    """A table's columns in this order, NaN where one is absent.
+
+    Raises
+    ------
+    InputError
+        If a value is infinite; names the column.
+    """
+    values = table.reindex(columns=list(columns)).to_numpy(np.float64)
+    infinite = np.isinf(values).any(axis=0)
+    if infinite.any():
+        raise InputError(
+            f"column {columns[int(np.argmax(infinite))]!r} holds an infinite value",
+            where=f"input {name!r}",
+        )
+    return values
 
 
 def rows_missing(values: Floats) -> Bools:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
-from storm_clinic.heads.block import Block, rows_missing
+from storm_clinic.heads.block import Block, rows_missing, table_values
 from storm_clinic.heads.contract import Option, PatientData
 from storm_clinic.heads.covariates import Covariates, missing_indicators
 from storm_clinic.heads.tile_pooling import N_PARTS, pool
@@ -131,7 +131,7 @@ class Design:
         parts, notes = [], []
         for name, block in self.blocks.items():
             if kind_of(name) == "tiles":
-                _check_width(data, name, len(block.kept) // N_PARTS[self.pooling])
+                check_width(data, name, len(block.kept) // N_PARTS[self.pooling])
             values = _values(data, name, self.columns[name], self.pooling)
             parts.append(block.encode(values))
             notes += self._notes_on(data, name, values)
@@ -192,17 +192,17 @@ def _values(data: PatientData, name: str, columns: tuple[str, ...], pooling: str
     """One row a patient, NaN where a value is missing: pooled tiles, or a table's columns."""
     if kind_of(name) == "tiles":
         return pool(data.tiles(name), pooling)
-    values = data.table(name).reindex(columns=list(columns)).to_numpy(np.float64)
-    infinite = np.isinf(values).any(axis=0)
-    if infinite.any():
-        raise InputError(
-            f"column {columns[int(np.argmax(infinite))]!r} holds an infinite value",
-            where=f"input {name!r}",
-        )
-    return np.asarray(values)
+    return table_values(name, data.table(name), columns)
 
 
-def _check_width(data: PatientData, name: str, width: int) -> None:
+def check_width(data: PatientData, name: str, width: int) -> None:
+    """Refuse tiles of another width than the model was trained on.
+
+    Raises
+    ------
+    ContractMismatch
+        Naming both widths.
+    """
     found = data.tiles(name).width
     if found != width:
         raise ContractMismatch(

@@ -24,9 +24,9 @@ from storm_clinic.heads.pooling import (
     Pooled,
     TopAttention,
 )
+from storm_clinic.heads.torchmil_pooling import PUBLISHED, TorchmilPooling
 
 Fusion = Literal["late", "early", "cross"]
-TORCHMIL = ("transmil", "dsmil", "dtfd")  # poolings of the package torchmil
 
 _FIRST_READOUT = 0.1  # scale of the first readouts: at the start only covariates say something
 
@@ -331,9 +331,7 @@ def _queries(plan: Architecture) -> dict[str, nn.Module]:
 def _pooling(plan: Architecture) -> nn.Module:
     """A new pooling of the architecture's kind."""
     hidden, attention = plan.n_hidden, plan.n_attention
-    if plan.pooling in TORCHMIL:
-        from storm_clinic.heads.torchmil_pooling import TorchmilPooling
-
+    if plan.pooling in PUBLISHED:
         return TorchmilPooling(plan.pooling, hidden, attention)
     build: dict[str, Any] = {
         "mean": lambda: MeanPooling(hidden),

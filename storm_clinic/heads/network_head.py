@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Outcome
-from storm_clinic.errors import TrainingError
 from storm_clinic.heads.contract import ModelOutput, Option, PatientData, Recipe, Sample, Stage
 from storm_clinic.heads.design import add_prefix, drop_prefix
-from storm_clinic.heads.network_inputs import NetworkInputs, table_key
+from storm_clinic.heads.network_inputs import Encoded, NetworkInputs, table_key
 from storm_clinic.heads.objectives import OBJECTIVES, Objective, ObjectiveKind
 from storm_clinic.heads.readout import Readout, restore_readout
 from storm_clinic.heads.starting_point import fit_start
@@ -98,7 +97,7 @@ class NetworkModel:
         """Weight of each tile of each patient, summing to one; None where there is no such."""
         from storm_clinic.heads.training import attention_of
 
-        return attention_of(self.network(), self._batches(data))
+        return attention_of(self.network(), _read_once(self.inputs.encode(data)))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""
@@ -127,18 +126,10 @@ class NetworkModel:
         return network
 
     def _outputs(self, data: PatientData) -> tuple[Floats, tuple[str, ...]]:
-        from storm_clinic.heads.patient_batches import PatientBatches
         from storm_clinic.heads.training import outputs_of
 
         encoded = self.inputs.encode(data)
-        # Each tile is needed once, so none is held.
-        batches = PatientBatches(encoded, resident_bytes=0)
-        return outputs_of(self.network(), batches), encoded.notes
-
-    def _batches(self, data: PatientData) -> PatientBatches:
-        from storm_clinic.heads.patient_batches import PatientBatches
-
-        return PatientBatches(self.inputs.encode(data), resident_bytes=0)
+        return outputs_of(self.network(), _read_once(encoded)), encoded.notes
 
 
 @dataclass(frozen=True)
@@ -184,7 +175,6 @@ class NetworkHead:
         from storm_clinic.heads.network import TileNetwork
         from storm_clinic.heads.patient_batches import PatientBatches
 
-        self._check_entry(train.outcome)
         objective = self.objective.build(train.outcome, recipe)
         inputs = NetworkInputs.fit(train.data, recipe.inputs, recipe.whole("components"))
         encoded = inputs.encode(train.data)
@@ -226,13 +216,6 @@ class NetworkHead:
         model.network()  # weights that do not fit are refused here, not when a patient comes
         return model
 
-    def _check_entry(self, outcome: Outcome) -> None:
-        if getattr(outcome, "entry_months", None) is not None and not self.entry_times:
-            raise TrainingError(
-                f"the head {self.name!r} cannot use entry times (left truncation)",
-                fix="Choose another head, or an endpoint without entry times.",
-            )
-
     def _architecture(
         self, inputs: NetworkInputs, n_clinical: int, objective: Objective, recipe: Recipe
     ) -> Architecture:
@@ -272,6 +255,13 @@ class NetworkHead:
             ),
             bfloat16=recipe.word("precision") == "bf16",
         )
+
+
+def _read_once(encoded: Encoded) -> PatientBatches:
+    """Batches for a single look: each tile is needed once, so none is held."""
+    from storm_clinic.heads.patient_batches import PatientBatches
+
+    return PatientBatches(encoded, resident_bytes=0)
 
 
 NETWORK_HEADS: tuple[NetworkHead, ...] = tuple(

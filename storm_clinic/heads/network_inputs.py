@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_clinic.errors import ContractMismatch
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
 from storm_clinic.heads.covariates import Covariates
 from storm_clinic.heads.design import (
     add_prefix,
+    check_width,
     drop_prefix,
     encode_clinical,
     fit_covariates,
@@ -122,12 +122,7 @@ class NetworkInputs:
         tiles, tables, present = {}, {}, {}
         for name, scale in self.tiles.items():
             bags = data.tiles(name)
-            if bags.width != len(scale.centre):
-                raise ContractMismatch(
-                    f"embeddings have {bags.width} features, the model was trained on "
-                    f"{len(scale.centre)}",
-                    fix="Use features of the encoder that the model was trained with.",
-                )
+            check_width(data, name, len(scale.centre))
             tiles[name], present[name] = (bags, scale), data.present(name)
             if not present[name].all():
                 n_absent = int((~present[name]).sum())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
-from storm_clinic.errors import StudyError, TrainingError
+from storm_clinic.errors import TrainingError
 from storm_clinic.heads.baseline_hazard import BaselineHazard
 from storm_clinic.heads.contract import Option, Recipe
 from storm_clinic.heads.discrete_time import DeepHit, DiscreteHazard
@@ -242,35 +242,3 @@ OBJECTIVES: tuple[ObjectiveKind, ...] = (
     ),
     ObjectiveKind("classes", (Classes,), _classes, {"class_weight": CLASS_WEIGHT}),
 )
-
-
-def objective_for(outcome: Outcome) -> CoxObjective | ClassObjective:
-    """The loss by which linear heads fit this type of outcome.
-
-    Raises
-    ------
-    TrainingError
-        If no event happened, or a class has no patient.
-    """
-    if isinstance(outcome, Survival):
-        return CoxObjective(outcome)
-    if isinstance(outcome, Classes):
-        return ClassObjective(outcome)
-    raise StudyError("this head cannot be fitted to competing risks")
-
-
-def held_out_log_likelihood(outcome: Outcome, outputs: Floats) -> float:
-    """Log-likelihood of patients who were not trained on, summed over events or patients.
-
-    For survival it is the partial likelihood among these patients. Unlike a C-index it sees
-    whether hazards are too extreme, and it varies smoothly from one candidate to the next. A
-    fold without events says nothing and gives 0.
-    """
-    if isinstance(outcome, Survival):
-        if outcome.n_events == 0:
-            return 0.0
-        return CoxLikelihood(outcome).log_likelihood(outputs[:, 0])
-    if isinstance(outcome, Classes):
-        log_p = class_log_probabilities(outputs)
-        return float(log_p[np.arange(len(log_p)), outcome.label].sum())
-    raise StudyError("this head cannot be fitted to competing risks")

@@ -42,7 +42,7 @@ def _attention(units: int) -> dict[str, Any]:
     return {"att_dim": units}
 
 
-_MODELS: Mapping[str, _Published] = {
+PUBLISHED: Mapping[str, _Published] = {
     # Shao et al., NeurIPS 2021. Heads must divide the units.
     "transmil": _Published(
         "TransMIL", lambda units: {"att_dim": 4 * -(-units // 4)}, "classifier", masked=False
@@ -86,7 +86,7 @@ class TorchmilPooling(nn.Module):
                 f"{error}",
                 fix="Install it with: pip install 'storm-clinic[torchmil]'",
             ) from error
-        self._published = _MODELS[name]
+        self._published = PUBLISHED[name]
         build = getattr(models, self._published.model)
         self.model: nn.Module = build(
             in_shape=(n_hidden,), **self._published.arguments(n_attention)

@@ -13,7 +13,7 @@ from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.classical import CAUSES_COX, COX, COXNET, LOGISTIC, PCA_COX, WEIBULL
 from storm_clinic.heads.classical_trees import TREE_HEADS
 from storm_clinic.heads.contract import FittedModel, Head
-from storm_clinic.heads.network_head import NETWORK_HEADS
+from storm_clinic.heads.network_head import NETWORK_HEADS, NetworkHead
 from storm_clinic.heads.search import space_of
 from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
 
@@ -125,21 +125,33 @@ def _check_inputs(head: Head, spec: ModelSpec, where: str) -> None:
 def _check_outcome(head: Head, outcome: Outcome, where: str) -> None:
     if not isinstance(outcome, head.outcomes):
         able = ", ".join(_OUTCOME_NAMES[kind] for kind in head.outcomes)
-        others = [other.name for other in _OWN if isinstance(outcome, other.outcomes)]
         raise StudyError(
             f"the head {head.name!r} is for {able}, the endpoint is "
             f"{_OUTCOME_NAMES[type(outcome)]}",
             where=where,
-            fix=f"Heads for it are {', '.join(others)}."
-            if others
-            else "No head can be fitted to it yet.",
+            fix=f"Heads for it are {_heads_for(outcome, late_entry=False)}.",
         )
     if getattr(outcome, "entry_months", None) is not None and not head.entry_times:
         raise StudyError(
             f"the head {head.name!r} cannot use entry times (left truncation)",
             where=where,
-            fix="Choose a Cox head other than coxnet, or an endpoint without entry times.",
+            fix=f"Heads that can are {_heads_for(outcome, late_entry=True)}; or choose an endpoint "
+            "without entry times.",
         )
+
+
+def _heads_for(outcome: Outcome, *, late_entry: bool) -> str:
+    """Names of our heads for an outcome; networks by their pattern, since they are many."""
+    able = [
+        head
+        for head in _OWN
+        if isinstance(outcome, head.outcomes) and (head.entry_times or not late_entry)
+    ]
+    names = [
+        f"<pooling>-{head.objective.name}" if isinstance(head, NetworkHead) else head.name
+        for head in able
+    ]
+    return ", ".join(dict.fromkeys(names))
 
 
 _KIND_NAMES = {

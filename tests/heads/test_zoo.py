@@ -110,7 +110,8 @@ def test_a_legal_model_is_accepted():
         (
             {"head": "attention-classes"},
             "the head 'attention-classes' is for classes, the endpoint is survival. "
-            "Heads for it are weibull, survival-forest, survival-boosting, cox, ",
+            "Heads for it are weibull, survival-forest, survival-boosting, cox, pca-cox, coxnet, "
+            "<pooling>-cox, <pooling>-hazard, <pooling>-weibull, <pooling>-deephit.",
         ),
         (
             {"head": "logistic", "options": {"ridge": 0.1}},
@@ -133,7 +134,10 @@ def test_an_unknown_option_is_answered_with_those_there_are():
 
 def test_competing_risks_are_told_which_heads_they_have():
     outcome = CompetingRisks(np.ones(2), np.array([1, 2]), ("disease", "other"))
-    with pytest.raises(StudyError, match=r"endpoint is competing risks\. Heads .*mean-deephit"):
+    with pytest.raises(
+        StudyError,
+        match=r"endpoint is competing risks\. Heads for it are causes-cox, <pooling>-hazard, <pooling>-deephit",
+    ):
         check(spec(), outcome)
     assert check(spec(head="attention-hazard"), outcome).name == "attention-hazard"
 
@@ -197,3 +201,12 @@ def test_restoring_an_unknown_head_or_half_a_model_is_refused():
         restore("coxs", {}, {})
     with pytest.raises(InputError, match="head 'cox': stored model lacks 'inputs'"):
         restore("cox", {}, {})
+
+
+def test_late_entry_is_answered_with_heads_whose_likelihood_has_it():
+    late = Survival.from_arrays([3.0, 4.0, 5.0], [1, 0, 1], [0.0, 1.0, 2.0])
+    with pytest.raises(StudyError) as caught:
+        check(spec(head="attention-deephit"), late)
+    assert "Heads that can are weibull, cox, pca-cox, <pooling>-cox" in str(caught.value)
+    assert "coxnet" not in str(caught.value)
+    assert "deephit," not in str(caught.value)
