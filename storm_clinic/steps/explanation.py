@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.errors import InputError, SlideError, StatisticsError
+from storm_clinic.errors import InputError, SlideError
 from storm_clinic.explanations.curve_picture import draw_curves
 from storm_clinic.explanations.faithfulness import (
     DeletionCurve,
@@ -21,7 +21,7 @@ from storm_clinic.explanations.faithfulness import (
 )
 from storm_clinic.explanations.maps import SlideMap, write_geojson, write_ome_tiff, write_overlay
 from storm_clinic.explanations.occlusion import blocks, occlusion
-from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace, atomic_write, safe_name, storage_errors
 from storm_clinic.heads.contract import FittedModel
 from storm_clinic.progress import Progress
@@ -60,10 +60,28 @@ class Explanation:
 
 
 @dataclass(frozen=True, eq=False)
+class _OnSlide:
+    """Where one slide's tiles lie, as far as it is known; their embeddings are not needed."""
+
+    slide_id: str
+    n_tiles: int
+    coords: NDArray[np.int64] | None
+    slide_mpp: float | None
+    side_px: float | None  # of a tile, level-0 px
+
+    @classmethod
+    def read(cls, store: FeatureStore, slide_id: str) -> _OnSlide:
+        slide, tile_um = store.read(slide_id), store.contract.tile_um
+        side = tile_um / slide.slide_mpp if tile_um and slide.slide_mpp else None
+        return cls(slide_id, slide.n_tiles, slide.coords, slide.slide_mpp, side)
+
+
+@dataclass(frozen=True, eq=False)
 class _Explained:
     """Maps of one patient's tiles, in the order of the bag."""
 
     at: int
+    slides: tuple[_OnSlide, ...]
     values: dict[str, Floats]
 
 
@@ -125,12 +143,7 @@ def explain(
     if curves:
         draw_curves(folder / "deletion.png", curves)
     _write_gallery(folder, fitted, study.candidate, scored, explained)
-    judged = {}
-    for name, found in curves.items():
-        try:
-            judged[name] = judge(found, seed=study.evaluation.seed)
-        except StatisticsError:
-            continue  # patients with a single tile have no curve; the table says so
+    judged = {name: judge(found, seed=study.evaluation.seed) for name, found in curves.items()}
     return Explanation(folder, pd.DataFrame(rows, columns=list(_COLUMNS)), judged)
 
 
@@ -141,7 +154,8 @@ def _explain_patients(
     seed: int,
     progress: Progress | None,
 ) -> tuple[list[_Explained], dict[str, list[DeletionCurve]]]:
-    data = scored.data
+    data, store = scored.data, scored.store
+    assert store is not None
     with_tiles = np.flatnonzero(data.present("image"))
     some = data.take(with_tiles)
     order = with_tiles[np.argsort(-model.predict(some).risk, kind="stable")][:n_patients]
@@ -154,8 +168,9 @@ def _explain_patients(
         attention = model.attention(patient)
         if attention is not None:
             values["attention"] = attention[0].astype(np.float64) * n_tiles
-        values["occlusion"] = occlusion(model, patient, _groups(scored, int(at), n_tiles))
-        explained.append(_Explained(int(at), values))
+        slides = tuple(_OnSlide.read(store, slide_id) for slide_id in scored.slide_ids[at])
+        values["occlusion"] = occlusion(model, patient, _groups(slides, n_tiles))
+        explained.append(_Explained(int(at), slides, values))
         for name, scores in values.items():
             if n_tiles > 1 and np.isfinite(scores).all():
                 curve = deletion_curve(model, patient, scores, seed=seed)
@@ -165,46 +180,29 @@ def _explain_patients(
     return explained, curves
 
 
-def _groups(scored: StudyPatients, at: int, n_tiles: int) -> NDArray[np.int64]:
+def _groups(slides: tuple[_OnSlide, ...], n_tiles: int) -> NDArray[np.int64]:
     """Groups of tiles of all of a patient's slides; tiles of two slides never share one."""
-    assert scored.store is not None
     parts, first = [], 0
-    for slide in _slides(scored, at):
+    for slide in slides:
         most = max(2, _MOST_GROUPS * slide.n_tiles // n_tiles)
-        pitch = _side_px(scored, slide)
-        own = blocks(slide.coords, slide.n_tiles, pitch, most)
+        own = blocks(slide.coords, slide.n_tiles, slide.side_px, most)
         parts.append(own + first)
         first += int(own.max()) + 1
     return np.concatenate(parts)
 
 
-def _slides(scored: StudyPatients, at: int) -> list[SlideFeatures]:
-    assert scored.store is not None
-    return [scored.store.read(slide_id) for slide_id in scored.slide_ids[at]]
-
-
-def _side_px(scored: StudyPatients, slide: SlideFeatures) -> float | None:
-    """Side of a tile in level-0 px, where it is known."""
-    assert scored.store is not None
-    tile_um = scored.store.contract.tile_um
-    if tile_um is None or not slide.slide_mpp:
-        return None
-    return tile_um / slide.slide_mpp
-
-
 def _write_patient(folder: Path, scored: StudyPatients, item: _Explained) -> list[tuple[Any, ...]]:
     paths = dict(zip(scored.cohort.slides["slide_id"], scored.cohort.slides["path"], strict=True))
     rows, start = [], 0
-    for slide in _slides(scored, item.at):
+    for slide in item.slides:
         here = slice(start, start + slide.n_tiles)
         start += slide.n_tiles
         values = {name: scores[here] for name, scores in item.values.items()}
         overlay, reason = False, None
-        side = _side_px(scored, slide)
-        if slide.coords is None or side is None or slide.slide_mpp is None:
+        if slide.coords is None or slide.side_px is None or slide.slide_mpp is None:
             reason = "the position of tiles on the slide is not known"
         else:
-            map_ = SlideMap(slide.slide_id, slide.coords, side, slide.slide_mpp, values)
+            map_ = SlideMap(slide.slide_id, slide.coords, slide.side_px, slide.slide_mpp, values)
             reason = _write_maps(folder, map_, paths.get(slide.slide_id))
             overlay = reason is None
         occluded = bool(np.isfinite(values["occlusion"]).all())
@@ -244,7 +242,7 @@ def _write_tables(
 ) -> None:
     tiles = []
     for item in explained:
-        slides = _slides(scored, item.at)
+        slides = item.slides
         table = pd.DataFrame(item.values)
         table.insert(0, "patient_key", scored.keys[item.at])
         table.insert(

@@ -134,10 +134,8 @@ def test_an_unknown_option_is_answered_with_those_there_are():
 
 def test_competing_risks_are_told_which_heads_they_have():
     outcome = CompetingRisks(np.ones(2), np.array([1, 2]), ("disease", "other"))
-    with pytest.raises(
-        StudyError,
-        match=r"endpoint is competing risks\. Heads for it are causes-cox, <pooling>-hazard, <pooling>-deephit",
-    ):
+    told = r"competing risks\. Heads for it are causes-cox, <pooling>-hazard, <pooling>-deephit"
+    with pytest.raises(StudyError, match=told):
         check(spec(), outcome)
     assert check(spec(head="attention-hazard"), outcome).name == "attention-hazard"
 
