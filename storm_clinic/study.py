@@ -6,30 +6,22 @@ is read becomes frozen models; `Study.resolved` is what travels with every run a
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
 
-from storm_clinic.errors import InputError, StudyError
+from storm_clinic.errors import StudyError
 from storm_clinic.files import digest_value
+from storm_clinic.strict_yaml import Name, StrictModel, did_you_mean, parse, read_yaml
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 Scalar = bool | int | float | str
 Kind = Literal["tiles", "clinical", "table"]
 TILES = ("image", "storm")  # inputs that are a bag of tiles a patient
@@ -46,12 +38,6 @@ def kind_of(input_name: str) -> Kind:
     if input_name in TILES:
         return "tiles"
     return "clinical" if input_name == "clinical" else "table"
-
-
-class StrictModel(BaseModel):
-    """Frozen, and refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Endpoint(StrictModel):
@@ -112,7 +98,6 @@ def _kind_of_values(value: Any) -> str:
     return "range" if isinstance(value, Mapping | Range) else "list"
 
 
-_VALUE_TAGS = ("range", "list")
 Values = Annotated[
     Annotated[Range, Tag("range")] | Annotated[tuple[Scalar, ...], Tag("list")],
     Discriminator(_kind_of_values),
@@ -349,169 +334,3 @@ class Study(StrictModel):
     def comparator(self) -> ModelSpec | None:
         """The first model that sees clinical covariates alone, if there is one."""
         return next((model for model in self.models if model.inputs == ("clinical",)), None)
-
-
-def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
-    """Read one YAML 1.2 mapping; duplicate keys, aliases and all that is no mapping are refused."""
-    # "rt" keeps line numbers for messages and builds no Python objects from tags.
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        text = path.read_text(encoding="utf-8")
-        # A few aliases of aliases unfold to more than any memory holds.
-        alias = next((event for event in yaml.parse(text) if isinstance(event, AliasEvent)), None)
-        document = None if alias else yaml.load(text)
-    except FileNotFoundError:
-        raise error("there is no such file", where=path) from None
-    except UnicodeDecodeError as problem:
-        raise error(f"not UTF-8 text: {problem}", where=path, fix="Save it as UTF-8.") from problem
-    except OSError as problem:
-        raise error(f"cannot be read: {problem.strerror}", where=path) from problem
-    except YAMLError as problem:
-        raise error(_yaml_problem(problem), where=path) from problem
-    except RecursionError as problem:
-        raise error("nested too deeply", where=path) from problem
-    if alias:
-        raise error(
-            f"line {alias.start_mark.line + 1}: aliases (*) are not read",
-            where=path,
-            fix="Write the value out.",
-        )
-    if not isinstance(document, CommentedMap):
-        raise error("must hold keys and values at its top", where=path)
-    _refuse_equal_keys(document, path, error)
-    return document
-
-
-def _refuse_equal_keys(node: Any, path: Path, error: type[InputError]) -> None:
-    """1 and "1" are two keys for YAML and one for us: keys are text from here on."""
-    items = node.values() if isinstance(node, CommentedMap) else node
-    if isinstance(node, CommentedMap) and len({str(key) for key in node}) < len(node):
-        raise error(
-            "two keys differ only in their quotes", where=f"{path}, line {node.lc.line + 1}"
-        )
-    if isinstance(node, CommentedMap | CommentedSeq):
-        for item in items:
-            _refuse_equal_keys(item, path, error)
-
-
-M = TypeVar("M", bound=StrictModel)
-
-
-def parse(model: type[M], document: Mapping[str, Any], *, where: str, error: type[InputError]) -> M:
-    """Validate a mapping, turning pydantic's findings into one readable error."""
-    try:
-        return model.model_validate(plain(document))
-    except ValidationError as problem:
-        lines = [_finding(item, document, model) for item in problem.errors()]
-        text = lines[0] if len(lines) == 1 else "\n  - ".join(["several problems", *lines])
-        raise error(text, where=where) from problem
-
-
-def plain(value: Any) -> Any:
-    """The same document in built-in types, without ruamel's line bookkeeping."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    for kind in (bool, int, float, str):
-        if isinstance(value, kind):
-            return kind(value)
-    return value
-
-
-def _finding(item: Any, document: Mapping[str, Any], model: type[BaseModel]) -> str:
-    location = _without_tags(document, item["loc"])
-    if item["type"].startswith("union_tag"):
-        location += (item["ctx"]["discriminator"].strip("'"),)
-    field = ".".join(str(part) for part in location) or "the file"
-    line = _line(document, location)
-    at = f"line {line}, {field}" if line else field
-    if item["type"] == "extra_forbidden":
-        known = _known_keys(model, item["loc"][:-1])
-        return f"{at}: unknown key{did_you_mean(str(location[-1]), known)}"
-    if item["type"] in ("missing", "union_tag_not_found"):
-        return f"{at}: this key is missing"
-    if item["type"] == "union_tag_invalid":
-        known = [tag.strip("'") for tag in item["ctx"]["expected_tags"].split(", ")]
-        return f"{at}: unknown {location[-1]} {item['ctx']['tag']!r}" + did_you_mean(
-            item["ctx"]["tag"], known
-        )
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{at}: {message}" if location else message
-
-
-def _without_tags(document: Any, location: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The location less what pydantic inserts where one of several types was chosen."""
-    kept: list[Any] = []
-    node = document
-    for part in location:
-        if isinstance(node, Mapping) and part not in node and node.get("kind") == part:
-            continue
-        if part in _VALUE_TAGS and len(kept) == 4 and kept[2] == "tune":
-            continue
-        kept.append(part)
-        try:
-            node = node[part]
-        except (KeyError, IndexError, TypeError):
-            node = None
-    return tuple(kept)
-
-
-def _line(document: Any, location: tuple[Any, ...]) -> int | None:
-    line = None
-    node = document
-    for part in location:
-        if isinstance(node, CommentedMap) and part in node:
-            line = node.lc.key(part)[0] + 1
-        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-            line = node.lc.item(part)[0] + 1
-        else:
-            break
-        node = node[part]
-    return line
-
-
-def _known_keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Keys allowed at a location, found by walking the models' annotations."""
-    schema = model.model_json_schema(by_alias=True)
-    node: Any = schema
-    for part in location:
-        node = _deref(schema, node)
-        if part == "range" and "from" in node.get("properties", {}):
-            continue  # no key, but the type that was chosen
-        if "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"].get(part, "")}
-        elif isinstance(part, int):
-            node = node.get("items", {})
-        else:
-            values = [*node.get("patternProperties", {}).values(), node.get("additionalProperties")]
-            node = node.get("properties", {}).get(part) or values[0]
-    return list(_deref(schema, node).get("properties", {}))
-
-
-def _deref(schema: dict[str, Any], node: Any) -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {}
-    tagged = () if "discriminator" in node else node.get("oneOf", ())
-    for option in (*node.get("anyOf", ()), *tagged):
-        if "$ref" in option:
-            node = option
-    reference = node.get("$ref")
-    if reference:
-        node = schema["$defs"].get(reference.rsplit("/", 1)[-1], {})
-    return dict(node)
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    """The end of a message about an unknown word: its nearest known one, or all that are known."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
-
-
-def _yaml_problem(problem: YAMLError) -> str:
-    mark = getattr(problem, "problem_mark", None)
-    at = f"line {mark.line + 1}: " if mark else ""
-    reason = getattr(problem, "problem", None) or str(problem)
-    return f"{at}{' '.join(str(reason).split())}"

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from storm_clinic.errors import CohortError
 from storm_clinic.predictions import horizon_column
-from storm_clinic.study import StrictModel, Study
+from storm_clinic.strict_yaml import StrictModel
+from storm_clinic.study import Study
 
 Sha256 = str
 

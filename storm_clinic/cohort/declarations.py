@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from storm_clinic.cohort.values import canonical
-from storm_clinic.study import StrictModel, did_you_mean
+from storm_clinic.strict_yaml import StrictModel, did_you_mean
 
 
 def _as_text(value: Any) -> Any:

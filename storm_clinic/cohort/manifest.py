@@ -23,15 +23,8 @@ from storm_clinic.cohort.declarations import (
 from storm_clinic.cohort.values import canonical
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace
-from storm_clinic.study import (
-    IMPUTED,
-    TILES,
-    Name,
-    StrictModel,
-    did_you_mean,
-    parse,
-    read_yaml,
-)
+from storm_clinic.strict_yaml import Name, StrictModel, did_you_mean, parse, read_yaml
+from storm_clinic.study import IMPUTED, TILES
 
 UNDECIDED = "DECIDE"  # a value that starts so is a question to a person, not an answer
 MANIFEST = "cohort.yaml"

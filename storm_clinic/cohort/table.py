@@ -23,7 +23,8 @@ from storm_clinic.cohort.manifest import (
 from storm_clinic.cohort.measurement import Measurement, read_measurement
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace, digest_file
-from storm_clinic.study import IMPUTED, TILES, did_you_mean
+from storm_clinic.strict_yaml import did_you_mean
+from storm_clinic.study import IMPUTED, TILES
 
 
 @dataclass(frozen=True, eq=False)

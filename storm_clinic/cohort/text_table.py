@@ -15,7 +15,7 @@ import pandas as pd
 
 from storm_clinic.errors import CohortError
 from storm_clinic.files import digest_bytes
-from storm_clinic.study import did_you_mean
+from storm_clinic.strict_yaml import did_you_mean
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 

@@ -11,7 +11,7 @@ from storm_clinic.encoders.cards_slide import SLIDE_CARDS
 from storm_clinic.encoders.contract import EncoderCard
 from storm_clinic.encoders.slide_contract import SlideEncoderCard
 from storm_clinic.errors import EncoderError
-from storm_clinic.study import did_you_mean
+from storm_clinic.strict_yaml import did_you_mean
 
 ENTRY_POINTS = "storm_clinic.encoders"
 SLIDE_ENTRY_POINTS = "storm_clinic.slide_encoders"

@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from storm_clinic.errors import StudyError
 from storm_clinic.heads.contract import Head, Option
-from storm_clinic.study import ModelSpec, Range, Scalar, Search, did_you_mean
+from storm_clinic.strict_yaml import did_you_mean
+from storm_clinic.study import ModelSpec, Range, Scalar, Search
 
 Settings = dict[str, Scalar]
 

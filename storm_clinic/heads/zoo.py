@@ -15,7 +15,8 @@ from storm_clinic.heads.classical_trees import TREE_HEADS
 from storm_clinic.heads.contract import FittedModel, Head
 from storm_clinic.heads.network_head import NETWORK_HEADS, NetworkHead
 from storm_clinic.heads.search import space_of
-from storm_clinic.study import Kind, ModelSpec, did_you_mean, kind_of
+from storm_clinic.strict_yaml import did_you_mean
+from storm_clinic.study import Kind, ModelSpec, kind_of
 
 ENTRY_POINTS = "storm_clinic.heads"
 

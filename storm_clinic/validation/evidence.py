@@ -21,7 +21,7 @@ from pydantic import (
 
 from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.files import digest_value, write_json
-from storm_clinic.study import StrictModel, parse
+from storm_clinic.strict_yaml import StrictModel, parse
 
 Kind = Literal["cross-validation", "external"]
 Status = Literal["pass", "warn", "fail", "not applicable"]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storm_clinic.errors import StudyError
-from storm_clinic.study import Claim, did_you_mean
+from storm_clinic.strict_yaml import did_you_mean
+from storm_clinic.study import Claim
 
 
 @dataclass(frozen=True)
