@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from storm_clinic.reporting.content import CohortSummary, VariableRow
 from storm_clinic.reporting.notation import ABSENT, count, number, readable, share
 from storm_clinic.reporting.tables import Cell, Row, Table, Value
+from storm_clinic.validation.evidence import CohortOutcome
+
+Outcomes = Mapping[str, CohortOutcome]
 
 
 def flow_table(cohort: CohortSummary, slug: str) -> Table:
@@ -39,9 +42,14 @@ def flow_table(cohort: CohortSummary, slug: str) -> Table:
     )
 
 
-def cohort_table(cohorts: Sequence[CohortSummary], slug: str = "cohorts") -> Table:
-    """Cohorts side by side: size, follow-up, covariates and what is missing."""
-    rows = _size_rows(cohorts)
+def cohort_table(
+    cohorts: Sequence[CohortSummary], outcomes: Outcomes, slug: str = "cohorts"
+) -> Table:
+    """Cohorts side by side: size, outcomes, follow-up, covariates and what is missing.
+
+    ``outcomes`` counts several causes or classes by cohort; a cohort without has one event.
+    """
+    rows = _size_rows(cohorts, outcomes)
     variables = list(dict.fromkeys(r.variable for cohort in cohorts for r in cohort.variables))
     for variable in variables:
         rows += _variable_rows(variable, cohorts)
@@ -58,17 +66,12 @@ def _header(*names: str, number_columns: tuple[str, ...] = ()) -> tuple[Cell, ..
     return (*map(Cell, names), *(Cell(name, numeric=True) for name in number_columns))
 
 
-def _size_rows(cohorts: Sequence[CohortSummary]) -> list[Row]:
+def _size_rows(cohorts: Sequence[CohortSummary], outcomes: Outcomes) -> list[Row]:
     def line(label: str, texts: list[str]) -> Row:
         return Row((Cell(label, strong=True), *(Cell(text, numeric=True) for text in texts)))
 
-    rows = [
-        line("Patients", [count(c.n_patients) for c in cohorts]),
-        line(
-            "With the event",
-            [f"{count(c.n_events)} ({share(c.n_events, c.n_patients)})" for c in cohorts],
-        ),
-    ]
+    rows = [line("Patients", [count(c.n_patients) for c in cohorts])]
+    rows += [line(label, texts) for label, texts in _outcome_lines(cohorts, outcomes)]
     for label, values in (
         ("Slides", [c.n_slides for c in cohorts]),
         ("Sites", [c.n_sites for c in cohorts]),
@@ -79,6 +82,25 @@ def _size_rows(cohorts: Sequence[CohortSummary]) -> list[Row]:
     if any(value is not None for value in follow_up):
         rows.append(line("Median follow-up, months", [number(v, 1) for v in follow_up]))
     return rows
+
+
+def _outcome_lines(
+    cohorts: Sequence[CohortSummary], outcomes: Outcomes
+) -> Iterator[tuple[str, list[str]]]:
+    """A line each cause or class with its count in every cohort; one where there is one event."""
+    counts = [
+        dict(zip(outcomes[c.name].names, outcomes[c.name].counts, strict=True))
+        if c.name in outcomes
+        else {"the event": c.n_events}
+        for c in cohorts
+    ]
+    for name in dict.fromkeys(name for found in counts for name in found):
+        numbers = [
+            (found.get(name), c.n_patients) for found, c in zip(counts, cohorts, strict=True)
+        ]
+        texts = [ABSENT if n is None else f"{count(n)} ({share(n, of)})" for n, of in numbers]
+        what = "Class" if any(o.kind == "classes" for o in outcomes.values()) else "With"
+        yield f"{what} {readable(name)}", texts
 
 
 def _variable_rows(variable: str, cohorts: Sequence[CohortSummary]) -> list[Row]:

@@ -141,8 +141,9 @@ def _evidence(content: ReportContent) -> list[Evidence]:
 
 
 def _named_tables(content: ReportContent) -> dict[str, Table | None]:
+    outcomes = {found.cohort: found for item in _evidence(content) for found in item.outcomes}
     return {
-        "cohorts": cohort_table(content.cohorts) if content.cohorts else None,
+        "cohorts": cohort_table(content.cohorts, outcomes) if content.cohorts else None,
         "claims": claims_table(content),
         "provenance": provenance_table(content),
     }

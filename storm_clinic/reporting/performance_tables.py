@@ -19,7 +19,7 @@ from storm_clinic.validation.comparison import models_in_order
 from storm_clinic.validation.evidence import Estimate, Evidence
 from storm_clinic.validation.measures import MEASURES, base_of, gain_of, label_of
 
-_MAX_COLUMNS = 6
+_MAX_COLUMNS = 5
 _RANKING = (
     "c_index",
     "c_index_uno",
@@ -52,10 +52,22 @@ def performance_tables(
     metrics = _ordered({e.metric for e in shown})
     ranking = [m for m in metrics if base_of(m) in _RANKING]
     rest = [m for m in metrics if m not in ranking]
-    parts = [metrics] if len(metrics) <= _MAX_COLUMNS else [ranking, rest]
+    parts = [metrics]
+    if len(metrics) > _MAX_COLUMNS:
+        parts = [
+            part[at : at + _MAX_COLUMNS]
+            for part in (ranking, rest)
+            for at in range(0, len(part), _MAX_COLUMNS)
+        ]
     return [
-        _performance(content, evidence, cohort, [e for e in shown if e.metric in part], name)
-        for part, name in zip(parts, (slug, f"{slug}-2"), strict=False)
+        _performance(
+            content,
+            evidence,
+            cohort,
+            [e for e in shown if e.metric in part],
+            slug if number == 1 else f"{slug}-{number}",
+        )
+        for number, part in enumerate(parts, start=1)
         if part
     ]
 

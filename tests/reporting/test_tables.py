@@ -14,7 +14,7 @@ from storm_clinic.reporting.curve_tables import risk_group_table
 from storm_clinic.reporting.performance_tables import horizon_table, performance_tables
 from storm_clinic.reporting.record_tables import claims_table, provenance_table
 from storm_clinic.reporting.tables import Footnotes, to_csv
-from storm_clinic.validation.evidence import GroupCurve, RiskGroupCurves
+from storm_clinic.validation.evidence import CohortOutcome, GroupCurve, RiskGroupCurves
 
 
 def read(text: str) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ def test_cohorts_stand_side_by_side_with_what_is_missing():
         ),
     )
     b = replace(a, name="b", role="validation", variables=a.variables[:1])
-    lines = texts(cohort_table([a, b]))
+    lines = texts(cohort_table([a, b], {}))
     assert ["With the event", "50 (25%)", "50 (25%)"] in lines
     assert ["age", "61 (52 to 70)", "61 (52 to 70)"] in lines
     at = lines.index(["age", "61 (52 to 70)", "61 (52 to 70)"])
@@ -108,6 +108,21 @@ def test_cohorts_stand_side_by_side_with_what_is_missing():
     # b does not describe stage: a dash, not a zero.
     assert ["I", "100 (52%)", "–"] in lines
     assert ["missing", "8 (4%)", "–"] in lines
+
+
+def test_each_of_several_classes_has_a_line_of_its_own():
+    a = CohortSummary("a", "development", 200, 50)
+    b = replace(a, name="b", role="validation", n_patients=100)
+    graded = [
+        CohortOutcome(cohort=name, kind="classes", names=("low", "high"), counts=counts)
+        for name, counts in (("a", (150, 50)), ("b", (60, 40)))
+    ]
+    lines = texts(cohort_table([a, b], {found.cohort: found for found in graded}))
+    assert lines[1:3] == [
+        ["Class low", "150 (75%)", "60 (60%)"],
+        ["Class high", "50 (25%)", "40 (40%)"],
+    ]
+    assert not any(line[0] == "With the event" for line in lines)
 
 
 def test_every_model_has_a_row_and_the_comparator_is_the_reference(validated):
