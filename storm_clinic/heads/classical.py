@@ -81,7 +81,8 @@ def _walk_coxnet(
 
 def _judge_coxnet(outcome: Outcome, _recipe: Recipe) -> Criterion:
     assert isinstance(outcome, Survival)
-    return CoxObjective(outcome)
+    # scikit-survival's elastic net counts ties as Breslow does, and so must its baseline.
+    return CoxObjective(outcome, "breslow")
 
 
 def _walk_weibull(

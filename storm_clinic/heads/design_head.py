@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Outcome
-from storm_clinic.heads.causes import CausesReadout
 from storm_clinic.heads.contract import ModelOutput, Option, PatientData, Recipe, Sample, Stage
 from storm_clinic.heads.design import Design, add_prefix, drop_prefix
 from storm_clinic.heads.readout import Readout, restore_readout
-from storm_clinic.heads.survival_steps import StepReadout
 from storm_clinic.study import Kind
 
 Floats = NDArray[np.float64]
@@ -147,17 +145,9 @@ class DesignHead:
             inputs=tuple(settings["inputs"]),
             design=Design.from_state(drop_prefix("design", arrays), settings["design"]),
             predictor=self.restore_predictor(arrays, settings["predictor"]),
-            readout=_readout_of(drop_prefix("readout", arrays), settings["readout"]),
+            readout=restore_readout(drop_prefix("readout", arrays), settings["readout"]),
         )
 
 
 def _finish(model: Callable[[Readout], DesignModel], readout: Callable[[], Readout]) -> DesignModel:
     return model(readout())
-
-
-def _readout_of(arrays: Arrays, settings: Mapping[str, Any]) -> Readout:
-    if settings["kind"] == "causes":
-        return CausesReadout.from_state(arrays, settings)
-    if settings["kind"] == "steps":
-        return StepReadout.from_state(arrays, settings)
-    return restore_readout(arrays, settings)

@@ -12,9 +12,11 @@ from scipy.special import log_softmax, logsumexp
 
 from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.heads.baseline_hazard import BaselineHazard
+from storm_clinic.heads.causes import CausesReadout
 from storm_clinic.heads.contract import ModelOutput
 from storm_clinic.heads.horizons import horizon_risks
 from storm_clinic.heads.interval_readout import IntervalReadout
+from storm_clinic.heads.survival_steps import StepReadout
 from storm_clinic.heads.weibull import WeibullReadout
 
 Floats = NDArray[np.float64]
@@ -107,6 +109,10 @@ def restore_readout(arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, A
         return ClassReadout(tuple(settings["levels"]), tuple(settings["offsets"]))
     if kind in ("discrete-hazard", "deephit"):
         return IntervalReadout.from_state(arrays, settings)
+    if kind == "causes":
+        return CausesReadout.from_state(arrays, settings)
+    if kind == "steps":
+        return StepReadout.from_state(arrays, settings)
     if kind == "weibull":
         return WeibullReadout.from_state(arrays, settings)
     raise InputError(f"unknown readout {kind!r}", where="model settings")
