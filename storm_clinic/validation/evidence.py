@@ -11,41 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from storm_clinic.errors import InputError, StatisticsError
 from storm_clinic.files import digest_value, write_json
-from storm_clinic.strict_yaml import StrictModel, parse
+from storm_clinic.strict_yaml import parse
+from storm_clinic.validation.analyses import Analyses
+from storm_clinic.validation.finite import Count, Finite
 
 Kind = Literal["cross-validation", "external"]
 Status = Literal["pass", "warn", "fail", "not applicable"]
-Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 TIMINGS = "timings.json"
 _CROSS = "cross_validation"
-_NOTHING: tuple[Any, ...] = (None, "", (), [], {})
-
-
-class Finite(StrictModel):
-    """Frozen, refuses unknown keys, and refuses NaN and infinity.
-
-    Fields in ``_later`` came after the first evidence was sealed. They are written only where they
-    say something, so that what was written before keeps its digest.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    _later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _said(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written = handler(self)
-        return {k: v for k, v in written.items() if k not in self._later or v not in _NOTHING}
 
 
 class Estimate(Finite):
@@ -233,10 +211,13 @@ class Evidence(Finite):
         default=(), description="Causes or classes by cohort; empty for one event."
     )
     confusion: tuple[ConfusionMatrix, ...] = ()
+    analyses: Analyses = Field(
+        default=Analyses(), description="What a statistician asks beyond these numbers."
+    )
     seconds: dict[str, Seconds] = Field(
         default_factory=dict, exclude=True, description="As in timings.json; not written here."
     )
-    _later: ClassVar[frozenset[str]] = frozenset({"outcomes", "confusion"})
+    _later: ClassVar[frozenset[str]] = frozenset({"outcomes", "confusion", "analyses"})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Evidence) and self.to_json() == other.to_json()
