@@ -363,20 +363,10 @@ class Analyses(Finite):
 
     # All of them came after the first evidence was sealed.
     _later: ClassVar[frozenset[str]] = frozenset(
-        [
-            "adequacy",
-            "missingness",
-            "case_mix",
-            "decision",
-            "groups",
-            "regressions",
-            "time_effects",
-            "shapes",
-            "subgroups",
-            "sites",
-            "probes",
-            "internal",
-        ]
+        {
+            *("adequacy", "missingness", "case_mix", "decision", "groups", "regressions"),
+            *("time_effects", "shapes", "subgroups", "sites", "probes", "internal"),
+        }
     )
 
     def __add__(self, other: Analyses) -> Analyses:
