@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
-from storm_clinic.reporting.wording import composition, describe_inputs
+from storm_clinic.reporting.phrases import composition, describe_inputs
 from storm_clinic.study import ModelSpec, Range, Scalar, Study
 from storm_clinic.validation.evidence import Evidence
 from storm_clinic.validation.measures import COMPETING_MEANINGS, MEASURES, base_of

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import write_text
+from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.cohort_tables import cohort_table, flow_table
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.curve_tables import (
@@ -18,12 +19,12 @@ from storm_clinic.reporting.curve_tables import (
     class_records,
     risk_group_records,
 )
+from storm_clinic.reporting.findings import findings, not_for
 from storm_clinic.reporting.methods import glossary, limits, methods, references
 from storm_clinic.reporting.notation import count, readable, share
 from storm_clinic.reporting.record_tables import checks_table, claims_table, provenance_table
 from storm_clinic.reporting.results import all_results, key_numbers, result_tables
 from storm_clinic.reporting.tables import Table, Value, estimate_records, to_csv
-from storm_clinic.reporting.wording import answer, findings, not_for
 from storm_clinic.validation.evidence import Evidence
 
 __all__ = ["Report", "ReportContent", "render"]

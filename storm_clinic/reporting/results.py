@@ -6,24 +6,22 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from storm_clinic.reporting.calibration_figure import calibration
+from storm_clinic.reporting.class_figure import class_curves
 from storm_clinic.reporting.comparison_tables import class_table, comparison_table, fusion_table
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.curve_tables import confusion_table, risk_group_table
-from storm_clinic.reporting.figures import (
-    ForestRow,
-    calibration,
-    class_curves,
-    forest,
-    risk_groups,
-)
+from storm_clinic.reporting.forest_figure import ForestRow, forest
 from storm_clinic.reporting.notation import count, interval_of, value_of
 from storm_clinic.reporting.performance_tables import (
     horizon_table,
     other_gains_table,
     performance_tables,
 )
+from storm_clinic.reporting.phrases import composition
+from storm_clinic.reporting.readings import readings
+from storm_clinic.reporting.risk_group_figure import risk_groups
 from storm_clinic.reporting.tables import Table
-from storm_clinic.reporting.wording import composition, readings
 from storm_clinic.validation.comparison import headline, models_in_order
 from storm_clinic.validation.evidence import CalibrationCurve, Evidence, RiskGroupCurves
 from storm_clinic.validation.measures import MEASURES, gain_of

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.content import CohortSummary, ReportContent
-from storm_clinic.reporting.wording import answer, findings, not_for, readings
+from storm_clinic.reporting.findings import findings, not_for
+from storm_clinic.reporting.readings import readings
 from storm_clinic.study import Study
 from storm_clinic.validation.evidence import Check, Estimate, Evidence
 
