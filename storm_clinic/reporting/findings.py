@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from storm_clinic.reporting.content import ReportContent
-from storm_clinic.reporting.notation import digits_of, in_words, listed, months, number, readable
+from storm_clinic.reporting.notation import (
+    count,
+    digits_of,
+    in_words,
+    listed,
+    months,
+    number,
+    readable,
+)
 from storm_clinic.reporting.phrases import opponent
 from storm_clinic.reporting.readings import readings
+from storm_clinic.reporting.sections import see
 from storm_clinic.validation.claims import claim_status
 from storm_clinic.validation.comparison import headline
-from storm_clinic.validation.evidence import CohortOutcome, Estimate, Evidence
+from storm_clinic.validation.evidence import Check, CohortOutcome, Estimate, Evidence
 from storm_clinic.validation.measures import MEASURES
 
 # A convention of this house: agreement is claimed only where the whole interval of observed over
 # expected lies within a quarter of 1, so that a wide interval around 1 is not sold as agreement.
 _AGREEMENT = (0.8, 1.25)
+# Fewer events than this make a validation imprecise; as check SC103.
+_FEW_EVENTS = 100
 
 
 def findings(content: ReportContent) -> list[str]:
@@ -25,9 +36,7 @@ def findings(content: ReportContent) -> list[str]:
     found += _claim_findings(content)
     if content.validation and content.development:
         found += _internal_findings(content, content.development)
-    if content.validation or content.development:
-        found += _check_findings(content)
-    return found
+    return found + _size_findings(content)
 
 
 def calibration_findings(content: ReportContent, evidence: Evidence, cohort: str) -> list[str]:
@@ -103,14 +112,27 @@ def _internal_findings(content: ReportContent, development: Evidence) -> list[st
     ]
 
 
-def _check_findings(content: ReportContent) -> list[str]:
+def failed_checks(content: ReportContent) -> list[Check]:
+    """Checks that failed where the answer comes from: validation, else development."""
     sources = content.validation or ((content.development,) if content.development else ())
-    failed = [c for e in sources for c in e.checks if c.status == "fail"]
-    if not failed:
-        return []
-    codes = listed(sorted({check.code for check in failed}))
-    many = "One automatic check" if len(failed) == 1 else f"{len(failed)} automatic checks"
-    return [f"{many} failed: {codes}; see section 7."]
+    return [c for e in sources for c in e.checks if c.status == "fail"]
+
+
+def _size_findings(content: ReportContent) -> list[str]:
+    """Which precision can be reached, else that events are few."""
+    said = []
+    for evidence in content.validation:
+        told = [a for a in evidence.analyses.adequacy if a.stage == "validation"]
+        said += [f"{a.cohort}: {a.sentence}" for a in told]
+        silent = set(evidence.cohorts) - {a.cohort for a in told}
+        said += [
+            f"{cohort}: only {count(n)} events. Under {_FEW_EVENTS} a validation is imprecise, and "
+            "what is not shown may still be there."
+            for cohort in evidence.cohorts
+            if cohort in silent
+            and (n := max(e.n_events for e in evidence.find(cohort=cohort))) < _FEW_EVENTS
+        ]
+    return said
 
 
 def not_for(content: ReportContent) -> list[str]:
@@ -124,7 +146,7 @@ def not_for(content: ReportContent) -> list[str]:
     else:
         places = listed([cohort.name for cohort in content.cohorts])
         rules.append(
-            f"Patients unlike those of {places}; see who they were in section 1."
+            f"Patients unlike those of {places}; see who they were in {see(content, 'patients')}."
             if places
             else "Patients unlike those evaluated here, who are not described."
         )

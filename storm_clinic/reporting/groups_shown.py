@@ -53,7 +53,8 @@ def contrast_sentence(contrast: Contrast, item: GroupComparison) -> str:
         return f"{about} had fewer months without the event than {lowest}{until}: {numbers}."
     if contrast.lower > 0:
         return f"{about} had more months without the event than {lowest}{until}: {numbers}."
-    return f"No difference of {contrast.label} from {lowest} in months without the event is shown{until}: {numbers}."
+    what = f"in months without the event is shown{until}"
+    return f"No difference of {contrast.label} from {lowest} {what}: {numbers}."
 
 
 def _summary(item: GroupComparison, slug: str) -> Table:

@@ -244,6 +244,6 @@ def limits(content: ReportContent) -> list[str]:
         if left:
             found.append(
                 f"{left} patients of {cohort.name} were left out; if they differ from those "
-                "analysed, so may the results (section 1)."
+                "analysed, so may the results ({see(content, 'patients')})."
             )
     return [*dict.fromkeys(found), *content.limits]

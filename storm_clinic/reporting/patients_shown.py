@@ -1,4 +1,4 @@
-"""Whether there are enough patients, what of them is missing, and how unlike development they are."""
+"""Whether patients are enough, what of them is missing, how unlike development they are."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from storm_clinic.reporting.comparison_tables import class_table, comparison_tab
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.curve_tables import confusion_table, risk_group_table
 from storm_clinic.reporting.forest_figure import ForestRow, forest
+from storm_clinic.reporting.labels import labelled
 from storm_clinic.reporting.notation import count, interval_of, value_of
 from storm_clinic.reporting.parts import CohortPart, cohort_parts
 from storm_clinic.reporting.performance_tables import (
@@ -104,17 +105,18 @@ def _tables(part: CohortPart) -> ResultTables:
     comparison = comparison_table(*about, f"{part.slug}-comparison")
     metric = headline(part.evidence)
     seen = {metric, gain_of(metric), "calibration_slope"} if comparison else set()
+    performance = performance_tables(*about, f"{part.slug}-performance", without=seen)
     return ResultTables(
-        comparison=comparison,
-        fusions=fusion_table(*about, f"{part.slug}-fusions"),
-        performance=tuple(performance_tables(*about, f"{part.slug}-performance", without=seen)),
-        others=other_gains_table(*about, f"{part.slug}-other-gains"),
-        horizons=horizon_table(*about, f"{part.slug}-horizons"),
+        comparison=_labelled(part, comparison),
+        fusions=_labelled(part, fusion_table(*about, f"{part.slug}-fusions")),
+        performance=tuple(t for found in performance if (t := _labelled(part, found))),
+        others=_labelled(part, other_gains_table(*about, f"{part.slug}-other-gains")),
+        horizons=_labelled(part, horizon_table(*about, f"{part.slug}-horizons")),
         groups=tuple(
             risk_group_table(curves, f"{part.slug}-groups-{number}-table")
             for number, curves in enumerate(part.groups, start=1)
         ),
-        by_class=class_table(*about, f"{part.slug}-classes-table", part.shown),
+        by_class=_labelled(part, class_table(*about, f"{part.slug}-classes-table", part.shown)),
         confusion=tuple(
             confusion_table(matrix, f"{part.slug}-confusion-{number}")
             for number, matrix in enumerate(matrices, start=1)
@@ -122,11 +124,15 @@ def _tables(part: CohortPart) -> ResultTables:
     )
 
 
+def _labelled(part: CohortPart, table: Table | None) -> Table | None:
+    return None if table is None else labelled(table, part.content, external=part.external)
+
+
 def _results(part: CohortPart) -> Results:
     tables = _tables(part)
     return Results(
         cohort=part.cohort,
-        external=part.evidence.kind == "external",
+        external=part.external,
         tables=tables,
         forest=_forest(part),
         calibration=_calibration(part),

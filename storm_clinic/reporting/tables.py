@@ -27,6 +27,7 @@ class Cell:
     indent: bool = False
     mark: str = ""  # footnote
     tone: str = ""  # "pass", "warn", "fail" or "na"
+    refers: bool = False  # "section 7" in it becomes a link
 
 
 @dataclass(frozen=True)

@@ -130,5 +130,7 @@ def decision_records(curve: DecisionCurve) -> list[dict[str, str | int | float |
         "model": curve.model,
         "horizon_months": curve.horizon_months,
         "over": curve.over,
+        "measure": "net_benefit",
+        **({"gain_measure": "net_benefit_gain"} if curve.gain else {}),
     }
     return [{**base, **dict(zip(("threshold", *names[1:]), line, strict=True))} for line in lines]
