@@ -20,8 +20,8 @@ def calibration(
 ) -> Markup:
     """One panel a horizon, or a class: observed against predicted, histogram of predictions below.
 
-    The candidate is blue, with its smooth curve; other models (the clinical comparator) are
-    hollow squares.
+    The candidate is blue; other models (the clinical comparator) are grey, dashed, with hollow
+    squares and an outline of their histogram.
     """
     places = sorted({_place(curve) for curve in curves}, key=lambda place: place[0])
     places = places if places[0][0] else list(dict.fromkeys(map(_place, curves)))
@@ -64,10 +64,9 @@ def _calibration_panel(
     top = min(1.0, np.ceil(top * 10) / 10)
     axes.plot([0, top], [0, top], color=MUTED, linewidth=0.8)
     for curve in sorted(curves, key=lambda c: c.model == candidate):
-        _calibration_curve(axes, curve, is_candidate=curve.model == candidate)
-        if curve.model == candidate:
-            edges, counts = np.asarray(curve.bin_edges), np.asarray(curve.bin_counts)
-            below.bar(edges[:-1], counts, np.diff(edges), align="edge", color=BLUE, alpha=0.55)
+        is_candidate = curve.model == candidate
+        _calibration_curve(axes, curve, is_candidate=is_candidate)
+        _distribution(below, curve, is_candidate=is_candidate)
     axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
     if len(curves) > 1:
         axes.legend(loc="upper left", handlelength=1.6, borderpad=0.1)
@@ -80,22 +79,35 @@ def _calibration_panel(
     below.set_xlabel("Predicted risk")
 
 
+def _distribution(axes: Axes, curve: CalibrationCurve, *, is_candidate: bool) -> None:
+    """Filled for the candidate, an outline for the other, so that both can be seen."""
+    edges, counts = np.asarray(curve.bin_edges), np.asarray(curve.bin_counts)
+    if not len(counts):
+        return
+    if is_candidate:
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=BLUE, alpha=0.55)
+    else:
+        axes.stairs(counts, edges, color=MUTED, linewidth=0.9, zorder=3)
+
+
 def _calibration_curve(axes: Axes, curve: CalibrationCurve, *, is_candidate: bool) -> None:
     x, y = np.asarray(curve.predicted), np.asarray(curve.observed)
     group_x, group_y = (
         [getattr(g, name) for g in curve.groups] for name in ("predicted", "observed")
     )
+    label = None if len(x) else curve.model
     if not is_candidate:
-        # Points only: age and stage give clusters of predictions, between which loess swings.
-        line = axes.plot(group_x, group_y, "s", color=MUTED, label=curve.model)[0]
-        line.set(markerfacecolor="none", markersize=3.5)
+        # Age and stage alone give clusters of predictions, between which the curve is free to
+        # swing: the groups beside it say where there are patients.
+        axes.plot(x, y, color=MUTED, linewidth=1.1, linestyle=(0, (5, 1.5)), label=curve.model)
+        axes.plot(group_x, group_y, "s", color=MUTED, markerfacecolor="none", markersize=3.2)
         return
     if len(x):
         axes.fill_between(x, curve.lower, curve.upper, color=BLUE, alpha=0.16, linewidth=0)
         axes.plot(x, y, color=BLUE, linewidth=1.2, label=curve.model)
-    ends = [(group.lower, group.upper) for group in curve.groups]
-    axes.vlines(group_x, *zip(*ends, strict=True), color=BLUE, linewidth=1.0)
-    label = None if len(x) else curve.model
+    if curve.groups:
+        lower, upper = ([getattr(g, name) for g in curve.groups] for name in ("lower", "upper"))
+        axes.vlines(group_x, lower, upper, color=BLUE, linewidth=1.0)
     axes.plot(group_x, group_y, "o", color=BLUE, markersize=3.5, label=label)
 
 

@@ -14,7 +14,7 @@ from storm_clinic.reporting.notation import months, number
 from storm_clinic.reporting.svg import BLUE, INK, MUTED, RULE, VERMILLION, WIDTH_IN, draw
 from storm_clinic.validation.analyses import DecisionCurve
 
-_COLUMNS = 2
+_COLUMNS = 3
 
 
 def decision_curves(
@@ -22,7 +22,7 @@ def decision_curves(
 ) -> Markup:
     """One panel a horizon: the candidate with its band, the clinical model, treat all and none."""
     horizons = list(dict.fromkeys(curve.horizon_months for curve in curves))
-    n_columns = min(_COLUMNS, len(horizons))
+    n_columns = len(horizons) if len(horizons) <= _COLUMNS else 2
     n_rows = -(-len(horizons) // n_columns)
 
     def paint(figure: Figure) -> None:
@@ -43,7 +43,7 @@ def decision_curves(
         title=title,
         description=_spoken(curves),
         width_in=WIDTH_IN if n_columns > 1 else 5.4,
-        height_in=3.0 * n_rows,
+        height_in=(2.6 if n_columns == _COLUMNS else 3.0) * n_rows,
     )
 
 
@@ -78,6 +78,7 @@ def _panel(axes: Axes, curves: Sequence[DecisionCurve], candidate: str, *, named
     axes.set_ylim(max(lowest, -0.6 * top) - 0.08 * top, 1.12 * top)
     axes.set_xlim(min(first.thresholds), max(first.thresholds))
     axes.set_xlabel("Threshold of risk")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=RULE, linewidth=0.4)

@@ -14,13 +14,23 @@ from storm_clinic.study import Claim
 from storm_clinic.validation.measures import label_of
 
 NO_CLAIM = "supports no claim"
-MULTIPLICITY = (
-    "Only the study's claims were named before validation. All else is exploratory: it was not "
-    "named before, intervals are not widened for their number, and p values are adjusted (Holm) "
-    "only inside the family of one table, and only where a column says so."
+_MULTIPLICITY = (
+    "intervals are not widened for their number, and p values are adjusted (Holm) only inside the "
+    "family of one table, and only where a column says so."
 )
 _UTILITY = "net_benefit_gain"
 _METRIC_KEYS = ("metric", "measure", "gain_measure", "slope_measure")
+
+
+def multiplicity(content: ReportContent) -> str:
+    """What was named before, and that nothing is adjusted for all that was not."""
+    if _claims(content):
+        named = "Only the study's claims were named before validation. All else is exploratory"
+    elif content.study is not None:
+        named = "The study names no claim. Everything is exploratory"
+    else:
+        named = "Nothing is known to have been named before. Everything is exploratory"
+    return f"{named}: {_MULTIPLICITY}"
 
 
 def section_label(content: ReportContent, section: Section) -> str:

@@ -22,10 +22,12 @@ from storm_clinic.reporting.curve_tables import (
     risk_group_records,
 )
 from storm_clinic.reporting.findings import failed_checks, findings, not_for
-from storm_clinic.reporting.labels import MULTIPLICITY, section_label
-from storm_clinic.reporting.methods import glossary, limits, methods, references
+from storm_clinic.reporting.glossary import glossary
+from storm_clinic.reporting.labels import multiplicity, section_label
+from storm_clinic.reporting.methods import limits, methods
 from storm_clinic.reporting.notation import count, readable, share
 from storm_clinic.reporting.record_tables import checks_table, claims_table, provenance_table
+from storm_clinic.reporting.references import references
 from storm_clinic.reporting.regulator_tables import probast_table, tripod_table
 from storm_clinic.reporting.results import all_results, key_numbers, result_tables
 from storm_clinic.reporting.sections import parts, placed, see
@@ -64,7 +66,7 @@ def render(content: ReportContent) -> str:
         key_numbers=key_numbers(content),
         parts=parts(content),
         labels={s.key: section_label(content, s.section) for s in sections},
-        multiplicity=MULTIPLICITY,
+        multiplicity=multiplicity(content),
         blocks=analysis_blocks(content),
         results=all_results(content),
         glossary=glossary(content),

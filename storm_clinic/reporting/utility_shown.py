@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from storm_clinic.reporting.blocks import Block, Picture, Words, absent, cautions, made
 from storm_clinic.reporting.decision_figure import decision_curves
-from storm_clinic.reporting.notation import listed, months, number
+from storm_clinic.reporting.notation import ABSENT, listed, months, number
 from storm_clinic.reporting.numbers import ends
 from storm_clinic.reporting.parts import CohortPart
+from storm_clinic.reporting.phrases import capital
 from storm_clinic.reporting.tables import Cell, Row, Table
 from storm_clinic.validation.analyses import DecisionCurve
 
@@ -18,12 +19,12 @@ def utility_shown(part: CohortPart) -> list[Block]:
     found: tuple[DecisionCurve, ...] = part.analyses("decision")
     drawn = [c for c in found if c.thresholds and c.model in part.shown]
     empty = [
-        absent(f"The decision curve of {c.model}{_at(c)}", c.note)
+        absent(f"{capital(_at([c]))}the decision curve of {c.model}", c.note)
         for c in found
         if not c.thresholds
     ]
     chosen = [c for c in drawn if c.model == part.content.candidate]
-    blocks: list[Block] = [Words(utility_sentence(curve)) for curve in chosen]
+    blocks: list[Block] = [Words(text) for text in utility_sentences(chosen)]
     if drawn:
         others = {c.over for c in chosen if c.over} | {c.model for c in drawn}
         grey = listed(sorted(others - {part.content.candidate}))
@@ -46,27 +47,36 @@ def utility_shown(part: CohortPart) -> list[Block]:
 
 def utility_sentence(curve: DecisionCurve) -> str:
     """Where a gain in net benefit is shown; where none is, it says so."""
-    who = f"Of ‘{curve.model}’{_at(curve)}"
+    return f"{capital(_at([curve]))}{_shown(curve)}"
+
+
+def utility_sentences(curves: list[DecisionCurve]) -> list[str]:
+    """One sentence for all horizons of which the same is shown."""
+    said: dict[str, list[DecisionCurve]] = {}
+    for curve in curves:
+        said.setdefault(_shown(curve), []).append(curve)
+    return [f"{capital(_at(here))}{words}" for words, here in said.items()]
+
+
+def _shown(curve: DecisionCurve) -> str:
+    n = len(curve.thresholds)
     if curve.over is None or not curve.gain:
         above = _ranges(curve.thresholds, [low > 0 for low in curve.lower])
-        if above:
-            return f"{who} a net benefit above treating nobody is shown at thresholds of {above}."
-        return f"{who} no net benefit above treating nobody is shown at any threshold."
+        what = f"net benefit of ‘{curve.model}’ above treating nobody is shown at"
+        return f"a {what} thresholds of {above}." if above else f"no {what} any of {n} thresholds."
     gains = _ranges(curve.thresholds, [low > 0 for low in curve.gain_lower])
     losses = _ranges(curve.thresholds, [high < 0 for high in curve.gain_upper])
-    said = []
-    if gains:
-        said.append(f"a gain in net benefit over {curve.over} is shown at thresholds of {gains}")
-    if losses:
-        said.append(f"a loss against {curve.over} is shown at thresholds of {losses}")
-    if not said:
-        n = len(curve.thresholds)
-        return f"{who} no gain in net benefit over {curve.over} is shown at any of {n} thresholds."
-    return f"{who} {' and '.join(said)}, and at no other (threshold by threshold)."
+    what = f"in net benefit of ‘{curve.model}’ over {curve.over} is shown at"
+    if not gains and not losses:
+        return f"no gain {what} any of {n} thresholds."
+    said = [f"a gain {what} thresholds of {gains}"] if gains else []
+    said += [f"a loss {what} thresholds of {losses}"] if losses else []
+    return f"{' and '.join(said)}, each threshold taken alone."
 
 
-def _at(curve: DecisionCurve) -> str:
-    return "" if curve.horizon_months is None else f" by {months(curve.horizon_months)}"
+def _at(curves: list[DecisionCurve]) -> str:
+    horizons = [f"{c.horizon_months:g}" for c in curves if c.horizon_months is not None]
+    return f"by {listed(horizons)} months, " if horizons else ""
 
 
 def _ranges(thresholds: tuple[float, ...], holds: list[bool]) -> str:
@@ -87,37 +97,43 @@ def _ranges(thresholds: tuple[float, ...], holds: list[bool]) -> str:
 
 
 def _table(curves: list[DecisionCurve], part: CohortPart) -> Table:
+    models = [m for m in part.shown if any(c.model == m for c in curves)]
+    gains = any(curve.gain for curve in curves)
     rows = []
-    for curve in curves:
-        rows.append(Row((Cell(f"{curve.model}{_at(curve)}", strong=True),), heading=True))
-        last = len(curve.thresholds) - 1
+    for horizon in dict.fromkeys(curve.horizon_months for curve in curves):
+        here = {c.model: c for c in curves if c.horizon_months == horizon}
+        if horizon is not None:
+            rows.append(Row((Cell(f"By {months(horizon)}", strong=True),), heading=True))
+        first = next(iter(here.values()))
+        last = len(first.thresholds) - 1
         picked = sorted({round(at * last / (_N_THRESHOLDS - 1)) for at in range(_N_THRESHOLDS)})
-        rows += [_row(curve, at) for at in picked]
-    header = (
-        Cell("Threshold"),
-        Cell("Net benefit", numeric=True),
-        Cell("Treat all", numeric=True),
-        Cell("Gain", "over the clinical model", numeric=True),
-    )
+        rows += [_row([here.get(m) for m in models], first, at, gains=gains) for at in picked]
+    over = next((curve.over for curve in curves if curve.over), None)
+    header = [Cell("Threshold"), *(Cell(m, "net benefit", numeric=True) for m in models)]
+    header.append(Cell("Treat all", "net benefit", numeric=True))
+    header += [Cell("Gain", f"over {over}", numeric=True)] if gains else []
     records = tuple(record for curve in curves for record in decision_records(curve))
-    caption = f"Net benefit on {part.cohort} at a few thresholds: value over pointwise 95% interval"
-    return Table(part.slug, caption, header, tuple(rows), records, style="inline")
+    caption = f"Net benefit on {part.cohort} at a few thresholds: value, pointwise 95% interval"
+    return Table(part.slug, caption, tuple(header), tuple(rows), records, style="inline")
 
 
-def _row(curve: DecisionCurve, at: int) -> Row:
-    interval = ends(curve.lower[at], curve.upper[at], 3)
+def _row(curves: list[DecisionCurve | None], first: DecisionCurve, at: int, *, gains: bool) -> Row:
+    threshold = first.thresholds[at]
+    cells = [Cell(f"{100 * threshold:.3g}%")]
     gain = Cell("", numeric=True)
-    if curve.gain:
-        between = ends(curve.gain_lower[at], curve.gain_upper[at], 3, signed=True)
-        gain = Cell(number(curve.gain[at], 3, signed=True), between, numeric=True)
-    return Row(
-        (
-            Cell(f"{100 * curve.thresholds[at]:.3g}%"),
-            Cell(number(curve.net_benefit[at], 3), interval, numeric=True),
-            Cell(number(curve.treat_all[at], 3), numeric=True),
-            gain,
-        )
-    )
+    for curve in curves:
+        # Curves of one horizon share their thresholds, or the number is left out.
+        if curve is None or threshold not in curve.thresholds:
+            cells.append(Cell(ABSENT, numeric=True))
+            continue
+        here = curve.thresholds.index(threshold)
+        interval = ends(curve.lower[here], curve.upper[here], 3)
+        cells.append(Cell(number(curve.net_benefit[here], 3), interval, numeric=True))
+        if curve.gain:
+            between = ends(curve.gain_lower[here], curve.gain_upper[here], 3, signed=True)
+            gain = Cell(number(curve.gain[here], 3, signed=True), between, numeric=True)
+    cells.append(Cell(number(first.treat_all[at], 3), numeric=True))
+    return Row((*cells, gain) if gains else tuple(cells))
 
 
 def decision_records(curve: DecisionCurve) -> list[dict[str, str | int | float | None]]:
