@@ -124,15 +124,24 @@ def _size_findings(content: ReportContent) -> list[str]:
     for evidence in content.validation:
         told = [a for a in evidence.analyses.adequacy if a.stage == "validation"]
         said += [f"{a.cohort}: {a.sentence}" for a in told]
-        silent = set(evidence.cohorts) - {a.cohort for a in told}
-        said += [
-            f"{cohort}: only {count(n)} events. Under {_FEW_EVENTS} a validation is imprecise, and "
-            "what is not shown may still be there."
-            for cohort in evidence.cohorts
-            if cohort in silent
-            and (n := max(e.n_events for e in evidence.find(cohort=cohort))) < _FEW_EVENTS
-        ]
+        silent = [c for c in evidence.cohorts if c not in {a.cohort for a in told}]
+        said += [text for cohort in silent if (text := _few(evidence, cohort))]
     return said
+
+
+def _few(evidence: Evidence, cohort: str) -> str:
+    """A sentence only where events, or patients of the rarest class, are few."""
+    outcome = evidence.outcome_of(cohort)
+    if outcome is not None and outcome.kind == "classes":
+        n, what = min(outcome.counts), "patients of the rarest class"
+    else:
+        n, what = max(e.n_events for e in evidence.find(cohort=cohort)), "events"
+    if n >= _FEW_EVENTS:
+        return ""
+    return (
+        f"{cohort}: only {count(n)} {what}. Under {_FEW_EVENTS} a validation is imprecise, and "
+        "what is not shown may still be there."
+    )
 
 
 def not_for(content: ReportContent) -> list[str]:

@@ -80,9 +80,7 @@ def made_up_groups(cohort: str) -> GroupComparison:
             label=label,
             n_patients=n,
             n_events=n // 3,
-            by_horizon=tuple(
-                Bounded(value=s, lower=s - 0.02, upper=min(1.0, s + 0.02)) for s in shares
-            ),
+            by_horizon=tuple(Bounded(**interval(share, 0.02)) for share in shares),
             restricted_mean=Bounded(**interval(mean, 2.5)),
         )
 
