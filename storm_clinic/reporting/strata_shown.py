@@ -14,11 +14,12 @@ from storm_clinic.reporting.numbers import (
     ends,
     flat,
     holm_header,
-    p_spoken,
+    p_short,
     shown_by,
     spoken,
 )
 from storm_clinic.reporting.parts import CohortPart
+from storm_clinic.reporting.phrases import capital
 from storm_clinic.reporting.tables import Cell, Footnotes, Row, Table
 from storm_clinic.validation.analyses import MetaAnalysis, Stratum, SubgroupAnalysis
 from storm_clinic.validation.measures import MEASURES, base_of, label_of
@@ -66,9 +67,8 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     first = here[0]
     rows: list[IntervalRow] = []
     for item in here:
-        words = "" if item.heterogeneity is None else p_spoken(item.heterogeneity)
-        short = words if len(words) < 34 else ""
-        rows.append(IntervalRow(readable(item.variable), kind="heading", words=short))
+        words = "" if item.heterogeneity is None else p_short(item.heterogeneity)
+        rows.append(IntervalRow(readable(item.variable), kind="heading", words=words))
         rows += [_row(stratum) for stratum in item.strata]
     figure = interval_forest(
         rows,
@@ -113,6 +113,7 @@ def heterogeneity_sentence(here: list[SubgroupAnalysis]) -> str:
     shown = [readable(item.variable) for item in here if shown_by(item.heterogeneity)]
     known = [item for item in here if decisive(item.heterogeneity) is not None]
     what = label_of(here[0].metric)
+    what = what[0].lower() + what[1:] if what.startswith("Gain ") else what
     few = [
         f"{readable(item.variable)} {stratum.label}"
         for item in here
@@ -121,7 +122,7 @@ def heterogeneity_sentence(here: list[SubgroupAnalysis]) -> str:
     ]
     tail = f" Too few patients to say anything: {listed(few)}." if few else ""
     if shown:
-        return f"{what} is shown to differ between levels of {listed(shown)}.{tail}"
+        return f"{capital(what)} is shown to differ between levels of {listed(shown)}.{tail}"
     if not known:
         return f"Whether {what} differs between subgroups could not be tested.{tail}"
     return (
@@ -292,5 +293,5 @@ def _site_table(item: MetaAnalysis, about: str, slug: str) -> Table:
     if item.prediction_lower is not None:
         limits = {"lower": item.prediction_lower, "upper": item.prediction_upper}
         records.append({**base, "what": "new site", "label": "", **limits})
-    caption = f"{about} by site of {item.cohort}{f' ({chr(44).join(spread)})' if spread else ''}"
+    caption = f"{about} by site of {item.cohort}{f' ({listed(spread)})' if spread else ''}"
     return Table(slug, caption, header, tuple(rows), tuple(records), notes.all(), EXPLORATORY)

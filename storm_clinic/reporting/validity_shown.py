@@ -12,6 +12,7 @@ from storm_clinic.reporting.numbers import (
     bounded_cell,
     digits_of_metric,
     flat,
+    p_sign,
     spoken,
 )
 from storm_clinic.reporting.parts import CohortPart
@@ -109,19 +110,14 @@ def internal_sentences(item: InternalValidity) -> list[str]:
         where = f"with outcomes permuted it was {number(item.null_mean, digits)} on average"
         if item.null_p < LEVEL:
             said.append(
-                f"‘{item.model}’ found more than chance gives: {where} (p {_sign(item.null_p)})."
+                f"‘{item.model}’ found more than chance gives: {where} (p {p_sign(item.null_p)})."
             )
         else:
             said.append(
                 f"That ‘{item.model}’ found more than chance gives was not shown: {where} "
-                f"(p {_sign(item.null_p)})."
+                f"(p {p_sign(item.null_p)})."
             )
     return said
-
-
-def _sign(p: float) -> str:
-    text = bare_p(p)
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _internal_table(found: list[InternalValidity], part: CohortPart) -> Table:
