@@ -83,14 +83,20 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
         f"{about} in subgroups of {first.cohort}, with 95% intervals. Beside a variable: whether "
         "its levels differ."
     )
+    drawn = [Picture(figure, caption)] if _any_number(rows) else []
     return [
         Words(heterogeneity_sentence(here)),
-        Picture(figure, caption),
+        *drawn,
         _subgroup_table(here, about, slug),
         *blocks,
         *cautions(*(item.note for item in here)),
         *made(*(item.method for item in here)),
     ]
+
+
+def _any_number(rows: list[IntervalRow]) -> bool:
+    """Whether there is anything to draw."""
+    return any(row.value is not None for row in rows)
 
 
 def _row(stratum: Stratum) -> IntervalRow:
@@ -217,32 +223,39 @@ def _sites(item: MetaAnalysis, about: str, slug: str) -> list[Block]:
     )
     caption = f"{about} by site of {item.cohort}; diamond: pooled"
     caption += "; thick line: 95% prediction interval of a new site." if low is not None else "."
+    drawn = [Picture(figure, caption)] if _any_number(rows) else []
     return [
         Words(new_site_sentence(item)),
-        Picture(figure, caption),
+        *drawn,
         _site_table(item, about, slug),
         *cautions(item.note),
         *made(item.method),
     ]
 
 
+def _higher_is_better(metric: str) -> bool:
+    measure = MEASURES.get(base_of(metric))
+    return metric.endswith("_gain") or (measure is not None and measure.better == "higher")
+
+
+def _sites_in_words(item: MetaAnalysis) -> str:
+    return "one site" if len(item.sites) == 1 else f"{len(item.sites)} sites"
+
+
 def new_site_sentence(item: MetaAnalysis) -> str:
     """What is pooled, and what a new site may find."""
     digits, signed = digits_of_metric(item.metric), item.metric.endswith("_gain")
     text = (
-        f"{_about(item)} over {len(item.sites)} sites: {spoken(item.pooled, digits, signed=signed)}"
+        f"{_about(item)} over {_sites_in_words(item)}: {spoken(item.pooled, digits, signed=signed)}"
     )
     low, high, neutral = item.prediction_lower, item.prediction_upper, neutral_of(item.metric)
     if low is None or high is None:
         return f"{text}. What a new site may find cannot be said from these."
     text += f". A new site may find {ends(low, high, digits, signed=signed)}"
-    if neutral is not None and low <= neutral <= high:
-        nothing = "no gain or a loss" if signed else "what chance gives"
-        text += (
-            f", so {nothing} is among what it may find"
-            if MEASURES.get(base_of(item.metric))
-            else ""
-        )
+    # Below nothing altogether is no better than around it.
+    if neutral is not None and low <= neutral and _higher_is_better(item.metric):
+        nothing = "no gain or a loss" if signed else "what chance gives, or less,"
+        text += f", so {nothing} is among what it may find"
     return f"{text}."
 
 

@@ -35,7 +35,8 @@ def probes_shown(part: CohortPart) -> list[Block]:
 def probe_sentence(item: SiteProbe) -> str:
     """Whether the hospital can be told from what a model sees."""
     numbers = f"AUROC {spoken(item.auroc, 2)}"
-    who = f"{count(item.n_patients)} patients of {count(item.n_sites)} sites"
+    sites = "one site" if item.n_sites == 1 else f"{count(item.n_sites)} sites"
+    who = f"{count(item.n_patients)} patients of {sites}"
     subject = f"{item.what[:1].upper()}{item.what[1:]}"
     if item.auroc.lower is None:
         return f"Whether the {item.what} tells the hospital is not known in {who}: {numbers}."
