@@ -41,7 +41,9 @@ class DevelopmentRecord:
         cls, study: Study, development: Development, clinical_parameters: int | None
     ) -> DevelopmentRecord:
         """Of a training."""
-        facts = tuple(cohort_facts(study, part, "development") for part in development.parts)
+        facts = tuple(
+            cohort_facts(study.endpoint, part, "development") for part in development.parts
+        )
         return cls(facts, development.fingerprints, clinical_parameters)
 
     def to_json(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.development_record import DevelopmentRecord
+from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.study_bundle import describe_bundle, performance_table
 from storm_clinic.steps.study_evidence import collect_evidence
@@ -270,7 +271,7 @@ class _Work:
         """Evidence of cross-validation."""
         self.say("evaluate", 0, 1)
         evidence = collect_evidence(
-            self.study,
+            EvaluationPlan.of(self.study),
             predictions,
             self.development.parts,
             kind="cross-validation",
