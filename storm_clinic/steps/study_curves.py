@@ -64,6 +64,8 @@ def draw_curves(
             rows, note = _first_repeat(predictions, model, item)
             calibration += _calibration(plan, rows, outcome, cohort, model, note)
             if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+                if not all(_given(rows, f"p_{level}") for level in outcome.levels):
+                    continue  # estimates say that no such column was predicted
                 p, about = _probabilities(rows, outcome), {"cohort": cohort, "model": model}
                 classes += curves_by_class(outcome, p, **about)
                 matrices.append(confusion(outcome, p, note=note, **about))
@@ -95,6 +97,11 @@ def _first_repeat(
     return rows.loc[list(item.patients.keys)], note
 
 
+def _given(rows: pd.DataFrame, column: str) -> bool:
+    """Whether the model predicts this; not every foreign one gives every probability."""
+    return column in rows and bool(rows[column].notna().any())
+
+
 def _probabilities(rows: pd.DataFrame, outcome: Classes) -> Floats:
     return rows[[f"p_{level}" for level in outcome.levels]].to_numpy(np.float64)
 
@@ -123,8 +130,14 @@ def _calibration(
 
     if not isinstance(outcome, Classes):
         # Beyond the longest follow-up nothing is observed; check SC102 says so in words.
-        reached = [h for h in plan.endpoint.horizons_months if (outcome.time_months > h).any()]
+        reached = [
+            h
+            for h in plan.endpoint.horizons_months
+            if (outcome.time_months > h).any() and _given(rows, horizon_column(h))
+        ]
         return [curve(outcome, horizon_column(horizon), horizon) for horizon in reached]
+    if not all(_given(rows, f"p_{level}") for level in outcome.levels):
+        return []
     if len(outcome.levels) == 2:
         return [curve(outcome, f"p_{outcome.levels[1]}")]
     return [

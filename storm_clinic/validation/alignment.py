@@ -91,7 +91,11 @@ def _one_model(
         model,
         tuple(part["risk"].to_numpy(np.float64) for part in ordered),
         tuple(part["fold"].to_numpy(np.int64) for part in ordered),
-        {name: tuple(part[name].to_numpy(np.float64) for part in ordered) for name in columns},
+        {
+            name: tuple(part[name].to_numpy(np.float64) for part in ordered)
+            for name in columns
+            if rows[name].notna().any()
+        },
     )
 
 
