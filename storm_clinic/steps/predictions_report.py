@@ -23,6 +23,7 @@ from storm_clinic.registry.identity import PatientKeys, load_keys
 from storm_clinic.reporting.content import Provenance, ReportContent
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.cohort_summary import summarise_cohort
+from storm_clinic.steps.evaluation_input import SITE
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.foreign_predictions import ForeignPredictions, read_foreign
 from storm_clinic.steps.study_evidence import collect_evidence
@@ -100,7 +101,7 @@ def report_predictions(
     )
     chosen, clinical = _roles(foreign, candidate, comparator)
     bands = [name for name, column in read.columns.items() if column.levels]
-    by_site = ["site"] if "site" in read.patients else []
+    by_site = [SITE] if SITE in read.patients else []
     plan = EvaluationPlan.without_study(
         name=f"{read.name}-{asked}",
         endpoint=Endpoint(
@@ -115,6 +116,7 @@ def report_predictions(
         clinical=tuple(_unbinned(manifest) if covariates is None else covariates),
         subgroups=tuple([*bands, *by_site] if subgroups is None else subgroups),
     )
+    read.covariates([name for name in plan.subgroups if name != SITE])
     joined = _join(foreign, read, table, workspace)
     evaluated = joined.evaluated(plan.clinical)
     kind: Kind = "cross-validation" if foreign.cross_validated else "external"
