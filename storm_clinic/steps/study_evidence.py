@@ -8,6 +8,7 @@ import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
+from storm_clinic.steps.evaluation_input import SITE
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
@@ -71,6 +72,8 @@ def collect_evidence(
             seed=plan.seed,
             bootstraps=plan.bootstraps,
             parts=plan.parts,
+            thresholds=plan.threshold_grid,
+            sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
     role = "validation" if kind == "external" else "development"

@@ -50,8 +50,13 @@ class Asked:
     level: str | None = None  # the class that is held against the rest
 
 
-def all_asked(outcome: Outcome, endpoint: Endpoint, kind: Kind) -> list[Asked]:
-    """Everything that is asked of models of this outcome, in the order of the measures."""
+def all_asked(
+    outcome: Outcome, endpoint: Endpoint, kind: Kind, thresholds: Sequence[float] = ()
+) -> list[Asked]:
+    """Everything that is asked of models of this outcome, in the order of the measures.
+
+    Net benefit, the mean over ``thresholds``, is asked only where there are some.
+    """
     if not isinstance(outcome, Classes):
         return _timed_measures(outcome, endpoint, kind)
     if len(outcome.levels) == 2:
