@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -115,8 +117,8 @@ def calibration_slope(
     Returns
     -------
     Statistic
-        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0); for
-        competing risks there is none, because G is estimated too.
+        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0), for
+        competing risks including that G is estimated (``cmprsk::crr``).
 
     Raises
     ------
@@ -134,7 +136,7 @@ def calibration_slope(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), x)
         slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
-        return _with_influence(slope, line.slope_influence())
+        return replace(slope, influence=line.slope_influence())
     ended, upto = outcome, ""
     if horizon_months is not None:
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
@@ -147,7 +149,7 @@ def calibration_slope(
     slope = Statistic.of(
         outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
     )
-    return _with_influence(slope, cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value))
 
 
 def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
@@ -155,7 +157,8 @@ def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
     cox = CoxSlope(ended.cause_specific(), x, Lingering(ended))
     start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
     method = f"calibration slope (Fine-Gray, {ended.causes[0]}){upto}"
-    return Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
+    slope = Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
+    return replace(slope, influence=cox.influence(slope.value))
 
 
 def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic:
@@ -177,7 +180,7 @@ def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic
     """
     line = LogisticLine(binary_event(outcome), log_odds(as_probability(probability, outcome)))
     found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
-    return _with_influence(found, line.in_the_large_influence(found.value))
+    return replace(found, influence=line.in_the_large_influence(found.value))
 
 
 def complementary_log_log(probability: ArrayLike) -> Floats:
@@ -230,15 +233,3 @@ def _ended(outcome: Timed, horizon_months: float) -> Timed:
         cause = np.where(seen, outcome.cause, 0)
         return CompetingRisks(time, cause, outcome.causes, outcome.entry_months)
     return Survival(time, outcome.event & seen, outcome.entry_months)
-
-
-def _with_influence(statistic: Statistic, influence: Floats) -> Statistic:
-    return Statistic(
-        statistic.value,
-        statistic.n_patients,
-        statistic.n_events,
-        statistic.method,
-        statistic.under,
-        influence,
-        statistic.scale,
-    )

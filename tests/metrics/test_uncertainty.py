@@ -7,7 +7,7 @@ from storm_clinic.cohort.outcome import Classes, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics import resampling
 from storm_clinic.metrics.discrimination import auroc, concordance, dynamic_auc
-from storm_clinic.metrics.overall import brier
+from storm_clinic.metrics.smoothing import calibration_error
 from storm_clinic.metrics.uncertainty import (
     Interval,
     average,
@@ -140,7 +140,7 @@ def test_a_few_failing_resamples_are_counted_in_the_method():
 
 
 def test_without_a_formula_an_interval_asks_for_the_bootstrap(lung):
-    statistic = brier(lung.outcome, lung.probability, horizon_months=12)
+    statistic = calibration_error(lung.outcome, lung.probability, horizon_months=12)
     assert statistic.se is None
     with pytest.raises(StatisticsError, match=r"bootstrap\(\)"):
         statistic.interval()
