@@ -8,7 +8,7 @@ import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
-from storm_clinic.steps.evaluation_input import SITE
+from storm_clinic.steps.evaluation_input import SITE, lacking_subgroups
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
@@ -106,7 +106,11 @@ def collect_evidence(
         confusion=curves.confusion,
         outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
-        notes=(*notes, *(note for item in evaluated for note in _lacking(item))),
+        notes=(
+            *notes,
+            *(note for item in evaluated for note in _lacking(item)),
+            *(n for item in evaluated for n in lacking_subgroups(plan, item.patients.cohort)),
+        ),
         seconds=dict(seconds or {}),
     )
 
