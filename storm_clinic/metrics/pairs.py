@@ -95,6 +95,21 @@ class ComparablePairs:
                 pairs += np.einsum("be,be->b", factor, block_pairs)
         return credit, pairs
 
+    def resampled_roles(self, weights: Floats, opens: Floats) -> tuple[Floats, Floats]:
+        """Credit of each patient in either role, both (n_resamples, n_patients).
+
+        The first sums ``weights`` over those who waited while the patient's event opened a pair,
+        the second ``opens`` over those who opened one while the patient waited.
+        """
+        opened, waited = np.zeros_like(weights), np.zeros_like(weights)
+        for part in self._strata:
+            ordered = weights[:, part.members]
+            for rows, first, credit in part.credits():
+                events = part.members[part.event[rows]]
+                opened[:, events] = ordered[:, first:] @ credit.T
+                waited[:, part.members[first:]] += opens[:, events] @ credit
+        return opened, waited
+
     def sums(self, opens: Floats | None = None, waits: Floats | None = None) -> PairSums:
         """Sums for each patient; what a patient counts in either role is 1 by default."""
         ones = np.ones(self.n_patients)
@@ -133,26 +148,29 @@ class _Stratum:
         """Blocks of events (positions in the cohort), their credit and pairs per resample."""
         ordered = weights[:, self.members]
         pairs = suffix_sums(ordered)[:, np.searchsorted(self.key, self.key[self.event], "right")]
-        late: Ints | None = None
         if self.entry_order is not None and self.entered is not None:
             # Everybody who enters at or after t also leaves after t: counted, and taken off here.
             pairs = pairs - suffix_sums(ordered[:, self.entry_order])[:, self.entered]
+        for rows, first, credit in self.credits():
+            yield self.members[self.event[rows]], ordered[:, first:] @ credit.T, pairs[:, rows]
+
+    def credits(self) -> Iterator[tuple[slice, int, Floats]]:
+        """Blocks of events: which they are, and from which member on, their pairs' credit."""
+        late: Ints | None = None
+        if self.entry_order is not None and self.entered is not None:
             late = np.empty(len(self.members), dtype=np.int64)
             late[self.entry_order] = np.arange(len(self.members))
-        rows = max(1, _BLOCK_PAIRS // max(1, len(self.members)))
-        for start in range(0, len(self.event), rows):
-            event = self.event[start : start + rows]
+        size = max(1, _BLOCK_PAIRS // max(1, len(self.members)))
+        for start in range(0, len(self.event), size):
+            rows = slice(start, start + size)
+            event = self.event[rows]
             first = int(event[0])  # later positions only: keys ascend
             own, other = self.risk[event][:, None], self.risk[None, first:]
             credit = (other < own) + 0.5 * (other == own)
             credit *= self.key[None, first:] > self.key[event][:, None]
             if late is not None and self.entered is not None:
-                credit *= late[None, first:] < self.entered[start : start + rows][:, None]
-            yield (
-                self.members[event],
-                ordered[:, first:] @ credit.T,
-                pairs[:, start : start + rows],
-            )
+                credit *= late[None, first:] < self.entered[rows][:, None]
+            yield rows, first, credit
 
     def add_sums(self, total: PairSums, opens: Floats, waits: Floats) -> None:
         opener = self.members[self.event]

@@ -38,6 +38,12 @@ def competing_cases() -> dict[str, Any]:
     return {name: build() for name, build in _load_cases("competing_cases").CASES.items()}
 
 
+@pytest.fixture(scope="session")
+def accuracy_cases() -> dict[str, Any]:
+    """The tables behind `accuracy.json`, each with a second prediction."""
+    return _load_cases("accuracy_cases").tables()
+
+
 def pytest_configure(config):
     config.addinivalue_line(
         "markers", "golden(*keys): run on each case for which R gave this value"

@@ -33,8 +33,15 @@ from storm_clinic.metrics.discrimination import (
     dynamic_auc,
     uno_concordance,
 )
+from storm_clinic.metrics.integrated import integrated_auc, integrated_brier
 from storm_clinic.metrics.overall import brier, brier_scaled, log_score
 from storm_clinic.metrics.uncertainty import Statistic
+
+
+def first_event(outcome: Survival | CompetingRisks) -> float:
+    happened = outcome.event if isinstance(outcome, Survival) else outcome.cause == 1
+    return float(outcome.time_months[happened].min())
+
 
 TIMED = {
     "auc": dynamic_auc,
@@ -45,11 +52,15 @@ TIMED = {
     "calibration_slope": lambda o, p, h: calibration_slope(
         o, complementary_log_log(p), horizon_months=h
     ),
+    "brier_integrated": lambda o, p, h: integrated_brier(
+        o, np.stack([0.6 * p, p], axis=1), [max(0.6 * h, first_event(o)), h]
+    ),
     "auc within folds": lambda o, p, h: dynamic_auc(o, p, h, within=np.arange(len(p)) % 3),
 }
 SURVIVAL = TIMED | {
     "c_index": lambda o, p, h: concordance(o, p, tau_months=2 * h),
     "c_index_uno": lambda o, p, h: uno_concordance(o, p, tau_months=2 * h),
+    "auc_integrated": lambda o, p, h: integrated_auc(o, p, tau_months=h),
     "c_index within folds": lambda o, p, h: concordance(o, p, within=np.arange(len(p)) % 3),
 }
 WITH_COMPETING = TIMED | {
