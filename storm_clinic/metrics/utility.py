@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Survival
+from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.incidence import Incidence
 from storm_clinic.metrics.inputs import (
+    Timed,
+    all_causes,
     as_probability,
     binary_event,
     required_horizon,
 )
-from storm_clinic.metrics.risk_sets import RiskSets, with_start
-from storm_clinic.metrics.uncertainty import Statistic, bootstrap_band
+from storm_clinic.metrics.uncertainty import Statistic
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,20 +28,36 @@ class DecisionCurve:
 
     Attributes
     ----------
-    thresholds, net_benefit, lower, upper, treat_all : float64 arrays, shape (n_thresholds,)
+    thresholds, net_benefit, treat_all : float64 arrays, shape (n_thresholds,)
+    influence : float64 array, shape (n_thresholds, n_patients)
+        How far each patient moves the net benefit (infinitesimal jackknife).
+    n_above : int64 array, shape (n_thresholds,)
+        Patients at or above each threshold.
+    followed : bool array, shape (n_thresholds,)
+        Whether any of them is followed to the horizon; where none is, the benefit is understated.
     method : str
     """
 
     thresholds: Floats
     net_benefit: Floats
-    lower: Floats
-    upper: Floats
     treat_all: Floats
+    influence: Floats
+    n_above: Ints
+    followed: NDArray[np.bool_]
     method: str
+
+    def band(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
+        """Pointwise Wald interval of the net benefit."""
+        return _band(self.net_benefit, self.influence, level)
+
+    def gain(self, other: DecisionCurve, *, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
+        """Difference from another model on the same patients: value, lower, upper; paired."""
+        difference = self.net_benefit - other.net_benefit
+        return difference, *_band(difference, self.influence - other.influence, level)
 
 
 def net_benefit(
-    outcome: Survival | Classes,
+    outcome: Outcome,
     probability: ArrayLike,
     thresholds: ArrayLike,
     *,
@@ -47,20 +66,21 @@ def net_benefit(
     """Net benefit of treating those at or above a threshold, averaged over some thresholds.
 
     At threshold t: P(above) [P(event | above) - P(no event | above) t / (1 - t)]; in survival data
-    P(event | above) is 1 - Kaplan-Meier at the horizon among those above. Where their follow-up
-    ends before the horizon the curve's last value is carried on, which understates the benefit;
-    R's dcurves gives NA there.
+    P(event | above) is 1 - Kaplan-Meier at the horizon among those above, with competing risks
+    the Aalen-Johansen incidence of the cause of interest. Where their follow-up ends before the
+    horizon the curve's last value is carried on, which understates the benefit; R's dcurves gives
+    NA there.
 
     Parameters
     ----------
-    outcome : Survival or Classes, length n_patients
-        Survival without entry times, or two classes of which the second is the event.
+    outcome : Survival, CompetingRisks or Classes, length n_patients
+        Without entry times; of two classes the second is the event.
     probability : float array, shape (n_patients,)
-        Of the event (by the horizon).
+        Of the event (of interest, by the horizon).
     thresholds : float or float array, shape (n_thresholds,)
         Strictly between 0 and 1; their plain mean is taken.
     horizon_months : float
-        Survival only; from the first event to the last follow-up.
+        Times only; from the first event to the last follow-up.
 
     Raises
     ------
@@ -74,53 +94,52 @@ def net_benefit(
     Mak. 8 (2008) 53.
     """
     benefit = _Benefit(outcome, as_probability(probability, outcome), thresholds, horizon_months)
-    return Statistic.of(outcome, lambda weights: benefit.curve(weights).mean(axis=1), benefit.label)
+    return benefit.mean("")
 
 
 def net_benefit_treat_all(
-    outcome: Survival | Classes, thresholds: ArrayLike, *, horizon_months: float | None = None
+    outcome: Outcome, thresholds: ArrayLike, *, horizon_months: float | None = None
 ) -> Statistic:
     """Net benefit of treating everybody; parameters and errors as `net_benefit`."""
     everybody = np.ones(outcome.n_patients)
-    benefit = _Benefit(outcome, everybody, thresholds, horizon_months)
-    return Statistic.of(
-        outcome, lambda weights: benefit.curve(weights).mean(axis=1), f"{benefit.label}, treat all"
-    )
+    return _Benefit(outcome, everybody, thresholds, horizon_months).mean(", treat all")
 
 
 def decision_curve(
-    outcome: Survival | Classes,
+    outcome: Outcome,
     probability: ArrayLike,
     thresholds: ArrayLike,
     *,
     horizon_months: float | None = None,
-    n: int = 500,
-    seed: int,
-    level: float = 0.95,
 ) -> DecisionCurve:
-    """Net benefit at each threshold with a bootstrap band, beside treating everybody.
+    """Net benefit at each threshold, beside treating everybody.
 
-    Parameters and errors as `net_benefit`; ``n`` resamples of patients with this ``seed``.
+    Parameters and errors as `net_benefit`.
     """
     p = as_probability(probability, outcome)
     benefit = _Benefit(outcome, p, thresholds, horizon_months)
     everybody = _Benefit(outcome, np.ones(len(p)), thresholds, horizon_months)
     ones = np.ones((1, len(p)))
-    lower, upper = bootstrap_band(benefit.curve, len(p), n=n, seed=seed, level=level)
     return DecisionCurve(
         benefit.thresholds,
         benefit.curve(ones)[0],
-        lower,
-        upper,
         everybody.curve(ones)[0],
-        f"{benefit.label}; {level:.0%} percentile band, {n} bootstrap resamples",
+        benefit.influences,
+        benefit.n_above,
+        benefit.followed,
+        f"{benefit.estimator}; 95% Wald intervals at each threshold, infinitesimal jackknife",
     )
+
+
+def _band(value: Floats, influence: Floats, level: float) -> tuple[Floats, Floats]:
+    reach = norm.ppf(0.5 + level / 2) * np.sqrt((influence**2).sum(axis=1))
+    return value - reach, value + reach
 
 
 class _Benefit:
     def __init__(
         self,
-        outcome: Survival | Classes,
+        outcome: Outcome,
         probability: Floats,
         thresholds: ArrayLike,
         horizon_months: float | None,
@@ -131,50 +150,114 @@ class _Benefit:
                 f"thresholds {np.round(self.thresholds, 4).tolist()}",
                 fix="Legal are probabilities strictly between 0 and 1.",
             )
-        self._above = [np.flatnonzero(probability >= cut) for cut in self.thresholds]
-        self._risk, at = _risk_among(outcome, horizon_months)
-        self.label = f"net benefit{at}, " + (
+        self._outcome, self._n = outcome, outcome.n_patients
+        self._horizon, at = _horizon(outcome, horizon_months)
+        self._odds = self.thresholds / (1 - self.thresholds)
+        # Patients above a threshold are nested, so that as many are the same ones.
+        self._groups: dict[int, _Treated] = {}
+        self.n_above = np.array([int((probability >= cut).sum()) for cut in self.thresholds])
+        for cut, n in zip(self.thresholds, self.n_above, strict=True):
+            if n and n not in self._groups:
+                above = np.flatnonzero(probability >= cut)
+                self._groups[n] = _Treated(outcome, above, self._horizon)
+        self.estimator = f"net benefit{at}"
+        self.label = f"{self.estimator}, " + (
             f"threshold {self.thresholds[0]:g}"
             if len(self.thresholds) == 1
             else f"mean over {len(self.thresholds)} thresholds from {self.thresholds.min():g} to "
             f"{self.thresholds.max():g}"
         )
 
+    def mean(self, whom: str) -> Statistic:
+        """The mean over the thresholds."""
+        return Statistic.of(
+            self._outcome,
+            lambda weights: self.curve(weights).mean(axis=1),
+            f"{self.label}{whom}",
+            influence=self.influences.mean(axis=0),
+        )
+
     def curve(self, weights: Floats) -> Floats:
         """Net benefit at each threshold, (n_resamples, n_thresholds)."""
         total = weights.sum(axis=1)
         found = np.zeros((len(weights), len(self.thresholds)))
-        # Patients above a threshold are nested: as many are the same ones.
-        seen: dict[int, tuple[Floats, Floats]] = {0: (np.zeros_like(total), np.zeros_like(total))}
-        for k, (cut, above) in enumerate(zip(self.thresholds, self._above, strict=True)):
-            if len(above) not in seen:
-                w = weights[:, above]
-                seen[len(above)] = (w.sum(axis=1) / total, self._risk(w, above))
-            treated, risk = seen[len(above)]
-            found[:, k] = treated * (risk - (1 - risk) * cut / (1 - cut))
+        shares = {n: group.shares(weights, total) for n, group in self._groups.items()}
+        for k, (odds, n) in enumerate(zip(self._odds, self.n_above, strict=True)):
+            if n:
+                treated, risk = shares[n]
+                found[:, k] = treated * (risk - (1 - risk) * odds)
         return found
 
+    @property
+    def influences(self) -> Floats:
+        """How far each patient moves it, (n_thresholds, n_patients)."""
+        value = self.curve(np.ones((1, self._n)))[0]
+        found = np.zeros((len(self.thresholds), self._n))
+        for k, (odds, n) in enumerate(zip(self._odds, self.n_above, strict=True)):
+            if n:
+                group = self._groups[n]
+                own = group.risk - (1 - group.risk) * odds
+                found[k, group.above] = own / self._n
+                found[k, group.above] += n / self._n * (1 + odds) * group.risk_influence
+                found[k] -= value[k] / self._n
+        return found
 
-def _risk_among(
-    outcome: Survival | Classes, horizon_months: float | None
-) -> tuple[Callable[[Floats, Ints], Floats], str]:
-    """Probability of the event among some patients, given their weights and positions."""
+    @property
+    def followed(self) -> NDArray[np.bool_]:
+        """Whether somebody at or above each threshold is followed to the horizon."""
+        return np.array([n == 0 or self._groups[n].followed for n in self.n_above])
+
+
+class _Treated:
+    """Patients at or above a threshold: how many, and how many of them have the event."""
+
+    def __init__(self, outcome: Outcome, above: Ints, horizon: float) -> None:
+        self.above, self._horizon = above, horizon
+        self._event = binary_event(outcome)[above] if isinstance(outcome, Classes) else None
+        self._incidence: Incidence | None = None
+        self.followed = True
+        if not isinstance(outcome, Classes):
+            among: Timed = outcome.take(above)
+            self._incidence = Incidence(among)
+            last = among.time_months == among.time_months.max()
+            # Where nobody is event-free any more, the incidence is known without follow-up.
+            ended = bool(all_causes(among).event[last].all())
+            self.followed = ended or bool((among.time_months >= horizon).any())
+
+    def shares(self, weights: Floats, total: Floats) -> tuple[Floats, Floats]:
+        """Share that is treated, and risk of the event among them, (n_resamples,) each."""
+        own = weights[:, self.above]
+        n_treated = own.sum(axis=1)
+        return n_treated / total, self._risks(own, n_treated)
+
+    def _risks(self, weights: Floats, n_treated: Floats) -> Floats:
+        if self._incidence is not None:
+            return self._incidence.by(weights, self._horizon)
+        assert self._event is not None
+        happened = weights @ self._event
+        shares = np.divide(happened, n_treated, out=np.zeros_like(happened), where=n_treated > 0)
+        return np.asarray(shares, dtype=np.float64)
+
+    @cached_property
+    def risk(self) -> float:
+        """Risk of the event among them."""
+        ones = np.ones((1, len(self.above)))
+        return float(self._risks(ones, ones.sum(axis=1))[0])
+
+    @cached_property
+    def risk_influence(self) -> Floats:
+        """How far each of them moves that risk, (n_above,)."""
+        if self._incidence is not None:
+            ones = np.ones((1, len(self.above)))
+            return np.asarray(self._incidence.influence(ones, self._horizon)[0])
+        assert self._event is not None
+        return np.asarray((self._event - self.risk) / len(self.above), dtype=np.float64)
+
+
+def _horizon(outcome: Outcome, horizon_months: float | None) -> tuple[float, str]:
+    """The horizon, checked, and how it is named; 0 for classes, which have none."""
     if isinstance(outcome, Classes):
-        event = binary_event(outcome)
-
-        def share(weights: Floats, patients: Ints) -> Floats:
-            total = weights.sum(axis=1)
-            happened = weights @ event[patients]
-            shares = np.divide(happened, total, out=np.zeros_like(total), where=total > 0)
-            return np.asarray(shares, dtype=np.float64)
-
-        return share, ""
-    survival = outcome
+        binary_event(outcome)
+        return 0.0, ""
     horizon = required_horizon(outcome, horizon_months, "net benefit", followed_beyond=False)
-
-    def risk(weights: Floats, patients: Ints) -> Floats:
-        sets = RiskSets(survival.take(patients))
-        free = with_start(sets.event_free(weights))[:, int(sets.up_to(horizon))]
-        return np.asarray(1 - free, dtype=np.float64)
-
-    return risk, f" at {horizon:g} months"
+    return horizon, f" at {horizon:g} months"
