@@ -317,12 +317,12 @@ def _of_pairs(
 
     own = opens(np.ones((1, len(time))))[0]
     sums = pairs.sums(own)
-    total = float(own @ sums.opened_pairs)
+    total = float(np.sum(own * sums.opened_pairs))
     if not total > 0:
         raise NoComparablePairs(
             f"no two of {outcome.n_patients} patients can be compared: {_why(outcome, tau_months)}"
         )
-    somers_d = float(own @ sums.opened) / total
+    somers_d = float(np.sum(own * sums.opened)) / total
     opened = own * (sums.opened - somers_d * sums.opened_pairs) / total / 2
     influence = opened + (sums.waited - somers_d * sums.waited_pairs) / total / 2
     if uncensored is not None:
