@@ -88,7 +88,7 @@ def wolbers_concordance(
         f"{', pairs within folds' if within is not None else ''}"
     )
     value, influence = found
-    return Statistic(value, outcome.n_patients, outcome.n_events, method, under, influence)
+    return Statistic(value, outcome.n_patients, outcome.n_events, method, under, influence, "logit")
 
 
 class Lingering:

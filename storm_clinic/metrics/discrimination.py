@@ -199,6 +199,7 @@ def dynamic_auc(
         lambda weights: area(ranked, *weighted(weights)),
         method,
         influence=influence if enough else None,
+        scale="logit",
     )
 
 
@@ -231,10 +232,16 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
     _require_cases_and_controls(case, ~case, strata, "any time")
     ranked = [RankedCases(values, case, ~case, strata == code) for code in np.unique(strata)]
     ones = np.ones(outcome.n_patients)
-    influence = ranked[0].delong() if within is None else np.add(*area_slopes(ranked, ones, ones))
-    method = f"AUROC{', pairs within folds' if within is not None else ''}"
+    influence: Floats | None = None
+    if min(case.sum(), (~case).sum()) > 1:  # a variance needs two of each
+        plain = np.add(*area_slopes(ranked, ones, ones))
+        influence = ranked[0].delong() if within is None else plain
     return Statistic.of(
-        outcome, lambda weights: area(ranked, weights, weights), method, influence=influence
+        outcome,
+        lambda weights: area(ranked, weights, weights),
+        f"AUROC{', pairs within folds' if within is not None else ''}",
+        influence=influence,
+        scale="logit",
     )
 
 
@@ -274,6 +281,7 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
         under,
         "average precision",
         influence=_precision_influence(event, order, last_of_run),
+        scale="logit",
     )
 
 
@@ -334,6 +342,7 @@ def _of_pairs(
         method,
         under,
         np.asarray(influence, dtype=np.float64),
+        "logit",
     )
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from storm_clinic.cohort.outcome import Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.resampling import label_codes, resample
-
-Scale = Literal["identity", "log"]
+from storm_clinic.metrics.scales import Scale, wald
 
 _MAX_LOST = 0.05  # share of resamples that may fail before an interval would mislead
 
@@ -69,8 +67,9 @@ class Statistic:
     influence : float64 array, shape (n_patients,), optional
         How far each patient moves the value (infinitesimal jackknife); None where no formula is
         implemented.
-    scale : {"identity", "log"}
-        Scale on which the value is nearest to normal, used by `interval`.
+    scale : {"identity", "log", "logit", "complement"}
+        Scale on which the value is nearest to normal, used by `interval`; "complement" is
+        log(1 - value).
     """
 
     value: float
@@ -142,7 +141,8 @@ class Statistic:
         level : float
             Coverage aimed at, between 0 and 1.
         clusters : array, shape (n_patients,), optional
-            Site (or other cluster) of each patient; influences are summed inside clusters first.
+            Site (or other cluster) of each patient; influences are summed inside clusters first,
+            and the quantile is that of Student's t with one degree of freedom less than clusters.
 
         Raises
         ------
@@ -153,27 +153,22 @@ class Statistic:
             raise StatisticsError(
                 f"no formula for the standard error of {self.method}", fix="Use bootstrap()."
             )
-        influence, by = self.influence, ""
+        influence, by, quantile = self.influence, "", float(norm.ppf(0.5 + level / 2))
         if clusters is not None:
             codes = label_codes(clusters, self.n_patients, "clusters")
-            summed = np.bincount(codes, weights=influence)
-            influence, by = np.asarray(summed, dtype=np.float64), f", {len(summed)} clusters"
+            influence = np.bincount(codes, weights=influence).astype(np.float64)
+            by = f", {len(influence)} clusters, t quantile"
+            quantile = float(t.ppf(0.5 + level / 2, len(influence) - 1))
         se = float(np.sqrt(np.sum(influence**2)))
-        reach = float(norm.ppf(0.5 + level / 2)) * se
-        if self.scale == "log":
-            factor = np.exp(reach / self.value)
-            lower, upper = self.value / factor, self.value * factor
-        else:
-            lower, upper = self.value - reach, self.value + reach
+        lower, upper, name = wald(self.value, quantile * se, self.scale)
         return Interval(
             self.value,
             se,
-            float(lower),
-            float(upper),
+            lower,
+            upper,
             self.n_patients,
             self.n_events,
-            f"{self.method}; {level:.0%} Wald interval"
-            f"{' on the log scale' if self.scale == 'log' else ''}, "
+            f"{self.method}; {level:.0%} Wald interval{f' on {name}' if name else ''}, "
             f"infinitesimal jackknife{by}",
         )
 
