@@ -10,6 +10,8 @@ interval lies wholly above and below the truth.
 
 from __future__ import annotations
 
+import argparse
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Survival
+from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.calibration import (
     calibration_intercept,
     calibration_slope,
@@ -246,8 +249,8 @@ the metric (logit for C-indices, AUC and average precision; log for Brier and lo
 log(1 - value) for the scaled Brier score; its own for slopes, intercepts and gains). Survival
 cohorts are 70% censored and 18% have the event by the horizon of 24 months; with competing risks
 70% are censored too and 24% have the event of interest (15% by the horizon); of two classes 30%
-have the event. The prediction is 15% too extreme, its comparator is noisy. Truth is the mean over 20 cohorts of
-20,000 patients.
+have the event. The prediction is 15% too extreme, its comparator is noisy. Truth is the mean over
+20 cohorts of 20,000 patients.
 
 Aimed at: 93 to 97%. "Below" and "above": intervals wholly on that side of the truth (2.5% each at
 best). "Error": mean standard error over the spread of the estimates. "Bias": in such spreads.
