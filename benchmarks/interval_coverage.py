@@ -148,6 +148,7 @@ AT_HORIZON: dict[str, Metric] = {
     "log_score": _of(_at_horizon(log_score)),
     "o_e": _of(_at_horizon(observed_expected)),
     "calibration_slope": _of(_slope),
+    "calibration_intercept": _of(_at_horizon(calibration_intercept)),
 }
 METRICS: dict[str, tuple[Callable[[np.random.Generator, int], Drawn], dict[str, Metric]]] = {
     "survival": (
@@ -246,8 +247,9 @@ Made by `python benchmarks/interval_coverage.py` ({replicates} simulated cohorts
 
 Intervals are those of `Statistic.interval()`: infinitesimal jackknife, on the scale that belongs to
 the metric (logit for C-indices, AUC and average precision; log for Brier and log scores and O/E;
-log(1 - value) for the scaled Brier score; its own for slopes, intercepts and gains). Survival
-cohorts are 70% censored and 18% have the event by the horizon of 24 months; with competing risks
+log(1 - value) for the scaled Brier score; its own for slopes, intercepts and gains), with Student's
+quantile for as many degrees of freedom as events carry the number (or, of two classes, patients of
+the rarer one), less 1. Survival cohorts are 70% censored and 18% have the event by the horizon of 24 months; with competing risks
 70% are censored too and 24% have the event of interest (15% by the horizon); of two classes 30%
 have the event. The prediction is 15% too extreme, its comparator is noisy. Truth is the mean over
 20 cohorts of 20,000 patients.

@@ -16,6 +16,7 @@ from storm_clinic.metrics.inputs import (
     as_probability,
     as_risk,
     binary_event,
+    of_interest,
     require_whole_follow_up,
     required_horizon,
 )
@@ -64,7 +65,7 @@ def observed_expected(
         def share(weights: Floats) -> Floats:
             return np.asarray(weights @ event / weights.sum(axis=1))
 
-        what = "observed/expected"
+        what, horizon = "observed/expected", np.inf
     else:
         horizon = required_horizon(
             outcome, horizon_months, "observed/expected", followed_beyond=False
@@ -88,7 +89,9 @@ def observed_expected(
 
     expected = p.mean()
     influence = own_influence / expected - observed / expected**2 * (p - expected) / len(p)
-    return Statistic.of(outcome, under, what, influence=influence, scale="log")
+    return Statistic.of(
+        outcome, under, what, influence=influence, scale="log", degrees=_degrees(outcome, horizon)
+    )
 
 
 def calibration_slope(
@@ -136,7 +139,7 @@ def calibration_slope(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), x)
         slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
-        return replace(slope, influence=line.slope_influence())
+        return replace(slope, influence=line.slope_influence(), degrees=_degrees(outcome))
     ended, upto = outcome, ""
     if horizon_months is not None:
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
@@ -149,7 +152,7 @@ def calibration_slope(
     slope = Statistic.of(
         outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
     )
-    return replace(slope, influence=cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
 def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
@@ -158,7 +161,7 @@ def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
     start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
     method = f"calibration slope (Fine-Gray, {ended.causes[0]}){upto}"
     slope = Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
-    return replace(slope, influence=cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
 def calibration_intercept(
@@ -194,7 +197,8 @@ def calibration_intercept(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), log_odds(p))
         found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
-        return replace(found, influence=line.in_the_large_influence(found.value))
+        influence = line.in_the_large_influence(found.value)
+        return replace(found, influence=influence, degrees=_degrees(outcome))
     horizon = required_horizon(
         outcome, horizon_months, "calibration in the large", followed_beyond=False
     )
@@ -205,7 +209,8 @@ def calibration_intercept(
         f"calibration in the large (complementary log-log) at {horizon:g} months",
     )
     own = incidence.influence(np.ones((1, len(p))), horizon)[0]
-    return replace(found, influence=shift.influence(found.value, own))
+    influence = shift.influence(found.value, own)
+    return replace(found, influence=influence, degrees=_degrees(outcome, horizon))
 
 
 def complementary_log_log(probability: ArrayLike) -> Floats:
@@ -243,6 +248,13 @@ def _inside(probability: ArrayLike) -> Floats:
             fix="A prediction of exactly 0 or 1 claims certainty; no slope can be given.",
         )
     return p
+
+
+def _degrees(outcome: Timed | Classes, horizon_months: float = np.inf) -> int:
+    """Events by the horizon less 1; of two classes patients of the rarer one less 1."""
+    if isinstance(outcome, Classes):
+        return min(outcome.n_events, outcome.n_patients - outcome.n_events) - 1
+    return int((of_interest(outcome) & (outcome.time_months <= horizon_months)).sum()) - 1
 
 
 def _ended(outcome: Timed, horizon_months: float) -> Timed:

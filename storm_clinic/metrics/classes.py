@@ -66,7 +66,9 @@ def macro_auroc(
     influence = np.mean([np.add(*area_slopes(ranked, ones, ones)) for ranked in parts], axis=0)
     pooled = ", pairs within folds" if within is not None else ""
     method = f"macro AUROC over {len(outcome.levels)} classes, each against rest{pooled}"
-    return Statistic.of(outcome, under, method, influence=influence, scale="logit")
+    return Statistic.of(
+        outcome, under, method, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
+    )
 
 
 def multiclass_brier(outcome: Classes, probabilities: ArrayLike) -> Statistic:
@@ -152,7 +154,9 @@ def balanced_accuracy(outcome: Classes, probabilities: ArrayLike) -> Statistic:
     number = seen.sum(axis=0)
     influence = ((right[:, None] - right @ seen / number) * seen / number).mean(axis=1)
     label = f"balanced accuracy of the likeliest of {len(outcome.levels)} classes"
-    return Statistic.of(outcome, under, label, influence=influence, scale="logit")
+    return Statistic.of(
+        outcome, under, label, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
+    )
 
 
 def likeliest(outcome: Classes, probabilities: ArrayLike) -> Ints:
@@ -178,6 +182,11 @@ def as_probabilities(probabilities: ArrayLike, outcome: Classes) -> Floats:
             f"not sum to 1, the first in row {row} ({', '.join(f'{x:g}' for x in p[row])})"
         )
     return p
+
+
+def _rarest(outcome: Classes) -> int:
+    """Patients of the rarest class."""
+    return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
 
 
 def _indicator(outcome: Classes) -> Floats:

@@ -188,7 +188,7 @@ def dynamic_auc(
         time, -as_case - other * as_control, horizon_months, float(as_control[other].sum())
     )
     influence = as_case + as_control + uncensored.influence(through_g)
-    enough = min(case.sum(), control.sum()) > 1  # a variance needs two of each
+    fewer = int(min(case.sum(), control.sum()))  # a variance needs two of each
 
     method = (
         f"cumulative/dynamic AUC at {horizon_months:g} months"
@@ -198,8 +198,9 @@ def dynamic_auc(
         outcome,
         lambda weights: area(ranked, *weighted(weights)),
         method,
-        influence=influence if enough else None,
+        influence=influence if fewer > 1 else None,
         scale="logit",
+        degrees=fewer - 1,
     )
 
 
@@ -233,7 +234,8 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
     ranked = [RankedCases(values, case, ~case, strata == code) for code in np.unique(strata)]
     ones = np.ones(outcome.n_patients)
     influence: Floats | None = None
-    if min(case.sum(), (~case).sum()) > 1:  # a variance needs two of each
+    fewer = int(min(case.sum(), (~case).sum()))
+    if fewer > 1:  # a variance needs two of each
         plain = np.add(*area_slopes(ranked, ones, ones))
         influence = ranked[0].delong() if within is None else plain
     return Statistic.of(
@@ -242,6 +244,7 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
         f"AUROC{', pairs within folds' if within is not None else ''}",
         influence=influence,
         scale="logit",
+        degrees=fewer - 1,
     )
 
 
@@ -282,6 +285,7 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
         "average precision",
         influence=_precision_influence(event, order, last_of_run),
         scale="logit",
+        degrees=int(min(event.sum(), (1 - event).sum())) - 1,
     )
 
 
@@ -343,6 +347,7 @@ def _of_pairs(
         under,
         np.asarray(influence, dtype=np.float64),
         "logit",
+        pairs.n_openers - 1,
     )
 
 

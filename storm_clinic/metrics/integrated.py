@@ -76,6 +76,7 @@ def integrated_brier(
         f"times{source}",
         influence=influence,
         scale="log",
+        degrees=losses[-1].degrees,
     )
 
 
@@ -125,6 +126,7 @@ def integrated_auc(
         area.mean,
         influence if area.n_cases > 1 else None,  # one case has no variance
         "logit",
+        area.n_cases - 1,
     )
 
 

@@ -59,6 +59,7 @@ def brier(
         f"Brier score{losses.label}",
         influence=losses.influence(if_event, if_none),
         scale="log",
+        degrees=losses.degrees,
     )
 
 
@@ -93,7 +94,7 @@ def brier_scaled(
     found = Statistic.of(outcome, under, f"scaled Brier score{losses.label}")
     by_average = (1 - found.value) * average.influence()
     influence = (by_average - losses.influence(if_event, if_none)) / average.value
-    return replace(found, influence=influence, scale="complement")
+    return replace(found, influence=influence, scale="complement", degrees=losses.degrees)
 
 
 def log_score(
@@ -134,6 +135,7 @@ def log_score(
         f"log score{losses.label}",
         influence=losses.influence(if_event, if_none),
         scale="log",
+        degrees=losses.degrees,
     )
 
 

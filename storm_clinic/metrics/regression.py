@@ -249,7 +249,8 @@ class IncidenceShift:
                 missing = share * total - np.einsum("bn,bn->b", weights, risk)
                 return np.asarray(missing / np.einsum("bn,bn->b", weights, slope))
 
-        return _newton(step, np.zeros(len(weights)))
+        inside = (share > 0) & (share < 1)
+        return np.where(inside, _newton(step, np.zeros(len(weights))), np.nan)
 
     def influence(self, shift: float, share_influence: Floats) -> Floats:
         """How far each patient moves the shift, given how far they move the share."""
