@@ -16,10 +16,11 @@ from storm_clinic.metrics.inputs import (
     as_probability,
     as_risk,
     binary_event,
+    of_interest,
     require_whole_follow_up,
     required_horizon,
 )
-from storm_clinic.metrics.regression import CoxSlope, LogisticLine
+from storm_clinic.metrics.regression import CoxSlope, IncidenceShift, LogisticLine
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -64,7 +65,7 @@ def observed_expected(
         def share(weights: Floats) -> Floats:
             return np.asarray(weights @ event / weights.sum(axis=1))
 
-        what = "observed/expected"
+        what, horizon = "observed/expected", np.inf
     else:
         horizon = required_horizon(
             outcome, horizon_months, "observed/expected", followed_beyond=False
@@ -88,7 +89,9 @@ def observed_expected(
 
     expected = p.mean()
     influence = own_influence / expected - observed / expected**2 * (p - expected) / len(p)
-    return Statistic.of(outcome, under, what, influence=influence, scale="log")
+    return Statistic.of(
+        outcome, under, what, influence=influence, scale="log", degrees=_degrees(outcome, horizon)
+    )
 
 
 def calibration_slope(
@@ -136,7 +139,7 @@ def calibration_slope(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), x)
         slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
-        return replace(slope, influence=line.slope_influence())
+        return replace(slope, influence=line.slope_influence(), degrees=_degrees(outcome))
     ended, upto = outcome, ""
     if horizon_months is not None:
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
@@ -149,7 +152,7 @@ def calibration_slope(
     slope = Statistic.of(
         outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
     )
-    return replace(slope, influence=cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
 def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
@@ -158,29 +161,56 @@ def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
     start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
     method = f"calibration slope (Fine-Gray, {ended.causes[0]}){upto}"
     slope = Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
-    return replace(slope, influence=cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
-def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic:
-    """Calibration in the large of two classes: observed less predicted log-odds, 0 is right.
+def calibration_intercept(
+    outcome: Timed | Classes, probability: ArrayLike, *, horizon_months: float | None = None
+) -> Statistic:
+    """Calibration in the large: how far all predictions must move to be right on average, 0 is now.
 
-    The intercept of a logistic regression with the log-odds of the prediction as offset.
+    Two classes: the intercept of a logistic regression with the log-odds of the prediction as
+    offset. Timed outcomes: the same on the scale of log(-log(1 - p)), so that the mean prediction
+    equals 1 - Kaplan-Meier (with competing risks Aalen-Johansen) at the horizon; its exponential is
+    the observed over the predicted cumulative hazard.
 
     Parameters
     ----------
-    outcome : Classes, length n_patients
-        Two classes; the second is the event.
+    outcome : Survival, CompetingRisks or Classes (two), length n_patients
+        Times without entry times; the second of two classes is the event.
     probability : float array, shape (n_patients,)
-        Of the event, strictly between 0 and 1.
+        Of the event (by the horizon), strictly between 0 and 1.
+    horizon_months : float
+        Not for classes; from the first event to the last follow-up.
 
     Raises
     ------
     StatisticsError
-        If a probability is 0 or 1, or not both classes occur.
+        If a probability is 0 or 1, not both classes occur, the horizon lies outside the follow-up
+        (with the legal range), everybody has the event by it, or there are entry times.
+
+    References
+    ----------
+    Cox, Biometrika 45 (1958) 562-565. van Geloven et al., BMJ 377 (2022) e069249.
     """
-    line = LogisticLine(binary_event(outcome), log_odds(as_probability(probability, outcome)))
-    found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
-    return replace(found, influence=line.in_the_large_influence(found.value))
+    p = as_probability(probability, outcome)
+    if isinstance(outcome, Classes):
+        line = LogisticLine(binary_event(outcome), log_odds(p))
+        found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
+        influence = line.in_the_large_influence(found.value)
+        return replace(found, influence=influence, degrees=_degrees(outcome))
+    horizon = required_horizon(
+        outcome, horizon_months, "calibration in the large", followed_beyond=False
+    )
+    incidence, shift = Incidence(outcome), IncidenceShift(complementary_log_log(p))
+    found = Statistic.of(
+        outcome,
+        lambda weights: shift.fit(weights, incidence.by(weights, horizon)),
+        f"calibration in the large (complementary log-log) at {horizon:g} months",
+    )
+    own = incidence.influence(np.ones((1, len(p))), horizon)[0]
+    influence = shift.influence(found.value, own)
+    return replace(found, influence=influence, degrees=_degrees(outcome, horizon))
 
 
 def complementary_log_log(probability: ArrayLike) -> Floats:
@@ -218,6 +248,13 @@ def _inside(probability: ArrayLike) -> Floats:
             fix="A prediction of exactly 0 or 1 claims certainty; no slope can be given.",
         )
     return p
+
+
+def _degrees(outcome: Timed | Classes, horizon_months: float = np.inf) -> int:
+    """Events by the horizon less 1; of two classes patients of the rarer one less 1."""
+    if isinstance(outcome, Classes):
+        return min(outcome.n_events, outcome.n_patients - outcome.n_events) - 1
+    return int((of_interest(outcome) & (outcome.time_months <= horizon_months)).sum()) - 1
 
 
 def _ended(outcome: Timed, horizon_months: float) -> Timed:

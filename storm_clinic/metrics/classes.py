@@ -66,7 +66,9 @@ def macro_auroc(
     influence = np.mean([np.add(*area_slopes(ranked, ones, ones)) for ranked in parts], axis=0)
     pooled = ", pairs within folds" if within is not None else ""
     method = f"macro AUROC over {len(outcome.levels)} classes, each against rest{pooled}"
-    return Statistic.of(outcome, under, method, influence=influence)
+    return Statistic.of(
+        outcome, under, method, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
+    )
 
 
 def multiclass_brier(outcome: Classes, probabilities: ArrayLike) -> Statistic:
@@ -104,7 +106,7 @@ def multiclass_brier_scaled(outcome: Classes, probabilities: ArrayLike) -> Stati
     moved = -2 * (seen - share) @ share  # the average's Brier score, by each patient
     influence = ((error.mean() - error) / average + error.mean() / average**2 * moved) / len(error)
     label = f"scaled Brier score over {len(outcome.levels)} classes"
-    return Statistic.of(outcome, under, label, influence=influence)
+    return Statistic.of(outcome, under, label, influence=influence, scale="complement")
 
 
 def log_score(outcome: Classes, probabilities: ArrayLike) -> Statistic:
@@ -152,7 +154,9 @@ def balanced_accuracy(outcome: Classes, probabilities: ArrayLike) -> Statistic:
     number = seen.sum(axis=0)
     influence = ((right[:, None] - right @ seen / number) * seen / number).mean(axis=1)
     label = f"balanced accuracy of the likeliest of {len(outcome.levels)} classes"
-    return Statistic.of(outcome, under, label, influence=influence)
+    return Statistic.of(
+        outcome, under, label, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
+    )
 
 
 def likeliest(outcome: Classes, probabilities: ArrayLike) -> Ints:
@@ -180,6 +184,11 @@ def as_probabilities(probabilities: ArrayLike, outcome: Classes) -> Floats:
     return p
 
 
+def _rarest(outcome: Classes) -> int:
+    """Patients of the rarest class."""
+    return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+
+
 def _indicator(outcome: Classes) -> Floats:
     return np.asarray(outcome.label[:, None] == np.arange(len(outcome.levels)), dtype=np.float64)
 
@@ -195,4 +204,5 @@ def _mean(outcome: Classes, each: Floats, method: str) -> Statistic:
         lambda weights: weights @ each / weights.sum(axis=1),
         method,
         influence=(each - each.mean()) / len(each),
+        scale="log",
     )

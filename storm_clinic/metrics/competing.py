@@ -88,7 +88,16 @@ def wolbers_concordance(
         f"{', pairs within folds' if within is not None else ''}"
     )
     value, influence = found
-    return Statistic(value, outcome.n_patients, outcome.n_events, method, under, influence)
+    return Statistic(
+        value,
+        outcome.n_patients,
+        outcome.n_events,
+        method,
+        under,
+        influence,
+        "logit",
+        pairs.n_openers - 1,
+    )
 
 
 class Lingering:
@@ -141,6 +150,7 @@ class _Pairs:
         self._outliving = ComparablePairs(one, risk, eligible, self._stratum)
         self._lingering = Lingering(outcome)
         self._opening: Ints = np.flatnonzero(eligible)
+        self.n_openers = len(self._opening)
         self._time, self._risk, self._weighted = one.time_months, risk, uncensored
         self._rank: Ints = np.unique(risk, return_inverse=True)[1].astype(np.int64)
         if uncensored:

@@ -188,7 +188,7 @@ def dynamic_auc(
         time, -as_case - other * as_control, horizon_months, float(as_control[other].sum())
     )
     influence = as_case + as_control + uncensored.influence(through_g)
-    enough = min(case.sum(), control.sum()) > 1  # a variance needs two of each
+    fewer = int(min(case.sum(), control.sum()))  # a variance needs two of each
 
     method = (
         f"cumulative/dynamic AUC at {horizon_months:g} months"
@@ -198,7 +198,9 @@ def dynamic_auc(
         outcome,
         lambda weights: area(ranked, *weighted(weights)),
         method,
-        influence=influence if enough else None,
+        influence=influence if fewer > 1 else None,
+        scale="logit",
+        degrees=fewer - 1,
     )
 
 
@@ -231,10 +233,18 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
     _require_cases_and_controls(case, ~case, strata, "any time")
     ranked = [RankedCases(values, case, ~case, strata == code) for code in np.unique(strata)]
     ones = np.ones(outcome.n_patients)
-    influence = ranked[0].delong() if within is None else np.add(*area_slopes(ranked, ones, ones))
-    method = f"AUROC{', pairs within folds' if within is not None else ''}"
+    influence: Floats | None = None
+    fewer = int(min(case.sum(), (~case).sum()))
+    if fewer > 1:  # a variance needs two of each
+        plain = np.add(*area_slopes(ranked, ones, ones))
+        influence = ranked[0].delong() if within is None else plain
     return Statistic.of(
-        outcome, lambda weights: area(ranked, weights, weights), method, influence=influence
+        outcome,
+        lambda weights: area(ranked, weights, weights),
+        f"AUROC{', pairs within folds' if within is not None else ''}",
+        influence=influence,
+        scale="logit",
+        degrees=fewer - 1,
     )
 
 
@@ -274,6 +284,8 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
         under,
         "average precision",
         influence=_precision_influence(event, order, last_of_run),
+        scale="logit",
+        degrees=int(min(event.sum(), (1 - event).sum())) - 1,
     )
 
 
@@ -317,12 +329,12 @@ def _of_pairs(
 
     own = opens(np.ones((1, len(time))))[0]
     sums = pairs.sums(own)
-    total = float(own @ sums.opened_pairs)
+    total = float(np.sum(own * sums.opened_pairs))
     if not total > 0:
         raise NoComparablePairs(
             f"no two of {outcome.n_patients} patients can be compared: {_why(outcome, tau_months)}"
         )
-    somers_d = float(own @ sums.opened) / total
+    somers_d = float(np.sum(own * sums.opened)) / total
     opened = own * (sums.opened - somers_d * sums.opened_pairs) / total / 2
     influence = opened + (sums.waited - somers_d * sums.waited_pairs) / total / 2
     if uncensored is not None:
@@ -334,6 +346,8 @@ def _of_pairs(
         method,
         under,
         np.asarray(influence, dtype=np.float64),
+        "logit",
+        pairs.n_openers - 1,
     )
 
 

@@ -36,6 +36,8 @@ class HorizonLosses:
     ----------
     label : str
         Where and how, for the name of a method.
+    degrees : int
+        Events by the horizon, or if fewer patients without one, less 1.
     happened, free : float64 arrays, shape (n_patients,)
         1 where a loss counts as that of an event or of no event, whatever its weight.
     """
@@ -53,6 +55,7 @@ class HorizonLosses:
             self.happened = binary_event(outcome)
             self._beyond, self._other = 1 - self.happened, np.zeros(outcome.n_patients)
             self.free = self._beyond
+            self.degrees = int(min(self.happened.sum(), self.free.sum())) - 1
             return
         horizon = required_horizon(outcome, horizon_months, what, followed_beyond=True)
         self.label = f" at {horizon:g} months" + (
@@ -64,6 +67,7 @@ class HorizonLosses:
         self._other = (seen & ~of_interest(outcome)).astype(np.float64)
         self._beyond = (self._time > horizon).astype(np.float64)
         self.free = self._beyond + self._other
+        self.degrees = int(min(self.happened.sum(), self.free.sum())) - 1
         self._uncensored = Uncensored(all_causes(outcome), censoring)
         self._uncensored.require_positive(self._time[seen])
         self._uncensored.require_positive(self._time, at=horizon)

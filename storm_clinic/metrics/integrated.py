@@ -75,6 +75,8 @@ def integrated_brier(
         f"Brier score integrated from {times[0]:g} to {times[-1]:g} months over {len(times)} "
         f"times{source}",
         influence=influence,
+        scale="log",
+        degrees=losses[-1].degrees,
     )
 
 
@@ -115,11 +117,16 @@ def integrated_auc(
     required_horizon(outcome, tau_months, "an integrated AUC", followed_beyond=True)
     area = _AreaOverTime(outcome, values, tau_months, censoring)
     source = "" if censoring is None else ", censoring weights from other patients"
-    return Statistic.of(
-        outcome,
-        area.mean,
+    value, influence = area.value_and_influence()
+    return Statistic(
+        value,
+        outcome.n_patients,
+        outcome.n_events,
         f"cumulative/dynamic AUC averaged over event times up to {tau_months:g} months{source}",
-        influence=area.influence() if area.n_cases > 1 else None,  # one case has no variance
+        area.mean,
+        influence if area.n_cases > 1 else None,  # one case has no variance
+        "logit",
+        area.n_cases - 1,
     )
 
 
@@ -165,8 +172,8 @@ class _AreaOverTime:
             mean = (drop * auc).sum(axis=1) / drop.sum(axis=1)
         return np.where(np.isfinite(mean), mean, np.nan), auc, drop, n_cases, n_controls
 
-    def influence(self) -> Floats:
-        """How far each patient moves that mean, with every weight 1."""
+    def value_and_influence(self) -> tuple[float, Floats]:
+        """That mean, and how far each patient moves it, with every weight 1."""
         ones, slot = np.ones((1, len(self._time))), self._sets.slot
         cases = self._cases(ones)[0]
         plain = self._pairs.sums(cases)
@@ -195,7 +202,7 @@ class _AreaOverTime:
         as_control = waited - lost_control[before]
         through_g = self._uncensored.influence(GSlope(self._time, -as_case))
         total = as_case + as_control + through_g + self._through_drops(auc - mean)
-        return np.asarray(total / drop.sum(), dtype=np.float64)
+        return float(mean), np.asarray(total / drop.sum(), dtype=np.float64)
 
     def _through_drops(self, excess: Floats) -> Floats:
         """How patients move the drops by which the times count."""

@@ -40,31 +40,44 @@ def signed_sums(early: Side, late: Side) -> tuple[Floats, Floats]:
     Partners count + where the earlier element has the higher rank, - where it has the lower, and
     nothing where the ranks tie. Returned for the early and for the late elements.
     """
-    n_early, n_late = len(early.at), len(late.at)
-    place = np.concatenate(
-        [
-            # At one time late elements come first, so that they are no pair with the early ones.
-            np.arange(n_early) + np.searchsorted(late.at, early.at, side="right"),
-            np.arange(n_late) + np.searchsorted(early.at, late.at, side="left"),
-        ]
+    at_early, at_late = _places(early, late)
+    tree = _Tree(at_early, at_late, early.rank, late.rank)
+    as_early, as_late = tree.sums(
+        tree.placed(at_early, early.amount), tree.placed(at_late, late.amount)
     )
-    tree = _Tree(place, np.concatenate([early.rank, late.rank]))
-    given = (tree.placed(place[:n_early], early.amount), tree.placed(place[n_early:], late.amount))
-    as_early, as_late = tree.sums(*given)
-    return as_early[place[:n_early]], as_late[place[n_early:]]
+    return as_early[at_early], as_late[at_late]
+
+
+def _places(early: Side, late: Side) -> tuple[Ints, Ints]:
+    """Places of both sides in order of time; of one time late ones first, so that they do not pair.
+
+    One patient's two roles share a place if nobody else is there.
+    """
+    first = np.searchsorted(late.at, early.at, side="left")
+    after = np.searchsorted(late.at, early.at, side="right")
+    changes = np.append(True, early.at[1:] != early.at[:-1])
+    both = np.flatnonzero((after - first == 1) & changes & np.append(changes[1:], True))
+    both = both[late.rank[first[both]] == early.rank[both]]
+    alone = np.ones(len(early.at), dtype=np.bool_)
+    alone[both] = False
+    at_late = np.arange(len(late.at)) + np.searchsorted(early.at[alone], late.at, side="left")
+    at_early = np.empty(len(early.at), dtype=np.int64)
+    at_early[alone] = np.arange(int(alone.sum())) + after[alone]
+    at_early[both] = at_late[first[both]]
+    return at_early, at_late
 
 
 class _Tree:
-    def __init__(self, place: Ints, rank: Ints) -> None:
-        n = len(place)
+    def __init__(self, at_early: Ints, at_late: Ints, early: Ints, late: Ints) -> None:
+        n = 1 + max(int(at_early.max(initial=0)), int(at_late.max(initial=0)))
         self._levels = max(0, (n // _LEAF).bit_length() - 1)
-        self._leaf = -(-n // (1 << self._levels)) if n else 1
+        self._leaf = -(-n // (1 << self._levels))
         self._size = self._leaf << self._levels
-        highest = int(rank.max(initial=0))
-        self._rank = np.full(self._size, highest + 1, dtype=np.int32)
-        self._rank[place] = rank
+        beyond = 1 + max(int(early.max(initial=0)), int(late.max(initial=0)))
+        self._rank = np.full(self._size, beyond, dtype=np.int32)
+        self._rank[at_early], self._rank[at_late] = early, late
         self._order = np.argsort(self._rank, kind="stable").astype(np.int32)
-        self._ties = bool((np.bincount(rank, minlength=1) > 1).any())
+        self._ties = bool((np.bincount(self._rank)[:-1] > 1).any())
 
     def placed(self, place: Ints, amount: Floats) -> Floats:
         values = np.zeros(self._size)

@@ -58,6 +58,8 @@ def brier(
         lambda weights: losses.mean(weights, if_event, if_none),
         f"Brier score{losses.label}",
         influence=losses.influence(if_event, if_none),
+        scale="log",
+        degrees=losses.degrees,
     )
 
 
@@ -92,7 +94,7 @@ def brier_scaled(
     found = Statistic.of(outcome, under, f"scaled Brier score{losses.label}")
     by_average = (1 - found.value) * average.influence()
     influence = (by_average - losses.influence(if_event, if_none)) / average.value
-    return replace(found, influence=influence)
+    return replace(found, influence=influence, scale="complement", degrees=losses.degrees)
 
 
 def log_score(
@@ -132,6 +134,8 @@ def log_score(
         lambda weights: losses.mean(weights, if_event, if_none),
         f"log score{losses.label}",
         influence=losses.influence(if_event, if_none),
+        scale="log",
+        degrees=losses.degrees,
     )
 
 

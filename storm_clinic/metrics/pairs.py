@@ -72,6 +72,7 @@ class ComparablePairs:
 
     def __init__(self, outcome: Survival, risk: Floats, eligible: Bools, stratum: Ints) -> None:
         self.n_patients = outcome.n_patients
+        self.n_openers = int((eligible & outcome.event).sum())
         self._strata = [
             _Stratum.of(outcome, risk, eligible, np.flatnonzero(stratum == code))
             for code in np.unique(stratum)

@@ -33,13 +33,14 @@ class RankedCases:
         )
         return np.asarray(0.5 * (above + touching))
 
-    def delong(self) -> Floats | None:
-        """Influences whose squares sum to DeLong's variance, and products to his covariance."""
+    def delong(self) -> Floats:
+        """Influences whose squares sum to DeLong's variance, and products to his covariance.
+
+        They need two cases and two controls.
+        """
         n = len(self.case) + len(self.control)
         influence = np.zeros(n)
         m, k = len(self.case), len(self.control)
-        if min(m, k) < 2:
-            return None  # a variance needs two of each
         ones = np.ones(n)
         by_case, by_control = self.placements(ones[None])[0] / k, self.exceeded_by(ones) / m
         area = by_case.mean()

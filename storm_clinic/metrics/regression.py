@@ -233,6 +233,38 @@ class LogisticLine:
         return _newton(step, np.zeros((len(weights), 2)))
 
 
+class IncidenceShift:
+    """By how much log(-log(1 - p)) must move so that the mean prediction is a given share."""
+
+    def __init__(self, predictor: Floats) -> None:
+        self._predictor = predictor
+
+    def fit(self, weights: Floats, share: Floats) -> Floats:
+        """The shift, (n_resamples,), from the shares, (n_resamples,); NaN for a share of 0 or 1."""
+        total = weights.sum(axis=1)
+
+        def step(shift: Floats) -> Floats:
+            risk, slope = self._moved(shift[:, None])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                missing = share * total - np.einsum("bn,bn->b", weights, risk)
+                return np.asarray(missing / np.einsum("bn,bn->b", weights, slope))
+
+        inside = (share > 0) & (share < 1)
+        return np.where(inside, _newton(step, np.zeros(len(weights))), np.nan)
+
+    def influence(self, shift: float, share_influence: Floats) -> Floats:
+        """How far each patient moves the shift, given how far they move the share."""
+        risk, slope = self._moved(np.array(shift))
+        return np.asarray((share_influence - (risk - risk.mean()) / len(risk)) / slope.mean())
+
+    def _moved(self, shift: Floats) -> tuple[Floats, Floats]:
+        """Predictions after a shift, and their derivatives by it."""
+        # Beyond these bounds a prediction is 0 or 1 in double precision.
+        hazard = np.exp(np.clip(self._predictor + shift, -700.0, 700.0))
+        free = np.exp(-hazard)
+        return -np.expm1(-hazard), hazard * free
+
+
 def _newton(step: Callable[[Floats], Floats], start: Floats) -> Floats:
     """Follow Newton steps, each bounded, to a fixed point; NaN where there is none."""
     at = start

@@ -76,6 +76,17 @@ integrated_brier <- function(d) {
   sum(diff(times) * (head(value, -1) + tail(value, -1)) / 2) / (max(times) - min(times))
 }
 
+# Calibration in the large: by how much log(-log(1 - p)) must move so that the mean prediction is
+# the Kaplan-Meier or Aalen-Johansen estimate; by its definition.
+intercept <- function(d) {
+  fit <- if (competing(d)) prodlim(Hist(time, cause) ~ 1, data = d) else
+    prodlim(Hist(time, event) ~ 1, data = d)
+  share <- if (competing(d)) predict(fit, times = d$horizon[1], cause = 1) else
+    1 - predict(fit, times = d$horizon[1])
+  excess <- function(shift) mean(1 - (1 - d$probability)^exp(shift)) - unlist(share)[1]
+  uniroot(excess, c(-5, 5), tol = 1e-13)$root
+}
+
 # Observed over expected, its error from survfit's influences.
 observed_expected <- function(d) {
   state <- factor(d$cause, 0:max(d$cause))
@@ -110,6 +121,7 @@ one_case <- function(file) {
   d <- read.csv(file)
   out <- scores(d)
   out$log_score <- log_score(d)
+  out$intercept <- intercept(d)
   out$integrated_brier <- integrated_brier(d)
   if (competing(d)) {
     out$o_e <- observed_expected(d)

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Survival
 from storm_clinic.metrics.calibration import (
+    calibration_intercept,
     calibration_slope,
     complementary_log_log,
     observed_expected,
@@ -108,6 +109,12 @@ def test_the_integrated_brier_score_is_that_of_risk_regression_under_the_trapezo
     p = case.p[:, None] * times / case.horizon
     found = integrated_brier(case.outcome, p, times)
     assert found.value == pytest.approx(_R[name]["integrated_brier"], abs=1e-9)
+
+
+@every_case
+def test_calibration_in_the_large_makes_the_mean_prediction_what_prodlim_observes(case, name):
+    found = calibration_intercept(case.outcome, case.p, horizon_months=case.horizon)
+    assert found.value == pytest.approx(_R[name]["intercept"], abs=1e-9)
 
 
 @competing_case

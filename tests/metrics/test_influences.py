@@ -52,6 +52,7 @@ TIMED = {
     "calibration_slope": lambda o, p, h: calibration_slope(
         o, complementary_log_log(p), horizon_months=h
     ),
+    "calibration_intercept": lambda o, p, h: calibration_intercept(o, p, horizon_months=h),
     "brier_integrated": lambda o, p, h: integrated_brier(
         o, np.stack([0.6 * p, p], axis=1), [max(0.6 * h, first_event(o)), h]
     ),
