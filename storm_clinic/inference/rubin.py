@@ -88,6 +88,7 @@ def pool(
     estimates : float array, shape (n_imputations, n_terms)
         On a scale on which they are nearly normal: log hazard ratios, not hazard ratios.
     covariances : float array, shape (n_imputations, n_terms, n_terms)
+        Of those estimates.
     df_complete : float, optional
         Degrees of freedom without missing values, e.g. events less terms for a Cox model; at
         least 1. With it, degrees of freedom are Barnard and Rubin's; without, Rubin's for large
