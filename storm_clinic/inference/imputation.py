@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome, Survival
+from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.inference.imputation_draws import draw_category, draw_matched
 
@@ -69,20 +69,22 @@ def impute(
     """Fill the gaps of a covariate table several times, by draws given everything else.
 
     Numbers are filled by predictive mean matching (type 1: of the known patients with the nearest
-    predictions, one gives its value), categories by draws from a multinomial logistic regression
-    whose coefficients are drawn from their large-sample posterior; ordered ones too. Pseudo-patients
-    keep categories apart from certainty where a covariate separates them. Every model sees all other
-    covariates and the outcome: with times the event and the cumulative hazard (Nelson-Aalen) of each
-    cause up to the patient's own time, with classes the class.
+    predictions, one gives its value). Categories, ordered ones too, are drawn from a multinomial
+    logistic regression whose coefficients are drawn from their large-sample posterior;
+    pseudo-patients keep them from certainty where a covariate separates the levels. Every model
+    sees all other covariates and the outcome: with times the event and the cumulative hazard
+    (Nelson-Aalen) of each cause up to the patient's own time, with classes the class.
 
     Parameters
     ----------
     table : DataFrame, n_patients rows
         float64 columns (NaN where missing) and categorical ones.
     outcome : Survival, CompetingRisks or Classes, length n_patients
+        What happened to them; entry times are honoured.
     n_imputations : int
         At least 2; see `imputations_needed`.
     seed : int
+        Equal seeds give equal tables.
     beside : float64 array, shape (n_patients, n_numbers), optional
         Complete numbers that the analysis holds beside the covariates, e.g. a model's risk. What
         will stand in the regression must stand here, or its coefficient is drawn towards 0.

@@ -23,12 +23,15 @@ def draw_matched(
     Parameters
     ----------
     values : float64 array, shape (n_known,)
+        Of the known patients, in order.
     x : float64 array, shape (n_chains, n_patients, n_numbers)
+        What predicts them.
     known : bool array, shape (n_patients,)
         Whose values are known.
     n_donors : int
         Nearest known patients among whom one is drawn.
     rng : Generator
+        Source of all draws.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def draw_category(
     codes : int64 array, shape (n_known,)
         Positions of levels.
     n_levels : int
+        At least 1.
     x, known, rng
         As `draw_matched`.
 
