@@ -135,13 +135,14 @@ class TestMissingness:
         assert missingness(evaluation(_CASE.outcome, None)) == ()
 
 
+@pytest.fixture(scope="module")
+def tables() -> list[pd.DataFrame]:
+    data = evaluation(_CASE.outcome, _CASE.covariates)
+    return imputed_tables(data, 40, risks=())
+
+
 class TestPooledRegression:
     terms = ("age", "sex", "ph_ecog", "ph_karno", "meal_cal", "wt_loss")
-
-    @pytest.fixture(scope="class")
-    def tables(self) -> list[pd.DataFrame]:
-        data = evaluation(_CASE.outcome, _CASE.covariates)
-        return imputed_tables(data, 40, risks=())
 
     def test_hazard_ratios_are_close_to_those_of_mice(self, tables):
         found = pooled_regression(cox(list(self.terms), _CASE.outcome), tables, df_complete=159)
