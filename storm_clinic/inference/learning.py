@@ -63,7 +63,9 @@ def learning_curve(
     measure : callable
         (held-out risks of all patients, outcome, fold) to a number.
     design : float64 array, shape (n_patients, n_columns)
+        Without gaps.
     outcome : Survival, CompetingRisks or Classes, length n_patients
+        What happened to them.
     fractions : sequence of float
         Above 0 and at most 1.
     folds : int
@@ -80,8 +82,8 @@ def learning_curve(
 
     References
     ----------
-    Dobbin & Song, Biostatistics 14 (2013) 207 (how many to train on). Christodoulou et al., Diagn.
-    Progn. Res. 5 (2021) 19 (learning curves of prediction models).
+    Dobbin & Song, Biostatistics 14 (2013) 639-652. Christodoulou et al., Diagn. Progn. Res. 5
+    (2021) 6.
     """
     if not fractions or min(fractions) <= 0 or max(fractions) > 1:
         raise StatisticsError(f"fractions {list(fractions)}", fix="Legal are values in (0, 1].")
@@ -91,10 +93,10 @@ def learning_curve(
             fix="Legal are 2 folds to one a patient, and at least 1 repeat.",
         )
     rng = np.random.default_rng(seed)
-    orders = [balanced_order(outcome, rng) for _ in range(repeats)]
-    return tuple(
-        _step(fit, measure, design, outcome, fraction, folds, orders) for fraction in fractions
-    )
+    orders = [
+        (balanced_folds(outcome, folds, rng), balanced_order(outcome, rng)) for _ in range(repeats)
+    ]
+    return tuple(_step(fit, measure, design, outcome, fraction, orders) for fraction in fractions)
 
 
 def balanced_order(outcome: Outcome, rng: np.random.Generator) -> Ints:
@@ -106,6 +108,13 @@ def balanced_order(outcome: Outcome, rng: np.random.Generator) -> Ints:
         members = shuffled[labels[shuffled] == code]
         place[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.asarray(np.argsort(place, kind="stable"), dtype=np.int64)
+
+
+def balanced_folds(outcome: Outcome, folds: int, rng: np.random.Generator) -> Ints:
+    """Fold of each patient, each with its share of events."""
+    fold = np.empty(outcome.n_patients, dtype=np.int64)
+    fold[balanced_order(outcome, rng)] = np.arange(outcome.n_patients) * folds // outcome.n_patients
+    return fold
 
 
 def held_out(
@@ -134,13 +143,15 @@ def held_out(
 
 
 def _step(
-    fit: Fit, measure: HeldOutMeasure, design: Floats, outcome: Outcome,
-    fraction: float, folds: int, orders: Sequence[Ints],
-) -> LearningStep:  # fmt: skip
+    fit: Fit,
+    measure: HeldOutMeasure,
+    design: Floats,
+    outcome: Outcome,
+    fraction: float,
+    orders: Sequence[tuple[Ints, Ints]],
+) -> LearningStep:
     values, patients, events, reasons = [], [], [], []
-    for order in orders:
-        fold = np.empty(outcome.n_patients, dtype=np.int64)
-        fold[order] = np.arange(outcome.n_patients) % folds
+    for fold, order in orders:
         try:
             risk, n, e = held_out(fit, design, outcome, fold, order, fraction)
             values.append(finite(measure(risk, outcome, fold)))
@@ -149,16 +160,13 @@ def _step(
             continue
         patients.append(n.mean())
         events.append(e.mean())
-    trained = fraction * outcome.n_patients * (folds - 1) / folds
+    folds = int(orders[0][0].max()) + 1
+    planned = fraction * (folds - 1) / folds
     return LearningStep(
         fraction,
-        round(float(np.mean(patients))) if patients else round(trained),
-        round(float(np.mean(events))) if events else round(trained * _rate(outcome)),
+        round(float(np.mean(patients)) if patients else planned * outcome.n_patients),
+        round(float(np.mean(events)) if events else planned * outcome.n_events),
         np.array(values, dtype=np.float64),
         len(reasons),
         reasons[0] if reasons else "",
     )
-
-
-def _rate(outcome: Outcome) -> float:
-    return outcome.n_events / outcome.n_patients

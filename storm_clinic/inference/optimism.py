@@ -73,7 +73,9 @@ def optimism(
     measure : callable
         (risks, outcome) to a number, e.g. the C-index; higher is better.
     design : float64 array, shape (n_patients, n_columns)
+        Without gaps.
     outcome : Survival, CompetingRisks or Classes, length n_patients
+        What happened to them.
     n : int
         Resamples, at least 2.
     seed : int
@@ -101,7 +103,7 @@ def optimism(
     """
     _check_level(level)
     rows = _drawn(outcome.n_patients, n, seed) if draws is None else draws
-    apparent = _performance(fit, measure, design, outcome, None)[0]
+    apparent = required(lambda: measure(fit(design, outcome)(design), outcome))
     found, reasons = [], []
     for drawn in rows:
         try:
@@ -132,15 +134,20 @@ def optimism(
 
 
 def _performance(
-    fit: Fit, measure: Measure, design: Floats, outcome: Outcome, drawn: Ints | None
+    fit: Fit, measure: Measure, design: Floats, outcome: Outcome, drawn: Ints
 ) -> tuple[float, float]:
     """Of the model of some patients: on them, and on all."""
-    if drawn is None:
-        everybody = finite(measure(fit(design, outcome)(design), outcome))
-        return everybody, everybody
     own = outcome.take(drawn)
     predict = fit(design[drawn], own)
     return finite(measure(predict(design[drawn]), own)), finite(measure(predict(design), outcome))
+
+
+def required(compute: Callable[[], float]) -> float:
+    """A number without which there is nothing to compare with; `StatisticsError` if there is none."""
+    try:
+        return finite(compute())
+    except TrainingError as error:
+        raise StatisticsError(error.problem, where=error.where, fix=error.fix) from error
 
 
 def finite(value: float) -> float:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError, TrainingError
-from storm_clinic.inference.optimism import finite
+from storm_clinic.inference.optimism import finite, required
 from storm_clinic.metrics.resampling import label_codes
 
 _MAX_LOST = 0.05  # share of permutations that may fail before the rest would mislead
@@ -83,7 +83,7 @@ def permutation_null(
     if n < 19:
         raise StatisticsError(f"{n} permutations", fix="Ask for at least 19.")
     codes = None if strata is None else label_codes(strata, outcome.n_patients, "strata")
-    observed = finite(procedure(outcome))
+    observed = required(lambda: procedure(outcome))
     rng = np.random.default_rng(seed)
     found, reasons = [], []
     for _ in range(n):
