@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from storm_clinic.errors import StatisticsError
+
 Scale = Literal["identity", "log", "logit", "complement"]
 
 
@@ -40,6 +42,34 @@ _TRANSFORMS: dict[Scale, _Transform] = {
         lambda v: v < 1,
     ),
 }
+
+
+def onto(value: float, scale: Scale) -> tuple[float, float]:
+    """The value on a scale, and the size of the scale's slope there (its error's factor).
+
+    Raises
+    ------
+    StatisticsError
+        If the value lies at or beyond the edge of the scale.
+    """
+    transform = _TRANSFORMS.get(scale)
+    if transform is None:
+        return value, 1.0
+    if not transform.inside(value):
+        raise StatisticsError(f"a value of {value:g} is at the edge of {transform.name}")
+    return transform.forward(value), abs(transform.slope(value))
+
+
+def back(x: float, scale: Scale) -> float:
+    """From a scale to the value's own."""
+    transform = _TRANSFORMS.get(scale)
+    return x if transform is None else transform.back(x)
+
+
+def name_of(scale: Scale) -> str:
+    """In words; the value's own scale is "its own scale"."""
+    transform = _TRANSFORMS.get(scale)
+    return "its own scale" if transform is None else transform.name
 
 
 def wald(value: float, reach: float, scale: Scale) -> tuple[float, float, str]:

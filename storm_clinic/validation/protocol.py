@@ -173,7 +173,13 @@ def _estimate(
         return Estimate(value=None, method="not estimable", note=found, **place)
     limits = f"; {RESAMPLING_ONLY}" if shared.kind == "cross-validation" else ""
     try:
-        interval = _interval(found, shared)
+        interval = interval_of(
+            found,
+            shared.outcome,
+            kind=shared.kind,
+            bootstraps=shared.bootstraps,
+            seed=shared.seed,
+        )
     except StatisticsError as error:
         return Estimate(value=found.value, method=found.method, note=str(error), **place)
     return Estimate(
@@ -186,11 +192,20 @@ def _estimate(
     )
 
 
-def _interval(found: Statistic, shared: _Protocol) -> Interval:
-    by_formula = found.influence is not None and _fewest_events(shared.outcome) >= FEWEST_EVENTS
-    if shared.kind == "external" and by_formula:
+def interval_of(
+    found: Statistic, outcome: Outcome, *, kind: Kind, bootstraps: int, seed: int
+) -> Interval:
+    """The interval that the protocol gives a number on these patients.
+
+    Raises
+    ------
+    StatisticsError
+        If there are too few patients or events for one.
+    """
+    by_formula = found.influence is not None and _fewest_events(outcome) >= FEWEST_EVENTS
+    if kind == "external" and by_formula:
         return found.interval()
-    return bootstrap(found, n=shared.bootstraps, seed=shared.seed)
+    return bootstrap(found, n=bootstraps, seed=seed)
 
 
 def _resampled(asked: Asked, found: Statistic, shared: _Protocol) -> Iterator[ResampledInterval]:
