@@ -17,6 +17,7 @@ from storm_clinic.metrics.inputs import (
     required_horizon,
 )
 from storm_clinic.metrics.pairs import ComparablePairs
+from storm_clinic.metrics.precision import PrecisionSteps
 from storm_clinic.metrics.ranked_cases import RankedCases, area, area_slopes
 from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
@@ -265,44 +266,16 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
     StatisticsError
         If there are not two classes, or one does not occur.
     """
-    values = as_risk(risk, outcome)
     event = binary_event(outcome)
-    order = np.argsort(-values, kind="stable")
-    last_of_run = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
-
-    def under(weights: Floats) -> Floats:
-        ordered = weights[:, order]
-        caught = np.cumsum(ordered * event[order], axis=1)[:, last_of_run]
-        called = np.cumsum(ordered, axis=1)[:, last_of_run]
-        precision = np.divide(caught, called, out=np.zeros_like(caught), where=called > 0)
-        gained = np.diff(caught, axis=1, prepend=0.0)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((gained * precision).sum(axis=1) / caught[:, -1], dtype=np.float64)
-
+    steps = PrecisionSteps(event, as_risk(risk, outcome))
     return Statistic.of(
         outcome,
-        under,
+        steps.average,
         "average precision",
-        influence=_precision_influence(event, order, last_of_run),
+        influence=steps.influence(),
         scale="logit",
         degrees=int(min(event.sum(), (1 - event).sum())) - 1,
     )
-
-
-def _precision_influence(event: Floats, order: Ints, last_of_run: Ints) -> Floats:
-    """How far each patient moves the average precision, with every case weight 1."""
-    ordered, n_events = event[order], event.sum()
-    run = np.searchsorted(last_of_run, np.arange(len(order)))
-    called = last_of_run + 1.0
-    caught = np.cumsum(ordered)[last_of_run]
-    precision, gained = caught / called, np.diff(caught, prepend=0.0)
-    value = gained @ precision / n_events
-    # Whoever is called at a threshold is also called at every lower one.
-    weight = np.cumsum((gained / called)[::-1])[::-1][run]
-    lost = np.cumsum((gained * precision / called)[::-1])[::-1][run]
-    influence = np.empty(len(order))
-    influence[order] = (ordered * (precision[run] - value + weight) - lost) / n_events
-    return influence
 
 
 def _of_pairs(

@@ -126,6 +126,17 @@ def test_of_two_classes(cases, metric):
     assert_is_the_derivative(TWO_CLASSES[metric](outcome, p))
 
 
+def test_delongs_influences_are_the_derivatives_but_for_his_small_sample_factors(cases):
+    case = cases["lung_monthly"]
+    event = case.outcome.event
+    found = auroc(Classes(event.astype(np.int64), ("no", "yes")), case.column("probability"))
+    n, step = len(event), 1e-5
+    up, down = (found.under(1 + sign * step * np.eye(n)) for sign in (1, -1))
+    of_its_class = np.where(event, event.sum(), (~event).sum())
+    expected = (up - down) / (2 * step) * np.sqrt(of_its_class / (of_its_class - 1))
+    np.testing.assert_allclose(found.influence, expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("metric", MORE_CLASSES)
 def test_of_more_classes(metric):
     rng = np.random.default_rng(1)
