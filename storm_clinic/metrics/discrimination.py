@@ -170,18 +170,14 @@ def dynamic_auc(
     control = (time > horizon_months) | other
     uncensored = Uncensored(all_causes(outcome), censoring)
     uncensored.require_positive(time[case | other])
+    if other.any():
+        uncensored.require_positive(time, at=horizon_months)
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
     ranked = [RankedCases(values, case, control, strata == code) for code in np.unique(strata)]
 
     def weighted(weights: Floats) -> tuple[Floats, Floats]:
-        curve = uncensored.curve(weights)
-        g = uncensored.just_before(curve, time)
-        inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        if not other.any():
-            return weights * inverse, weights
-        beyond = uncensored.at(curve, horizon_months)
-        return weights * inverse, weights * np.where(other, inverse * beyond, 1.0)
+        return _cases_and_controls(weights, uncensored, time, horizon_months, other)
 
     ones = np.ones((1, outcome.n_patients))
     as_case, as_control = area_slopes(ranked, *(own[0] for own in weighted(ones)))
@@ -203,6 +199,19 @@ def dynamic_auc(
         scale="logit",
         degrees=fewer - 1,
     )
+
+
+def _cases_and_controls(
+    weights: Floats, uncensored: Uncensored, time: Floats, horizon_months: float, other: Bools
+) -> tuple[Floats, Floats]:
+    """What patients count as cases and as controls, in units of somebody followed beyond."""
+    curve = uncensored.curve(weights)
+    g = uncensored.just_before(curve, time)
+    inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+    if not other.any():
+        return weights * inverse, weights
+    beyond = uncensored.at(curve, horizon_months)
+    return weights * inverse, weights * np.where(other, inverse * beyond, 1.0)
 
 
 def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None) -> Statistic:
