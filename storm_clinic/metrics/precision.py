@@ -38,4 +38,4 @@ class PrecisionSteps:
         diluted = np.cumsum((gained * precision / called)[::-1])[::-1][step]
         influence = np.empty(len(self._order))
         influence[self._order] = self._event * (precision[step] - value + lifted) - diluted
-        return influence / n_events
+        return np.asarray(influence / n_events, dtype=np.float64)
