@@ -15,9 +15,7 @@ from storm_clinic.inference.maximum import as_design, maximise
 from storm_clinic.inference.partial_likelihood import AtDeaths, PartialLikelihood, Stratum
 
 
-def fit_fine_gray(
-    design: ArrayLike, outcome: CompetingRisks, *, names: Sequence[str]
-) -> Fitted:
+def fit_fine_gray(design: ArrayLike, outcome: CompetingRisks, *, names: Sequence[str]) -> Fitted:
     """Regression of the subdistribution hazard of the first cause, as ``cmprsk::crr``.
 
     Patients with another event stay at risk with the chance of being still uncensored, which is

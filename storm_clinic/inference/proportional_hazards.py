@@ -102,9 +102,7 @@ def proportional_hazards(
     g = _scale(kept, transform)
     columns = terms or {name: [at] for at, name in enumerate(fit.names)}
     centre, spread = x.mean(axis=0), x.std(axis=0)
-    parts = _derivatives(
-        kept, (x - centre) / spread, w[here], codes, fit.coefficients * spread, g
-    )
+    parts = _derivatives(kept, (x - centre) / spread, w[here], codes, fit.coefficients * spread, g)
     p = len(fit.names)
     every = list(range(p))
     tests = {name: _score_test(parts, p, list(at)) for name, at in columns.items()}

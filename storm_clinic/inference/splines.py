@@ -57,11 +57,7 @@ def knots_of(x: ArrayLike, n_knots: int) -> Floats:
             last = values[values < values.max()].max()
             values = values[values < last]
     inner = n_knots - (first is not None) - (last is not None)
-    where = (
-        [0.5]
-        if inner == 1
-        else np.linspace(0.5 if inner == 2 else outer, 1 - outer, inner)
-    )
+    where = [0.5] if inner == 1 else np.linspace(0.5 if inner == 2 else outer, 1 - outer, inner)
     knots = np.quantile(values, where)
     if len(values) < 100 and inner > 1:
         knots[0] = values[4] if first is None else knots[0]
