@@ -92,6 +92,7 @@ def maximise(
     evaluate : callable
         Coefficients of comparable scale, shape (n,), to derivatives; ``-inf`` where it overflows.
     n : int
+        Coefficients.
     names : sequence of str
         Of the coefficients, for messages.
     what : str

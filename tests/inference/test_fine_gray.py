@@ -58,7 +58,7 @@ def test_entry_times_are_refused_with_another_way():
     outcome = CompetingRisks(
         np.array([1.0, 2, 3]), np.array([1, 2, 0]), ("a", "b"), np.full(3, 0.5)
     )
-    with pytest.raises(StatisticsError, match="entry times.*cause-specific"):
+    with pytest.raises(StatisticsError, match=r"entry times.*cause-specific"):
         fit_fine_gray([[1.0], [2.0], [0.0]], outcome, names=["u"])
 
 

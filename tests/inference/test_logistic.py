@@ -54,7 +54,7 @@ def test_separation_complete_or_at_one_level_is_refused(edge):
     design = np.column_stack([x + 2, np.sin(np.arange(40))])
     if edge:
         design[:, 0] = (np.arange(40) >= 35).astype(float)  # all of this level had the event
-    with pytest.raises(StatisticsError, match="has no maximum: .*'level'.*separates"):
+    with pytest.raises(StatisticsError, match=r"has no maximum: .*'level'.*separates"):
         fit_logistic(design, y, names=["level", "age"])
 
 
