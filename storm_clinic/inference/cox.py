@@ -36,6 +36,7 @@ def fit_cox(
     outcome : Survival, length n_patients
         Entry times are honoured: at risk is who has ``entry < t <= time``.
     names : sequence of str, length p
+        Of the covariates.
     weights : float array, shape (n_patients,), optional
         Case weights, not negative; a patient of weight 0 is absent, also from ties.
     strata : array, shape (n_patients,), optional

@@ -31,6 +31,7 @@ def fit_logistic(
     y : bool or 0/1 array, shape (n_patients,)
         1 where the event happened.
     names : sequence of str, length p
+        Of the covariates.
     weights : float array, shape (n_patients,), optional
         Case weights, not negative.
 
