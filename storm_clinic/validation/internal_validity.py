@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import CohortError, PredictionsError, StatisticsError, TrainingError
@@ -62,7 +63,9 @@ def internal_validity(data: EvaluationData) -> tuple[InternalValidity, ...]:
         return ()
     found = [_of_predictions(data, model) for model in data.models]
     if data.covariates is not None and len(data.covariates.columns):
-        found.append(_of_covariates(data, data.covariates))
+        # Hundreds of small fits: threads would only wait for each other.
+        with threadpool_limits(limits=1):
+            found.append(_of_covariates(data, data.covariates))
     return tuple(found)
 
 

@@ -23,8 +23,8 @@ def hidden(seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=_N)
 
 
-def survival(strength: float = 1.0) -> Survival:
-    rng = np.random.default_rng(2)
+def survival(strength: float = 1.0, seed: int = 2) -> Survival:
+    rng = np.random.default_rng(seed)
     time = rng.exponential(20 * np.exp(-strength * hidden()))
     end = rng.uniform(5, 60, _N)
     return Survival.from_arrays(np.minimum(time, end), time <= end)
@@ -47,7 +47,7 @@ def cross_validated(
         candidate="image",
         comparator=None,
         seed=4,
-        bootstraps=200,
+        bootstraps=60,
         covariates=covariates,
     )
 
@@ -81,11 +81,15 @@ class TestFixedPredictions:
         (found,) = internal_validity(cross_validated(survival()))
         assert found.null_mean == pytest.approx(0.5, abs=0.015)
         assert found.null_upper < found.corrected.value
-        assert found.null_p == pytest.approx(1 / 201)
+        assert found.null_p == pytest.approx(1 / 61)
 
     def test_risks_that_say_nothing_do_not_beat_it(self):
-        (found,) = internal_validity(cross_validated(survival(strength=0.0)))
-        assert found.null_p > 0.05
+        p = [
+            internal_validity(cross_validated(survival(0.0, seed), repeats=1))[0].null_p
+            for seed in range(10, 16)
+        ]
+        # The mean of six uniform numbers, with a standard error of 0.12.
+        assert 0.2 < np.mean(p) < 0.8
 
     def test_an_evaluation_that_compared_across_folds_would_be_caught(self):
         """Outcomes of a fold leak into its risks' level; pairs inside folds do not see it."""
@@ -131,7 +135,7 @@ class TestRefittedCovariates:
         assert 0 < found.optimism < 0.05
         assert found.corrected.value == pytest.approx(found.apparent - found.optimism)
         assert found.corrected.lower < found.corrected.value < found.corrected.upper
-        assert found.n_resamples == 200
+        assert found.n_resamples == 60
         assert RESAMPLING_ONLY in found.method
 
     def test_cross_validation_and_bootstrap_agree(self, found):
@@ -139,7 +143,7 @@ class TestRefittedCovariates:
 
     def test_the_null_of_fitting_and_scoring_is_chance(self, found):
         assert found.null_mean == pytest.approx(0.5, abs=0.02)
-        assert found.null_p == pytest.approx(1 / 101)
+        assert found.null_p == pytest.approx(1 / 51)
         assert "fitted and cross-validated anew" in found.method
 
     def test_more_patients_never_look_much_worse(self, found):
