@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import StatisticsError
@@ -124,7 +125,8 @@ def impute(
         fixed.append(_beside(beside, len(table)))
     chains = _Chains(columns, np.hstack(fixed), n_imputations, n_donors, seed)
     chains.check()
-    means = np.stack([chains.sweep() for _ in range(n_iterations)], axis=1)
+    with threadpool_limits(limits=1):  # sums, and so the draws, do not depend on the machine
+        means = np.stack([chains.sweep() for _ in range(n_iterations)], axis=1)
     tables = tuple(chains.completed(table, i) for i in range(n_imputations))
     notes = tuple(column.note for column in columns if column.note)
     return Imputed(tables, tuple(columns[i].name for i in chains.order), means, notes)
