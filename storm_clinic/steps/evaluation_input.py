@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Floats
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
@@ -52,7 +50,7 @@ def evaluation_data(
         sites=tuple(patients.sites) if has_sites else None,
         thresholds=plan.threshold_grid,
         risk_cuts=risk_cuts,
-        embeddings=_embeddings(patients) if has_sites else {},
+        embeddings=patients.mean_embeddings if has_sites else {},
     )
 
 
@@ -79,11 +77,3 @@ def _subgroups(plan: EvaluationPlan, patients: StudyPatients) -> pd.DataFrame | 
     if SITE in plan.subgroups and SITE in patients.cohort.patients:
         table[SITE] = pd.Categorical(patients.sites)
     return None if table.empty else table
-
-
-def _embeddings(patients: StudyPatients) -> dict[str, Floats]:
-    """What models see of each patient, averaged over tiles; tables of measurements as they are."""
-    data = patients.data
-    bags = {"image": data.bags, "storm": data.storm}
-    found = {name: part.pooled_mean() for name, part in bags.items() if part is not None}
-    return found | {name: table.to_numpy(np.float64) for name, table in data.tables.items()}
