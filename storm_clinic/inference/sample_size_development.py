@@ -131,7 +131,11 @@ def classes_development(
     """
     shares = [require_share(share, "a share of") for share in class_shares]
     pairs = list(combinations(range(len(shares)), 2))
-    if len(shares) < 3 or not math.isclose(sum(shares), 1, abs_tol=1e-6) or set(pair_r2) != {*pairs}:
+    if (
+        len(shares) < 3
+        or not math.isclose(sum(shares), 1, abs_tol=1e-6)
+        or set(pair_r2) != {*pairs}
+    ):
         raise StatisticsError(
             "shares of at least three classes that add up to 1, and an R² for each pair, are needed"
         )

@@ -1,8 +1,8 @@
 """How precisely so many patients show C, observed/expected, slope and net benefit; and back.
 
-For a binary outcome all are closed forms. Each ``*_error`` is the standard error that patients give,
-each ``*_size`` the fewest patients for an interval of a given width; one is the converse of the
-other.
+For a binary outcome all are closed forms. Each ``*_error`` is the standard error that so many
+patients give, each ``*_size`` the fewest patients for an interval of a given width; one is the
+converse of the other.
 
 References
 ----------
@@ -36,6 +36,7 @@ def c_error(c: float, n_patients: float, event_share: float) -> float:
     c : float
         Expected C, between 0 and 1.
     n_patients : float
+        Patients to come.
     event_share : float
         Share of patients with the event, between 0 and 1.
     """
@@ -91,7 +92,9 @@ def logistic_slope_error(linear_predictor: ArrayLike, n_patients: float) -> floa
     n_patients : float
         Patients to come.
     """
-    return math.sqrt(_slope_variance(linear_predictor) / require_positive(n_patients, "patients of"))
+    return math.sqrt(
+        _slope_variance(linear_predictor) / require_positive(n_patients, "patients of")
+    )
 
 
 def logistic_slope_size(linear_predictor: ArrayLike, width: float) -> int:

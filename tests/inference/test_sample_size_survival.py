@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,25 @@ from storm_clinic.inference.sample_size_survival import (
     horizon_risk,
     known_by,
     size_for,
+    survival_c_error,
 )
 from storm_clinic.inference.sample_size_validation import c_error
 from storm_clinic.metrics.calibration import calibration_slope
 from storm_clinic.metrics.discrimination import concordance
-from tests.golden.cases import CASES
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[1] / "golden" / "design.json").read_text(encoding="utf-8")
-)
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = json.loads((FOLDER / "design.json").read_text(encoding="utf-8"))
+
+
+def load_cases():
+    spec = importlib.util.spec_from_file_location("design_golden_cases", FOLDER / "cases.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.CASES
+
+
+CASES = load_cases()
 
 
 @pytest.mark.parametrize("name", ["lung", "lung_monthly", "gbsg2", "heart"])
@@ -44,22 +56,34 @@ def simulated(rng, n: int, sd: float = 0.8, last: float = 60.0) -> tuple[Surviva
 def test_errors_are_those_of_simulated_validations():
     rng = np.random.default_rng(2)
     n, slopes, cs, slope_errors, c_errors = 300, [], [], [], []
-    for _ in range(300):
+    for draw in range(400):
         outcome, lp = simulated(rng, n)
         slopes.append(calibration_slope(outcome, lp).value)
         cs.append(concordance(outcome, lp).value)
         slope_errors.append(cox_slope_error(outcome, lp))
-        c_errors.append(c_error(expected_survival_c(lp), n, event_share(outcome)))
+        if draw < 15:
+            c_errors.append(survival_c_error(outcome, lp, seed=draw, draws=20))
     assert np.mean(slope_errors) == pytest.approx(np.std(slopes), rel=0.1)
-    # Newcombe's formula knows nothing of censoring; here 55% are censored.
-    assert np.mean(c_errors) == pytest.approx(np.std(cs), rel=0.2)
+    assert np.mean(c_errors) == pytest.approx(np.std(cs), rel=0.1)
+    # Newcombe's formula knows no pairs of two events.
+    newcombe = c_error(expected_survival_c(lp), n, event_share(outcome))
+    assert 1.1 < newcombe / np.std(cs) < 1.6
+
+
+def test_a_simulated_c_does_not_know_who_had_the_event():
+    outcome, lp = simulated(np.random.default_rng(1), 400)
+    found = survival_c_error(outcome, lp, seed=3)
+    # The same times with the predictions handed to other patients: the true C is lost, not this.
+    other = survival_c_error(outcome, np.random.default_rng(8).permutation(lp), seed=3)
+    assert other == pytest.approx(found, rel=0.1)
+    assert found == survival_c_error(outcome, lp, seed=3)
 
 
 def test_c_is_promised_by_the_spread_of_predictions():
     rng = np.random.default_rng(5)
-    lp = rng.normal(0, 1, 3000)
+    lp = rng.normal(0, 1, 20_000)
     time = rng.exponential(np.exp(-lp))
-    seen = concordance(Survival.from_arrays(time + 1e-9, np.ones(3000, bool)), lp).value
+    seen = concordance(Survival.from_arrays(time + 1e-9, np.ones(20_000, bool)), lp).value
     assert expected_survival_c(lp) == pytest.approx(seen, abs=0.01)
     assert expected_survival_c(lp[:2000]) == pytest.approx(expected_survival_c(lp), abs=0.01)
 
@@ -94,6 +118,10 @@ def test_no_event_all_events_and_equal_predictions_are_refused():
         event_share(Survival.from_arrays(time, np.ones(5)))
     with pytest.raises(StatisticsError, match="same prediction"):
         cox_slope_error(Survival.from_arrays(time, np.ones(5)), np.ones(5))
+    with pytest.raises(StatisticsError, match="no event"):
+        survival_c_error(Survival.from_arrays(time, np.zeros(5)), lp, seed=1)
+    with pytest.raises(StatisticsError, match="entry times"):
+        survival_c_error(Survival.from_arrays(time, np.ones(5), time - 1), lp, seed=1)
     last_alone = Survival.from_arrays(time, [0, 0, 0, 0, 1])
     with pytest.raises(StatisticsError, match="at risk"):
         cox_slope_error(last_alone, lp)

@@ -39,7 +39,9 @@ def test_sizes_are_those_of_pmvalsampsize(case):
         slope_width=given.get("csciwidth", 0.2),
     )
     # Theirs steps through standard errors by 1e-4, and draws its predictions.
-    assert found.of("observed/expected") == pytest.approx(case["sizes"]["Criteria 1 - O/E"], rel=3e-3)
+    assert found.of("observed/expected") == pytest.approx(
+        case["sizes"]["Criteria 1 - O/E"], rel=3e-3
+    )
     assert found.of("calibration slope") == pytest.approx(
         case["sizes"]["Criteria 2 - C-slope"], rel=0.01
     )
@@ -59,9 +61,7 @@ def test_net_benefit_needs_what_pmvalsampsize_says(case):
 
 def test_a_mechanical_heart_valve_needs_what_the_paper_prints():
     """Riley et al. 2021: 1.8% events, C 0.8, predictor N(-5, 2.5), O/E 1 wide."""
-    found = sizes.binary_validation(
-        0.018, 0.8, norm.ppf(MIDDLES, -5, 2.5), ratio_width=1.0
-    )
+    found = sizes.binary_validation(0.018, 0.8, norm.ppf(MIDDLES, -5, 2.5), ratio_width=1.0)
     assert found.of("C") == 4252
     assert found.of("observed/expected") == pytest.approx(905, abs=1)
     assert found.of("calibration slope") == pytest.approx(4544, rel=0.01)
