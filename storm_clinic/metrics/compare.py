@@ -88,9 +88,7 @@ class LogRank:
     method: str = "log-rank test"
 
 
-def log_rank(
-    outcome: Survival, groups: ArrayLike, *, strata: ArrayLike | None = None
-) -> LogRank:
+def log_rank(outcome: Survival, groups: ArrayLike, *, strata: ArrayLike | None = None) -> LogRank:
     """Log-rank test over two or more groups, as R's ``survdiff``.
 
     Parameters

@@ -230,6 +230,7 @@ def pairwise(
     codes : int64 array, shape (n_patients,)
         Position of each patient's group in ``labels``; groups without patients are left out.
     labels : tuple of str
+        Names of the groups.
     test : callable
         `log_rank`, or `gray`.
 

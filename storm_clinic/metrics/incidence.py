@@ -76,7 +76,7 @@ class Incidence:
 
     def _influence(self, weights: Floats, months: float, worth: Floats) -> Floats:
         """Influence on the sum of the curve's steps up to a time, each times its worth."""
-        assert self._one is not None and isinstance(self._outcome, CompetingRisks)
+        assert isinstance(self._outcome, CompetingRisks)
         last = int(self._any.up_to(months))
         events, _, at_risk = self._any.counts(weights)
         free_before, hazard, _ = self._steps(weights)

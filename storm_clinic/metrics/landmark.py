@@ -42,6 +42,7 @@ def at_landmark(outcome: Timed, months: float) -> AtLandmark:
     Parameters
     ----------
     outcome : Survival or CompetingRisks
+        The whole cohort.
     months : float
         At least 0, and before the last follow-up.
 
@@ -56,9 +57,7 @@ def at_landmark(outcome: Timed, months: float) -> AtLandmark:
     (2007) 70-85.
     """
     if not 0 <= months < np.inf:
-        raise StatisticsError(
-            f"a landmark at {months:g} months", fix="Legal are months from 0 on."
-        )
+        raise StatisticsError(f"a landmark at {months:g} months", fix="Legal are months from 0 on.")
     still = outcome.time_months > months
     if outcome.entry_months is not None:
         still &= outcome.entry_months <= months
@@ -118,6 +117,4 @@ def landmark_concordance(
     folds = None if within is None else np.asarray(within)[left.patients]
     if isinstance(left.outcome, Survival):
         return concordance(left.outcome, values[left.patients], tau_months=ahead, within=folds)
-    return wolbers_concordance(
-        left.outcome, values[left.patients], tau_months=ahead, within=folds
-    )
+    return wolbers_concordance(left.outcome, values[left.patients], tau_months=ahead, within=folds)

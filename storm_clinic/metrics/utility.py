@@ -65,7 +65,7 @@ def net_benefit(
     Mak. 8 (2008) 53.
     """
     benefit = NetBenefit(outcome, probability, thresholds, horizon_months=horizon_months)
-    return benefit.mean(benefit.label)
+    return benefit.mean()
 
 
 def net_benefit_treat_all(
@@ -74,7 +74,7 @@ def net_benefit_treat_all(
     """Net benefit of treating everybody; parameters and errors as `net_benefit`."""
     everybody = np.ones(outcome.n_patients)
     benefit = NetBenefit(outcome, everybody, thresholds, horizon_months=horizon_months)
-    return benefit.mean(f"{benefit.label}, treat all")
+    return benefit.mean(", treat all")
 
 
 class NetBenefit:
@@ -117,7 +117,7 @@ class NetBenefit:
             if len(patients) not in self._treated:
                 self._treated[len(patients)] = _treated(outcome, patients, horizon)
         self.followed: Bools = np.array([self._treated[n].followed for n in self.n_above])
-        self.label = _label(self.thresholds, horizon)
+        self.label = "net benefit" + ("" if horizon is None else f" at {horizon:g} months")
 
     def curve(self, weights: Floats) -> Floats:
         """Net benefit at each threshold, (n_resamples, n_thresholds)."""
@@ -147,12 +147,18 @@ class NetBenefit:
             moved[k, treated.patients] += gain / n_patients + share * (1 + odds) * treated.moved()
         return moved
 
-    def mean(self, method: str) -> Statistic:
+    def mean(self, policy: str = "") -> Statistic:
         """The plain mean over the thresholds."""
+        cuts = self.thresholds
+        over = (
+            f"threshold {cuts[0]:g}"
+            if len(cuts) == 1
+            else f"mean over {len(cuts)} thresholds from {cuts.min():g} to {cuts.max():g}"
+        )
         return Statistic.of(
             self._outcome,
             lambda weights: self.curve(weights).mean(axis=1),
-            method,
+            f"{self.label}, {over}{policy}",
             influence=self.influence().mean(axis=0),
         )
 
@@ -288,9 +294,7 @@ class _Treated:
         if self._event is None:
             return self._incidence.by(weights, self._horizon)
         total = weights.sum(axis=1)
-        shares = np.divide(
-            weights @ self._event, total, out=np.zeros_like(total), where=total > 0
-        )
+        shares = np.divide(weights @ self._event, total, out=np.zeros_like(total), where=total > 0)
         return np.asarray(shares, dtype=np.float64)
 
     def moved(self) -> Floats:
@@ -330,13 +334,3 @@ def _legal_thresholds(thresholds: ArrayLike) -> Floats:
             fix="Legal are probabilities strictly between 0 and 1.",
         )
     return values
-
-
-def _label(thresholds: Floats, horizon_months: float | None) -> str:
-    at = "" if horizon_months is None else f" at {horizon_months:g} months"
-    if len(thresholds) == 1:
-        return f"net benefit{at}, threshold {thresholds[0]:g}"
-    return (
-        f"net benefit{at}, mean over {len(thresholds)} thresholds from {thresholds.min():g} to "
-        f"{thresholds.max():g}"
-    )

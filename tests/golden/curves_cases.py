@@ -84,7 +84,7 @@ def competing(data: pd.DataFrame) -> CompetingRisks:
     return CompetingRisks(
         data["time"].to_numpy(np.float64),
         cause,
-        tuple(f"cause {k}" for k in range(1, int(cause.max()) + 1)),
+        tuple(f"cause {k}" for k in range(1, max(2, int(cause.max())) + 1)),
         None if entry is None else entry.to_numpy(np.float64),
     )
 
