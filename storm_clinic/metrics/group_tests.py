@@ -196,7 +196,7 @@ class _Subdistribution:
         )
         summed = np.cumsum(now * self._hazard[:, None, None], axis=0)
         later = summed[-1] - summed
-        left = _ratio(np.broadcast_to(1 - self._pooled[:, None], h.shape), self._free)
+        left = (1 - self._pooled)[:, None] * _ratio(np.ones_like(self._free), self._free)
         through = np.where(self._free > 0, 1 - left, 1.0)
         # Ties leave less to chance, as in the hypergeometric variance of the log-rank test.
         tied = self._events[:, None] > 1
