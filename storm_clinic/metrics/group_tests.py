@@ -167,7 +167,7 @@ class _Subdistribution:
         own, _, at_risk = RiskSets(outcome.cause_specific(cause)).counts(member)
         ended, _, _ = RiskSets(all_causes(outcome)).counts(member)
         self._at_risk, self._other = at_risk.T, (ended - own).T
-        self._free = np.cumprod(1 - _ratio(ended, at_risk), axis=1).T
+        self._free: Floats = np.cumprod(1 - _ratio(ended, at_risk), axis=1).T
         self._before = np.vstack([np.ones(n_groups), self._free[:-1]])
         steps = self._before * _ratio(own, at_risk).T
         incidence_before = np.cumsum(steps, axis=0) - steps
@@ -176,7 +176,7 @@ class _Subdistribution:
         self._events = own.sum(axis=0)
         self._total = self._reached.sum(axis=1)
         pooled_step = _ratio(self._events, self._total)
-        self._pooled = np.cumsum(pooled_step)
+        self._pooled: Floats = np.asarray(np.cumsum(pooled_step), dtype=np.float64)
         self._hazard = _ratio(pooled_step, 1 - (self._pooled - pooled_step))
         subdistribution = self._reached * (1 - incidence_before)
         share = _ratio(subdistribution, subdistribution.sum(axis=1)[:, None])

@@ -10,14 +10,8 @@ from scipy.stats import norm
 
 from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
-from storm_clinic.metrics.incidence import Incidence
-from storm_clinic.metrics.inputs import (
-    Timed,
-    all_causes,
-    as_probability,
-    binary_event,
-    required_horizon,
-)
+from storm_clinic.metrics.inputs import as_probability, required_horizon
+from storm_clinic.metrics.treated import Treated, treated_patients
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -107,7 +101,7 @@ class NetBenefit:
         # Patients above a threshold are nested: as many are the same ones.
         above = [np.flatnonzero(values >= cut) for cut in self.thresholds]
         self.n_above: Ints = np.array([len(patients) for patients in above], dtype=np.int64)
-        self._treated: dict[int, _Treated] = {}
+        self._treated: dict[int, Treated] = {}
         horizon = None
         if not isinstance(outcome, Classes):
             horizon = required_horizon(
@@ -115,7 +109,7 @@ class NetBenefit:
             )
         for patients in above:
             if len(patients) not in self._treated:
-                self._treated[len(patients)] = _treated(outcome, patients, horizon)
+                self._treated[len(patients)] = treated_patients(outcome, patients, horizon)
         self.followed: Bools = np.array([self._treated[n].followed for n in self.n_above])
         self.label = "net benefit" + ("" if horizon is None else f" at {horizon:g} months")
 
@@ -273,57 +267,6 @@ class _Repeats:
         self.n_above: Ints = np.min([benefit.n_above for benefit in each], axis=0)
         self.followed: Bools = np.all([benefit.followed for benefit in each], axis=0)
         self.averaged = f", mean of {len(each)} repeats" if len(each) > 1 else ""
-
-
-class _Treated:
-    """Patients at or above a threshold, and how probable the event is among them."""
-
-    def __init__(self, outcome: Outcome, patients: Ints, horizon_months: float | None) -> None:
-        self.patients = patients
-        self._event: Floats | None = None
-        self.followed = True
-        if isinstance(outcome, Classes):
-            self._event = binary_event(outcome)[patients]
-        elif horizon_months is not None:
-            among = outcome.take(patients)
-            self._horizon, self._incidence = horizon_months, Incidence(among)
-            self.followed = _reaches(among, horizon_months)
-
-    def risk(self, weights: Floats) -> Floats:
-        """Probability of the event among them, (n_resamples,)."""
-        if self._event is None:
-            return self._incidence.by(weights, self._horizon)
-        total = weights.sum(axis=1)
-        shares = np.divide(weights @ self._event, total, out=np.zeros_like(total), where=total > 0)
-        return np.asarray(shares, dtype=np.float64)
-
-    def moved(self) -> Floats:
-        """How far each of them moves that probability, (n_above,)."""
-        if self._event is None:
-            ones = np.ones((1, len(self.patients)))
-            return np.asarray(self._incidence.influence(ones, self._horizon)[0])
-        return np.asarray((self._event - self._event.mean()) / len(self._event))
-
-
-class _Nobody(_Treated):
-    """Nobody lies above the threshold: nothing is gained and nothing lost."""
-
-    def __init__(self) -> None:
-        self.patients, self.followed = np.zeros(0, dtype=np.int64), True
-
-    def risk(self, weights: Floats) -> Floats:
-        return np.zeros(len(weights))
-
-
-def _treated(outcome: Outcome, patients: Ints, horizon_months: float | None) -> _Treated:
-    return _Treated(outcome, patients, horizon_months) if len(patients) else _Nobody()
-
-
-def _reaches(outcome: Timed, horizon_months: float) -> bool:
-    """Whether somebody is followed to the horizon, or an event ended everybody's follow-up."""
-    end = outcome.time_months.max()
-    ended = all_causes(outcome)
-    return bool(end >= horizon_months or ended.event[ended.time_months == end].all())
 
 
 def _legal_thresholds(thresholds: ArrayLike) -> Floats:

@@ -207,12 +207,8 @@ def _differences(groups: _Groups, means: Sequence[Interval | str | None]) -> tup
 def _tests(outcome: Timed, groups: _Groups) -> tuple[HypothesisTest, ...]:
     """All groups at once; along their order and by pairs where there are more than two."""
     alone = outcome.cause_specific() if isinstance(outcome, CompetingRisks) else outcome
-    compare: Callable[..., GroupTest | LogRank]
-    if isinstance(outcome, CompetingRisks):
-        name, compare = "Gray", gray
-    else:
-        name, compare = "log-rank", log_rank
-    tests = [_test(name, "all groups", lambda: compare(outcome, groups.codes))]
+    name = "Gray" if isinstance(outcome, CompetingRisks) else "log-rank"
+    tests = [_test(name, "all groups", lambda: _compare(outcome, groups.codes))]
     if len(groups.labels) > 2:
         about = "from low to high"
         if isinstance(outcome, CompetingRisks):
@@ -227,9 +223,15 @@ def _tests(outcome: Timed, groups: _Groups) -> tuple[HypothesisTest, ...]:
                 method="Holm-adjusted over the pairs",
                 note=pair.note,
             )
-            for pair in pairwise(outcome, groups.codes, groups.labels, compare)
+            for pair in pairwise(outcome, groups.codes, groups.labels, _compare)
         ]
     return tuple(tests)
+
+
+def _compare(outcome: Timed, codes: Ints) -> GroupTest | LogRank:
+    if isinstance(outcome, CompetingRisks):
+        return gray(outcome, codes)
+    return log_rank(outcome, codes)
 
 
 def _test(name: str, about: str, compute: Callable[[], GroupTest | LogRank]) -> HypothesisTest:
