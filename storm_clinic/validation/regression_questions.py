@@ -74,6 +74,14 @@ class Question:
             return only(self.risk.name, self.risk.values)
         return self.coding.design(covariates).behind(self.risk.name, self.risk.values)
 
+    def for_copies(self) -> Question:
+        """The same, its covariates coded on all patients: for completed copies of the table."""
+        if self.table is None:
+            return self
+        coding = Coding.of(self.table)
+        reason = "" if coding.columns else self.refused
+        return replace(self, coding=coding, refused=reason)
+
     @property
     def complete(self) -> Bools:
         """Patients without a gap, shape (n_patients,)."""
@@ -117,6 +125,11 @@ def _beside_covariates(question: Question, table: pd.DataFrame) -> Question:
     first = Coding.of(table)
     used = [column.name for column in first.columns]
     complete = table[used].notna().all(axis=1).to_numpy()
+    if not complete.any():
+        title, reason = f"{question.model} beside covariates", "no patient has all covariates known"
+        return replace(
+            question, title=f"Risk of {title}", coding=first, table=table, refused=reason
+        )
     # Levels are those of patients who will be fitted: others would be columns of zeros.
     coding = Coding.of(table.loc[complete, used])
     notes = tuple(dict.fromkeys((*first.notes, *coding.notes)))
@@ -165,8 +178,8 @@ def hazard_outcome(outcome: Outcome) -> Survival | None:
 def fit_on(design: Design, outcome: Outcome, kind: Kind) -> Fitted:
     """Fit one complete design; called for each completed copy where covariates are imputed.
 
-    ``lambda table: fit_on(question.design(table), data.outcome, kind)`` gives, for every completed
-    table, coefficients of the same names in the same order.
+    With ``q = question.for_copies()``, ``lambda table: fit_on(q.design(table), outcome, kind)``
+    gives, for every completed table, coefficients of the same names in the same order.
 
     Parameters
     ----------

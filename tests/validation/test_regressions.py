@@ -151,17 +151,29 @@ def test_gaps_leave_patients_out_who_are_counted(world):
 
 
 def test_completed_copies_of_the_covariates_give_the_same_names(world):
+    # Whoever has stage IV lacks the age: the level is there in completed copies only.
     table = world["covariates"].copy()
     table.loc[:9, "age"] = np.nan
+    table.loc[:9, "stage"] = "IV"
     data = evaluation(world, covariates=table)
-    question = questions("image", data)[-1]
+    question = questions("image", data)[-1].for_copies()
     fits = [
         fit_on(question.design(table.fillna({"age": value})), data.outcome, "cox")
         for value in (50.0, 70.0)
     ]
     assert fits[0].names == fits[1].names
+    assert "stage: IV" in fits[0].names
     assert fits[0].n_patients == N
     assert not np.allclose(fits[0].coefficients, fits[1].coefficients)
+
+
+def test_nobody_being_complete_is_said(world):
+    table = world["covariates"].copy()
+    table.loc[::2, "age"], table.loc[1::2, "sex"] = np.nan, np.nan
+    regression = one(
+        regressions(evaluation(world, covariates=table)), "Risk of image beside covariates"
+    )
+    assert regression.note == "no patient has all covariates known"
 
 
 def test_covariates_without_information_are_said_and_the_rest_is_fitted(world):
