@@ -155,6 +155,18 @@ def test_a_covariate_that_separates_the_events_is_named(lung):
         fit_cox(design, lung.case.outcome, names=[*lung.case.names, "level"])
 
 
+def test_a_level_of_one_patient_who_was_hardly_followed_is_still_refused():
+    rng = np.random.default_rng(7)
+    time, event = rng.exponential(10, 5000) + 0.1, rng.random(5000) < 0.2
+    # Seen for one event out of a thousand: its likelihood gains almost nothing by going to 0.
+    first = np.sort(time[event])[0]
+    time[0], event[0] = first + 1e-6, False
+    design = np.column_stack([rng.normal(size=5000), np.arange(5000) == 0])
+    outcome = Survival.from_arrays(time, event)
+    with pytest.raises(StatisticsError, match="no maximum: 'level' separates"):
+        fit_cox(design, outcome, names=["age", "level"])
+
+
 def test_one_event_of_the_patient_with_the_highest_value_has_no_maximum():
     outcome = Survival.from_arrays(np.arange(1.0, 31.0), np.arange(30) == 10)
     value = np.where(np.arange(30) == 10, 5.0, np.arange(30) / 30)
