@@ -1,214 +1,161 @@
-"""Cox regression for inference: coefficients, errors and tests as R's ``coxph`` gives them."""
+"""Cox regression for inference: Efron ties, entry times, case weights, strata, robust errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Floats, Survival
+from storm_clinic.cohort.outcome import Floats, Ints, Survival
 from storm_clinic.errors import StatisticsError
-from storm_clinic.inference.fitted import ChiSquare, FittedModel, check_columns, checked_design
-from storm_clinic.inference.partial_likelihood import PartialLikelihood
+from storm_clinic.inference.fitted import ChiSquared, CoxFit
+from storm_clinic.inference.maximum import as_design, maximise
+from storm_clinic.inference.partial_likelihood import PartialLikelihood, Stratum
+from storm_clinic.metrics.resampling import label_codes
 
-_MAX_STEPS = 60
-_TOLERANCE = 1e-12
-# Share of the information at zero that every direction keeps if there is a maximum.
-_COLLAPSED = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class CoxFit(FittedModel):
-    """A fitted Cox regression, with what further tests and residuals need.
-
-    Attributes
-    ----------
-    design : float64 array, shape (n_patients, p)
-    likelihood : PartialLikelihood
-    model_covariance : float64 array, shape (p, p)
-        Inverse of the information; equals ``covariance`` unless that is robust.
-    """
-
-    design: Floats = field(repr=False)
-    likelihood: PartialLikelihood = field(repr=False)
-    model_covariance: Floats = field(repr=False)
-
-    @property
-    def linear_predictor(self) -> Floats:
-        """Log hazard of each patient, shape (n_patients,), up to a constant."""
-        return np.asarray(self.design @ self.coefficients)
-
-    def dfbeta(self) -> Floats:
-        """How far each patient moves each coefficient, shape (n_patients, p)."""
-        residuals = self.likelihood.score_residuals(self.design, self.linear_predictor)
-        return np.asarray(residuals @ self.model_covariance)
+_FEW_EVENTS = 10  # events per coefficient below which coefficients are known to be biased
 
 
 def fit_cox(
-    design: Floats,
+    design: ArrayLike,
     outcome: Survival,
     *,
     names: Sequence[str],
     weights: ArrayLike | None = None,
     strata: ArrayLike | None = None,
+    robust: bool = False,
     clusters: ArrayLike | None = None,
 ) -> CoxFit:
-    """Cox regression with Efron's ties.
+    """Cox regression by maximum partial likelihood, as R's ``coxph`` (ties by Efron).
 
     Parameters
     ----------
-    design : float64 array, shape (n_patients, p)
-        No missing value, no constant column, none that follows from others.
-    outcome : Survival
-        Entry times are honoured: a patient is at risk from after entry up to the time.
+    design : float array, shape (n_patients, p)
+        Covariates, finite, none constant and none that follows from others.
+    outcome : Survival, length n_patients
+        Entry times are honoured: at risk is who has ``entry < t <= time``.
     names : sequence of str, length p
-        Of the columns.
-    weights : array, shape (n_patients,), optional
-        Case weights, 0 or more; a patient of weight 0 is absent.
+        Of the covariates.
+    weights : float array, shape (n_patients,), optional
+        Case weights, not negative; a patient of weight 0 is absent, also from ties.
     strata : array, shape (n_patients,), optional
-        Labels of strata with baseline hazards of their own.
+        Labels; each stratum has a baseline hazard of its own.
+    robust : bool
+        Sandwich covariance instead of the inverse information.
     clusters : array, shape (n_patients,), optional
-        Labels of patients who may resemble each other, e.g. sites. The covariance is then Lin and
-        Wei's sandwich over clusters; one label a patient gives R's ``robust = TRUE``.
-
-    Returns
-    -------
-    CoxFit
+        Labels, e.g. sites; score residuals are summed inside them first. Implies ``robust``.
 
     Raises
     ------
     StatisticsError
-        If no event happened, the design cannot be used, or covariates separate those with from
-        those without events so that a coefficient has no maximum.
+        If no event happened, a column is constant or follows from others, or a covariate
+        separates patients with from those without events (no finite maximum).
 
     References
     ----------
-    Cox, JRSS B 34 (1972) 187-220. Lin and Wei, JASA 84 (1989) 1074-1078.
+    Efron, JASA 72 (1977) 557-565. Lin & Wei, JASA 84 (1989) 1074-1078. Therneau & Grambsch,
+    Modeling Survival Data (2000), ch. 3 and 7.
     """
-    columns = checked_design(design, outcome.n_patients, names)
-    if weights is not None:
-        weights, present = _present(weights, outcome.n_patients)
-        outcome, columns, weights = outcome.take(present), columns[present], weights[present]
-        strata = None if strata is None else np.asarray(strata)[present]
-        clusters = None if clusters is None else np.asarray(clusters)[present]
-        check_columns(columns, names)
-    likelihood = PartialLikelihood(outcome, weights=weights, strata=strata)
-    centre, scale = columns.mean(axis=0), columns.std(axis=0)
-    scaled = (columns - centre) / scale
-    zero = np.zeros(len(centre))
-    first_score, at_zero = likelihood.score_and_information(scaled, scaled @ zero)
-    _check_information(at_zero, names)
-    beta, information = maximise(
-        lambda b: likelihood.log_likelihood(scaled @ b),
-        lambda b: likelihood.score_and_information(scaled, scaled @ b),
-        at_zero,
-        names,
-    )
-    covariance = np.linalg.inv(information) / np.outer(scale, scale)
-    fit = CoxFit(
+    w = as_weights(weights, outcome.n_patients)
+    here = np.flatnonzero(w > 0)
+    kept = outcome.take(here)
+    require_events(kept.n_events, kept.n_patients, "Cox regression")
+    matrix = as_design(np.asarray(design, dtype=np.float64)[here], kept.n_patients, names)
+    codes = None if strata is None else label_codes(strata, outcome.n_patients, "strata")[here]
+    likelihood = partial_likelihood(kept, w[here], codes)
+    centre, scale = matrix.mean(axis=0), matrix.std(axis=0)
+    standard = (matrix - centre) / scale
+    top = maximise(likelihood.evaluator(standard), len(names), names, "Cox regression")
+    naive = np.linalg.inv(top.there.information)
+    covariance, errors = naive, ""
+    if robust or clusters is not None:
+        moved = (w[here, None] * likelihood.residuals(standard, top.at)) @ naive
+        errors = "; robust (sandwich) errors"
+        if clusters is not None:
+            of = label_codes(clusters, outcome.n_patients, "clusters")[here]
+            moved = sum_by(moved, of)
+            errors += f", {len(np.unique(of))} clusters"
+        covariance = moved.T @ moved
+    by_scale = np.outer(scale, scale)
+    zero = top.at_zero
+    score = float(zero.gradient @ np.linalg.solve(zero.information, zero.gradient))
+    stratified = "" if codes is None else f", {len(np.unique(codes))} strata"
+    return CoxFit(
+        kind="cox",
         names=tuple(names),
-        coefficients=beta / scale,
-        covariance=covariance,
-        log_likelihood=likelihood.log_likelihood(scaled @ beta),
-        null_log_likelihood=likelihood.log_likelihood(scaled @ zero),
-        score_test=ChiSquare(
-            float(first_score @ np.linalg.solve(at_zero, first_score)), len(names)
-        ),
-        n_patients=outcome.n_patients,
-        n_events=outcome.n_events,
-        design=columns,
-        likelihood=likelihood,
-        model_covariance=covariance,
-    )
-    return fit if clusters is None else _clustered(fit, clusters)
-
-
-def maximise(
-    value: Callable[[Floats], float],
-    derivatives: Callable[[Floats], tuple[Floats, Floats]],
-    at_zero: Floats,
-    names: Sequence[str],
-) -> tuple[Floats, Floats]:
-    """Newton's method with step halving from 0; the maximum and the information there.
-
-    Parameters
-    ----------
-    value, derivatives : callables
-        Log-likelihood of coefficients of columns on comparable scales; its score and information.
-    at_zero : float64 array, shape (p, p)
-        Information with all coefficients 0, by which flatness is judged.
-    names : sequence of str, length p
-
-    Raises
-    ------
-    StatisticsError
-        If the likelihood keeps rising along some direction.
-    """
-    beta = np.zeros(len(at_zero))
-    best = value(beta)
-    for _ in range(_MAX_STEPS):
-        score, information = derivatives(beta)
-        if _collapsed(information, at_zero):
-            break
-        step = np.linalg.solve(information, score)
-        if float(score @ step) < _TOLERANCE:
-            return beta + step, derivatives(beta + step)[1]
-        size, new = 1.0, value(beta + step)
-        while not new > best and size > 1e-10:
-            size /= 2
-            new = value(beta + size * step)
-        beta, best = beta + size * step, max(new, best)
-    name = names[int(np.argmax(np.abs(beta)))]
-    raise StatisticsError(
-        f"no finite coefficient fits these data: {name} separates patients with from those "
-        "without the event (monotone likelihood)",
-        fix="Leave that covariate out, join its rare levels, or wait for more events.",
+        coefficients=top.at / scale,
+        covariance=covariance / by_scale,
+        naive_covariance=naive / by_scale,
+        log_likelihood=top.there.value,
+        null_log_likelihood=zero.value,
+        score_test=ChiSquared(score, len(names)),
+        n_patients=kept.n_patients,
+        n_events=kept.n_events,
+        method=f"Cox regression, Efron ties{stratified}{errors}",
+        note=few_events(kept.n_events, len(names)),
     )
 
 
-def _collapsed(information: Floats, at_zero: Floats) -> bool:
-    if not np.isfinite(information).all():
-        return True
-    shares = np.linalg.eigvals(np.linalg.solve(at_zero, information)).real
-    return bool(shares.min() < _COLLAPSED)
+def partial_likelihood(
+    outcome: Survival, weights: Floats, strata: Ints | None = None
+) -> PartialLikelihood:
+    """Risk sets of an outcome, one a stratum."""
+    codes = np.zeros(outcome.n_patients, dtype=np.int64) if strata is None else strata
+    rows = [np.flatnonzero(codes == code) for code in np.unique(codes)]
+    entry = outcome.entry_months
+    if entry is not None and not (entry > 0).any():
+        entry = None
+    return PartialLikelihood(
+        [
+            Stratum(
+                outcome.time_months[at],
+                outcome.event[at],
+                weights[at],
+                None if entry is None else entry[at],
+            )
+            for at in rows
+        ],
+        rows,
+    )
 
 
-def _check_information(at_zero: Floats, names: Sequence[str]) -> None:
-    """Refuse columns that do not vary among patients at risk together (e.g. within strata)."""
-    own = np.diag(at_zero)
-    flat = own <= 1e-10 * max(float(own.max()), 1e-300)
-    if flat.any():
-        which = ", ".join(name for name, bad in zip(names, flat, strict=True) if bad)
-        raise StatisticsError(
-            f"{which} is the same in all patients who are at risk together when an event happens",
-            fix="Leave that covariate out, or do not stratify by it.",
-        )
-    correlation = at_zero / np.sqrt(np.outer(own, own))
-    if np.linalg.eigvalsh(correlation).min() < 1e-10:
-        raise StatisticsError(
-            f"these events cannot tell the covariates apart ({', '.join(names)})",
-            fix="Leave some covariates out: there are too few events for so many.",
-        )
-
-
-def _present(weights: ArrayLike, n: int) -> tuple[Floats, np.ndarray]:
+def as_weights(weights: ArrayLike | None, n_patients: int) -> Floats:
+    """Case weights, finite and not negative; 1 where none are given."""
+    if weights is None:
+        return np.ones(n_patients)
     array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (n,) or not np.isfinite(array).all() or (array < 0).any():
-        raise StatisticsError("case weights must be one number of 0 or more a patient")
-    if not (array > 0).any():
-        raise StatisticsError("all case weights are 0")
-    return array, np.flatnonzero(array > 0)
+    if array.shape != (n_patients,) or not (np.isfinite(array) & (array >= 0)).all():
+        raise StatisticsError(
+            f"case weights of shape {array.shape} for {n_patients} patients, or one below 0",
+            fix="One finite weight of at least 0 a patient is needed.",
+        )
+    return array
 
 
-def _clustered(fit: CoxFit, clusters: ArrayLike) -> CoxFit:
-    labels = np.asarray(clusters)
-    if labels.shape != (fit.n_patients,):
-        raise StatisticsError(f"clusters of shape {labels.shape} for {fit.n_patients} patients")
-    codes = np.unique(labels, return_inverse=True)[1]
-    if codes.max() == 0:
-        raise StatisticsError("all patients are in one cluster", fix="Two or more are needed.")
-    summed = np.zeros((codes.max() + 1, len(fit.names)))
-    np.add.at(summed, codes, fit.dfbeta())
-    return replace(fit, covariance=summed.T @ summed)
+def require_events(n_events: int, n_patients: int, what: str) -> None:
+    """Refuse outcomes without a single event."""
+    if n_events == 0:
+        raise StatisticsError(
+            f"{what} needs events, and none of {n_patients} patients had one",
+            fix="Check the endpoint, or wait for more follow-up.",
+        )
+
+
+def few_events(n_events: int, n_coefficients: int) -> str:
+    """A caution where there are fewer than ten events a coefficient; empty where not."""
+    if n_events >= _FEW_EVENTS * n_coefficients:
+        return ""
+    fewer = "fewer events than coefficients: " if n_events < n_coefficients else ""
+    return (
+        f"{fewer}{n_events} events for {n_coefficients} coefficients "
+        f"(fewer than {_FEW_EVENTS} each); estimates are pulled away from 0 and intervals too short"
+    )
+
+
+def sum_by(values: Floats, codes: Ints) -> Floats:
+    """Rows summed inside clusters."""
+    _, of = np.unique(codes, return_inverse=True)
+    total = np.zeros((int(of.max()) + 1, values.shape[1]))
+    np.add.at(total, of, values)
+    return total

@@ -1,210 +1,197 @@
-"""Cox's partial likelihood with several covariates, strata, case weights and entry times.
+"""Cox's partial likelihood with Efron or Breslow ties, case weights, entry times and strata.
 
-`heads.survival` has the likelihood of training; what inference needs beside it is the distribution
-of the covariates in every risk set, from which tests, residuals and robust errors follow.
+One stratum is sorted once; every call then works on running sums. Information comes from
+expected events, so that no (patients x covariates x covariates) array is ever made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Bools, Floats, Ints, Survival
-from storm_clinic.errors import StatisticsError
+from storm_clinic.cohort.outcome import Bools, Floats, Ints
+from storm_clinic.inference.maximum import Derivatives
+
+Ties = Literal["efron", "breslow"]
+
+_BLOCK_CELLS = 4_000_000  # patients x event times looked at together: 32 MB of float64
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Each death's risk set under a linear predictor; deaths in the order of ``deaths``.
+class AtDeaths(NamedTuple):
+    """What a stratum's risk sets look like to each death, at some coefficients.
 
     Attributes
     ----------
-    total : float64 array, shape (n_deaths,)
-        Efron's denominator, of hazards relative to the largest.
+    hazard : float64 array, shape (n,)
+        Case weight times relative hazard of each patient, up to a common factor.
+    rate : float64 array, shape (n_deaths,)
+        Step of the cumulative baseline hazard that this death adds, by the same factor.
     mean : float64 array, shape (n_deaths, p)
-    covariance : float64 array, shape (n_deaths, p, p)
+        Mean covariates of the risk set, as seen by this death.
+    value : float
+        Log partial likelihood.
     """
 
-    total: Floats
+    hazard: Floats
+    rate: Floats
     mean: Floats
-    covariance: Floats
+    value: float
 
 
-class PartialLikelihood:
-    """Who is at risk when somebody dies; Efron's ties, as R's ``coxph``.
-
-    With d deaths at one time the k-th (k = 0..d-1) has a risk set from which k/d of the deaths'
-    hazard is taken, and counts with the mean weight of the d. At risk at t: ``entry < t <= time``
-    in the same stratum.
+class Stratum:
+    """Patients who are at risk together; at ``entry < t <= time``.
 
     Parameters
     ----------
-    outcome : Survival
-    weights : array, shape (n_patients,), optional
-        Positive case weights.
-    strata : array, shape (n_patients,), optional
-        Labels; each stratum has a baseline hazard of its own.
-
-    Attributes
-    ----------
-    deaths : int64 array, shape (n_deaths,)
-        Rows of the patients who died, by stratum and time.
-    death_times : float64 array, shape (n_deaths,)
-    tie_weight : float64 array, shape (n_deaths,)
-        Mean case weight of each death's tie.
-
-    Raises
-    ------
-    StatisticsError
-        If nobody had the event, or weights or strata do not fit.
-
-    References
-    ----------
-    Efron, JASA 72 (1977) 557-565. Therneau and Grambsch, Modeling Survival Data (2000), ch. 3.
+    time, event, weight : arrays, shape (n,)
+    entry : float64 array, shape (n,), optional
+    ties : "efron" or "breslow"
     """
 
     def __init__(
         self,
-        outcome: Survival,
-        *,
-        weights: ArrayLike | None = None,
-        strata: ArrayLike | None = None,
+        time: Floats,
+        event: Bools,
+        weight: Floats,
+        entry: Floats | None = None,
+        ties: Ties = "efron",
     ) -> None:
-        n = outcome.n_patients
-        self.weights = _checked_weights(weights, n)
-        self.strata: Ints = _codes(strata, n)
-        if outcome.n_events == 0:
-            raise StatisticsError(
-                f"no event among {n} patients", fix="A Cox regression needs events."
-            )
-        self.time, self.event, self.entry = (
-            outcome.time_months,
-            outcome.event,
-            outcome.entry_months,
+        self.time, self.weight, self._entry = time, weight, entry
+        self._by_time = np.argsort(time, kind="stable")
+        self.deaths: Ints = self._by_time[event[self._by_time]]
+        self.death_times, start, self.tie, number = np.unique(
+            time[self.deaths], return_index=True, return_inverse=True, return_counts=True
         )
-        by_time = np.lexsort((self.time, self.strata))
-        self.deaths: Ints = by_time[self.event[by_time]]
-        self.death_times = self.time[self.deaths]
-        stratum = self.strata[self.deaths]
-        new = np.append(True, (np.diff(stratum) != 0) | (np.diff(self.death_times) != 0))
-        self.tie_start: Ints = np.flatnonzero(new)
-        self.tie: Ints = np.cumsum(new) - 1
-        number = np.diff(np.append(self.tie_start, len(self.deaths)))
-        rank = np.arange(len(self.deaths)) - self.tie_start[self.tie]
-        self.share: Floats = rank / number[self.tie]
-        total = np.add.reduceat(self.weights[self.deaths], self.tie_start)
-        self.tie_weight: Floats = (total / number)[self.tie]
+        self.tie_start: Ints = start
+        self.share = (np.arange(len(self.deaths)) - start[self.tie]) / number[self.tie]
+        if ties == "breslow":
+            self.share = np.zeros(len(self.deaths))
+        # Efron with case weights, as R: every death of a tie counts with their mean weight.
+        own = weight[self.deaths]
+        self.counted = own if ties == "breslow" else (self.per_time(own) / number)[self.tie]
+        self._from = np.searchsorted(time[self._by_time], self.death_times, side="left")
 
-    @property
-    def n_deaths(self) -> int:
-        return len(self.deaths)
+    def per_time(self, per_death: Floats) -> Floats:
+        """Sum of a value per death over the deaths at each time."""
+        if not len(self.deaths):
+            return per_death
+        return np.asarray(np.add.reduceat(per_death, self.tie_start, axis=0))
 
-    def log_likelihood(self, linear: Floats) -> float:
-        """Log partial likelihood of a linear predictor, shape (n_patients,)."""
-        top = linear.max()
-        total = self._risk_sums((self.weights * np.exp(linear - top))[:, None])[:, 0]
-        own = self.weights[self.deaths] @ linear[self.deaths]
-        return float(own - self.tie_weight @ (np.log(total) + top))
+    def risk_sums(self, values: Floats) -> Floats:
+        """Sum of rows over those at risk at each death time, (n_times, q)."""
+        if self._entry is None:
+            total = np.cumsum(values[self._by_time][::-1], axis=0)[::-1]
+            return np.asarray(total[self._from])
+        # Subtracting those not yet entered would cancel digits; each risk set is summed afresh.
+        sums = np.empty((len(self.death_times), values.shape[1]))
+        step = max(1, _BLOCK_CELLS // len(self.time))
+        for first in range(0, len(sums), step):
+            t = self.death_times[first : first + step, None]
+            sums[first : first + step] = ((self._entry < t) & (self.time >= t)) @ values
+        return sums
 
-    def moments(self, design: Floats, linear: Floats) -> Moments:
-        """Distribution of the columns of ``design`` in each death's risk set."""
+    def exposure(self, per_time: Floats) -> Floats:
+        """Sum of rows, one a death time, over the times at which each patient is at risk."""
+        zero = np.zeros((1, *per_time.shape[1:]))
+        total = np.concatenate([zero, np.cumsum(per_time, axis=0)])
+        seen = total[np.searchsorted(self.death_times, self.time, side="right")]
+        if self._entry is not None:
+            seen = seen - total[np.searchsorted(self.death_times, self._entry, side="right")]
+        return np.asarray(seen)
+
+    def at_deaths(self, x: Floats, linear: Floats) -> AtDeaths:
+        """Risk sets under a linear predictor."""
+        highest = float(linear.max())
+        hazard = self.weight * np.exp(linear - highest)
+        values = np.column_stack([hazard, hazard[:, None] * x])
+        dying = self.per_time(values[self.deaths])
+        sums = self.risk_sums(values)[self.tie] - self.share[:, None] * dying[self.tie]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(
+                self.weight[self.deaths] @ (linear[self.deaths] - highest)
+                - self.counted @ np.log(sums[:, 0])
+            )
+            mean, rate = sums[:, 1:] / sums[:, :1], self.counted / sums[:, 0]
+        return AtDeaths(hazard, rate, mean, value if np.isfinite(value) else -np.inf)
+
+    def information(self, x: Floats, at: AtDeaths, factor: Floats | None = None) -> Floats:
+        """Observed information; with ``factor`` each death time counts that many times."""
+        by = np.ones(len(self.death_times)) if factor is None else factor
+        rate = at.rate * by[self.tie]
+        expected = at.hazard * self.exposure(self.per_time(rate))
+        # At its own time a death is at risk only with what Efron's denominators left of it.
+        taken = self.per_time(self.share * rate)[self.tie]
+        expected[self.deaths] -= at.hazard[self.deaths] * taken
+        weighted = (self.counted * by[self.tie])[:, None] * at.mean
+        return np.asarray((x * expected[:, None]).T @ x - weighted.T @ at.mean)
+
+    def residuals(self, x: Floats, at: AtDeaths) -> Floats:
+        """Score residuals, (n, p): each patient's part of the score by unit of case weight."""
+        rate = self.exposure(self.per_time(at.rate))
+        drift = self.exposure(self.per_time(at.rate[:, None] * at.mean))
+        relative = at.hazard / self.weight
+        residual = -relative[:, None] * (x * rate[:, None] - drift)
+        part = self.per_time(self.share * at.rate)[self.tie]
+        part_mean = self.per_time((self.share * at.rate)[:, None] * at.mean)[self.tie]
+        dead = self.deaths
+        back = relative[dead, None] * (x[dead] * part[:, None] - part_mean)
+        residual[dead] += self.schoenfeld(x, at) + back
+        return residual
+
+    def schoenfeld(self, x: Floats, at: AtDeaths) -> Floats:
+        """Covariates of each death less the mean of its risk set, (n_deaths, p)."""
+        number = self.per_time(np.ones(len(self.deaths)))
+        mean = self.per_time(at.mean) / number[:, None]
+        return np.asarray(x[self.deaths] - mean[self.tie])
+
+    def score(self, x: Floats, at: AtDeaths, factor: Floats | None = None) -> Floats:
+        """Gradient of the log partial likelihood, (p,); ``factor`` as in `information`."""
+        by = np.ones(len(self.deaths)) if factor is None else factor[self.tie]
+        return np.asarray(
+            (by * self.weight[self.deaths]) @ x[self.deaths] - (by * self.counted) @ at.mean
+        )
+
+
+class PartialLikelihood:
+    """Sum over strata of log partial likelihoods.
+
+    Parameters
+    ----------
+    strata : list of Stratum
+    rows : list of int64 arrays
+        Positions of each stratum's patients in the design.
+    """
+
+    def __init__(self, strata: list[Stratum], rows: list[Ints]) -> None:
+        self.strata, self.rows = strata, rows
+
+    def evaluator(self, design: Floats) -> Callable[[Floats], Derivatives]:
+        """Coefficients to value, score and information."""
+        parts = [design[rows] for rows in self.rows]
         p = design.shape[1]
-        hazard = self.weights * np.exp(linear - linear.max())
-        upper = np.triu_indices(p)
-        products = design[:, upper[0]] * design[:, upper[1]]
-        columns = np.column_stack([np.ones(len(hazard)), design, products])
-        sums = self._risk_sums(hazard[:, None] * columns)
-        total = sums[:, 0]
-        averages = sums[:, 1:] / total[:, None]
-        mean = averages[:, :p]
-        covariance = np.empty((self.n_deaths, p, p))
-        covariance[:, upper[0], upper[1]] = averages[:, p:]
-        covariance[:, upper[1], upper[0]] = averages[:, p:]
-        return Moments(total, mean, covariance - mean[:, :, None] * mean[:, None, :])
 
-    def score_and_information(self, design: Floats, linear: Floats) -> tuple[Floats, Floats]:
-        """First and minus second derivative of the log-likelihood, (p,) and (p, p)."""
-        moments = self.moments(design, linear)
-        score = self.death_scores(design, moments).sum(axis=0)
-        return score, np.einsum("k,kij->ij", self.tie_weight, moments.covariance)
+        def evaluate(coefficients: Floats) -> Derivatives:
+            value, score, information = 0.0, np.zeros(p), np.zeros((p, p))
+            for stratum, x in zip(self.strata, parts, strict=True):
+                if not len(stratum.deaths):
+                    continue
+                at = stratum.at_deaths(x, x @ coefficients)
+                if at.value == -np.inf:
+                    return Derivatives(-np.inf, score, information)
+                value += at.value
+                score += stratum.score(x, at)
+                information += stratum.information(x, at)
+            return Derivatives(value, score, information)
 
-    def death_scores(self, design: Floats, moments: Moments) -> Floats:
-        """What each death adds to the score, shape (n_deaths, p): weighted Schoenfeld residuals.
+        return evaluate
 
-        Within a tie every death is compared with the mean of the tie's risk sets.
-        """
-        number = np.bincount(self.tie)[:, None]
-        mean = np.add.reduceat(moments.mean, self.tie_start, axis=0) / number
-        own = self.weights[self.deaths][:, None]
-        return np.asarray(own * (design[self.deaths] - mean[self.tie]))
-
-    def score_residuals(self, design: Floats, linear: Floats) -> Floats:
-        """Each patient's part in the score, times the case weight, shape (n_patients, p)."""
-        moments = self.moments(design, linear)
-        hazard = np.exp(linear - linear.max())
-        rate = self.tie_weight / moments.total
-        steps = np.column_stack([rate, rate[:, None] * moments.mean])
-        gone = np.column_stack([self.share * rate, (self.share * rate)[:, None] * moments.mean])
-        exposure = self._exposure(np.add.reduceat(steps, self.tie_start, axis=0))
-        # Efron: those who die at a tie are at risk there only in part.
-        exposure[self.deaths] -= np.add.reduceat(gone, self.tie_start, axis=0)[self.tie]
-        residual = -hazard[:, None] * (design * exposure[:, :1] - exposure[:, 1:])
-        residual *= self.weights[:, None]
-        residual[self.deaths] += self.death_scores(design, moments)
-        return np.asarray(residual)
-
-    def _risk_sums(self, values: Floats) -> Floats:
-        """Column sums over each death's risk set, less Efron's share of its tie, (n_deaths, c)."""
-        sums = np.empty((len(self.tie_start), values.shape[1]))
-        for rows, ties in self._by_stratum():
-            at = self.death_times[self.tie_start[ties]]
-            sums[ties] = _suffix(values[rows], self.time[rows], at)
-            if self.entry is not None:
-                sums[ties] -= _suffix(values[rows], self.entry[rows], at)
-        dying = np.add.reduceat(values[self.deaths], self.tie_start, axis=0)
-        return np.asarray(sums[self.tie] - self.share[:, None] * dying[self.tie])
-
-    def _exposure(self, steps: Floats) -> Floats:
-        """Sum of each tie's row over the ties at which a patient is at risk, (n_patients, c)."""
-        exposure = np.zeros((len(self.time), steps.shape[1]))
-        for rows, ties in self._by_stratum():
-            at = self.death_times[self.tie_start[ties]]
-            total = np.vstack([np.zeros(steps.shape[1]), np.cumsum(steps[ties], axis=0)])
-            exposure[rows] = total[np.searchsorted(at, self.time[rows], side="right")]
-            if self.entry is not None:
-                exposure[rows] -= total[np.searchsorted(at, self.entry[rows], side="right")]
-        return exposure
-
-    def _by_stratum(self) -> Iterator[tuple[Ints, Ints]]:
-        """Rows of the patients, and positions of the ties, of each stratum with deaths."""
-        of_tie = self.strata[self.deaths[self.tie_start]]
-        for stratum in np.unique(of_tie):
-            yield np.flatnonzero(self.strata == stratum), np.flatnonzero(of_tie == stratum)
-
-
-def _suffix(values: Floats, key: Floats, at: Floats) -> Floats:
-    """Sum of the rows whose key is at least each of ``at``."""
-    order = np.argsort(key, kind="stable")
-    total = np.vstack([np.cumsum(values[order][::-1], axis=0)[::-1], np.zeros(values.shape[1])])
-    return np.asarray(total[np.searchsorted(key[order], at, side="left")])
-
-
-def _checked_weights(weights: ArrayLike | None, n: int) -> Floats:
-    if weights is None:
-        return np.ones(n)
-    array = np.asarray(weights, dtype=np.float64)
-    if array.shape != (n,) or not (np.isfinite(array) & (array > 0)).all():
-        raise StatisticsError("case weights must be one positive number a patient")
-    return array
-
-
-def _codes(strata: ArrayLike | None, n: int) -> Ints:
-    if strata is None:
-        return np.zeros(n, dtype=np.int64)
-    array = np.asarray(strata)
-    if array.shape != (n,):
-        raise StatisticsError(f"strata of shape {array.shape} for {n} patients")
-    return np.unique(array, return_inverse=True)[1].astype(np.int64)
+    def residuals(self, design: Floats, coefficients: Floats) -> Floats:
+        """Score residuals, (n_patients, p), by unit of case weight."""
+        residual = np.zeros(design.shape)
+        for stratum, rows in zip(self.strata, self.rows, strict=True):
+            if len(stratum.deaths):
+                x = design[rows]
+                residual[rows] = stratum.residuals(x, stratum.at_deaths(x, x @ coefficients))
+        return residual
