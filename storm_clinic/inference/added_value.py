@@ -1,136 +1,98 @@
-"""What a risk adds to a clinical model: ratio per SD, likelihood ratio test, adequacy index."""
+"""What a risk adds to what the clinic knows: likelihood ratio, adequacy, explained variation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Floats
 from storm_clinic.errors import StatisticsError
 from storm_clinic.inference.fitted import ChiSquared, Fitted
-
-FitModel = Callable[[Floats, Sequence[str]], Fitted]
-
-TWO_STEPS = (
-    "the risk comes from cross-validation of these patients: errors and p treat it as given and "
-    "leave out that the model was trained on them"
-)
 
 
 @dataclass(frozen=True, eq=False)
 class AddedValue:
-    """A clinical model with and without a risk, on the same patients.
+    """A regression against the same without some of its terms.
 
     Attributes
     ----------
-    clinical : Fitted
-        Without the risk.
-    both : Fitted
-        With it; the risk is the first column.
-    likelihood_ratio : ChiSquared
-        Twice the gain in log-likelihood by the risk. In Fine and Gray's model, whose likelihood is
-        a pseudo-likelihood, it has no chi-squared distribution: take ``wald``.
-    wald : ChiSquared
-        Of the risk's coefficient, by the covariance of ``both``.
+    test : ChiSquared
+        That the added terms have no effect.
+    method : str
+        "likelihood ratio", or "robust Wald" in Fine and Gray's model, whose pseudo-likelihood
+        gives no ratio test.
     adequacy : float or None
-        Likelihood ratio of the clinical model over that of both, 0 to 1: the share of the
-        explained that the clinical model explains alone. None where both explain nothing.
+        Likelihood ratio of the smaller model over that of the larger: the share of what both know
+        that the smaller knows alone. None where the larger knows nothing, or there is no ratio.
+    explained_smaller, explained : float or None
+        Explained variation of the two models, from their likelihood ratios.
     """
 
-    clinical: Fitted
-    both: Fitted
-    likelihood_ratio: ChiSquared
-    wald: ChiSquared
+    test: ChiSquared
+    method: str
     adequacy: float | None
-
-    @property
-    def test(self) -> ChiSquared:
-        """The test that holds for the kind of model."""
-        return self.wald if self.both.kind == "fine-gray" else self.likelihood_ratio
-
-    @property
-    def test_name(self) -> str:
-        """What that test is called."""
-        robust = self.both.kind == "fine-gray"
-        return "Wald test of added value" if robust else "likelihood ratio test of added value"
+    explained_smaller: float | None
+    explained: float | None
 
 
-def per_sd(linear_predictor: ArrayLike) -> tuple[Floats, float]:
-    """A linear predictor in units of its standard deviation around 0, and that deviation.
+def added_value(larger: Fitted, smaller: Fitted) -> AddedValue:
+    """Compare nested regressions of the same patients.
 
     Parameters
     ----------
-    linear_predictor : float array, shape (n_patients,)
-        E.g. ``complementary_log_log`` of a probability (time to event) or ``log_odds`` (classes):
-        the scales on which the regressions are linear.
+    larger : Fitted
+        E.g. clinical covariates and the risk.
+    smaller : Fitted
+        E.g. clinical covariates alone.
 
     Returns
     -------
-    float64 array, shape (n_patients,)
-    float
-        Standard deviation with n - 1, in the units given.
+    AddedValue
+        Its explained variation is O'Quigley's explained randomness for Cox models,
+        ``1 - exp(-LR / n_events)``, and Nagelkerke's R2 for logistic ones.
 
     Raises
     ------
     StatisticsError
-        If a value is missing or infinite, or all are the same.
-    """
-    values = np.asarray(linear_predictor, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
-        raise StatisticsError("risks must be one finite number a patient, of two or more patients")
-    sd = float(values.std(ddof=1))
-    if sd <= 1e-12 * float(np.abs(values).max()):
-        raise StatisticsError(f"the risk is the same in all {len(values)} patients")
-    return np.asarray((values - values.mean()) / sd), sd
+        If the models are not nested, or were fitted to different patients.
 
-
-def added_value(
-    risk: ArrayLike,
-    clinical: ArrayLike,
-    fit: FitModel,
-    *,
-    risk_name: str = "risk",
-    clinical_names: Sequence[str],
-) -> AddedValue:
-    """Compare a clinical model with the same model and a risk.
-
-    Parameters
-    ----------
-    risk : float array, shape (n_patients,)
-        On the scale of a linear predictor, e.g. from `per_sd`. Where it was fitted to other parts
-        of these patients (cross-validation), errors ignore that: say ``TWO_STEPS``.
-    clinical : float array, shape (n_patients, q)
-        The clinical model's linear predictor (one column), or the covariates themselves.
-    fit : callable
-        Design and names to a fitted model: ``lambda d, n: fit_cox(d, outcome, names=n)``.
-    risk_name : str
-        Of the risk's coefficient.
-    clinical_names : sequence of str, length q
-        Of the others.
-
-    Raises
-    ------
-    StatisticsError
-        As the model itself: no events, constant or dependent columns (a risk that is the clinical
-        model's), separation.
+    Notes
+    -----
+    Where the risk comes from a model that was trained on the same patients, also in other folds
+    of a cross-validation, the test ignores that training and its p is too small.
 
     References
     ----------
-    Harrell, Regression Modeling Strategies (2015), section 9.8.4 (adequacy index).
+    Harrell, Regression Modeling Strategies (2015), section 9.8.4 (adequacy). O'Quigley, Xu &
+    Stare, Stat. Med. 24 (2005) 479-489. Nagelkerke, Biometrika 78 (1991) 691-692.
     """
-    columns = np.asarray(clinical, dtype=np.float64)
-    with_risk = np.column_stack([np.asarray(risk, dtype=np.float64), columns])
-    both = fit(with_risk, [risk_name, *clinical_names])
-    without = fit(columns, list(clinical_names))
-    gain = max(2 * (both.log_likelihood - without.log_likelihood), 0.0)
-    whole = both.likelihood_ratio.statistic
+    added = [at for at, name in enumerate(larger.names) if name not in smaller.names]
+    if larger.kind != smaller.kind or len(added) != len(larger.names) - len(smaller.names):
+        raise StatisticsError("the smaller regression is not part of the larger one")
+    if not added:
+        raise StatisticsError("the larger regression has no term that the smaller one lacks")
+    same = (larger.n_patients, larger.n_events) == (smaller.n_patients, smaller.n_events)
+    if not same or not np.isclose(larger.null_log_likelihood, smaller.null_log_likelihood):
+        raise StatisticsError(
+            "added value compares two models on the same patients, and these were fitted to others",
+            fix="Leave out whoever lacks a covariate of the larger model from both.",
+        )
+    if larger.kind == "fine-gray":
+        return AddedValue(larger.wald_of(added), "robust Wald", None, None, None)
+    gain = max(2 * (larger.log_likelihood - smaller.log_likelihood), 0.0)
+    both, alone = larger.likelihood_ratio.statistic, smaller.likelihood_ratio.statistic
     return AddedValue(
-        clinical=without,
-        both=both,
-        likelihood_ratio=ChiSquared(gain, 1),
-        wald=both.wald_of([0]),
-        adequacy=min(without.likelihood_ratio.statistic / whole, 1.0) if whole > 0 else None,
+        ChiSquared(gain, len(added)),
+        "likelihood ratio",
+        min(alone / both, 1.0) if both > 0 else None,
+        _explained(smaller),
+        _explained(larger),
     )
+
+
+def _explained(fit: Fitted) -> float:
+    ratio = fit.likelihood_ratio.statistic
+    if fit.kind == "cox":
+        return float(-np.expm1(-ratio / fit.n_events))
+    most = -np.expm1(2 * fit.null_log_likelihood / fit.n_patients)
+    return float(-np.expm1(-ratio / fit.n_patients) / most)

@@ -1,181 +1,177 @@
-"""Covariates as columns of a design matrix: one way for every table of the same cohort."""
+"""A clinical table as the columns of a regression, coded once so that every copy is coded alike."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from storm_clinic.cohort.outcome import Floats
+from storm_clinic.cohort.outcome import Bools, Floats
 from storm_clinic.errors import StatisticsError
-
-
-@dataclass(frozen=True)
-class CodedVariable:
-    """How one covariate becomes columns.
-
-    Attributes
-    ----------
-    name : str
-    levels : tuple of str
-        Those that get a column each; empty for a continuous covariate, which is its own column.
-    reference : str
-        The level that the others are compared with; empty for a continuous covariate.
-    """
-
-    name: str
-    levels: tuple[str, ...] = ()
-    reference: str = ""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of its columns, e.g. ``age`` or ``stage: III against I``."""
-        if not self.levels:
-            return (self.name,)
-        return tuple(f"{self.name}: {level} against {self.reference}" for level in self.levels)
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """A design matrix without an intercept.
+    """Columns of a regression.
 
     Attributes
     ----------
     matrix : float64 array, shape (n_patients, p)
+        NaN where a value is missing.
     names : tuple of str, length p
-    terms : mapping of str to positions of columns
-        Columns that are tested together.
+    terms : mapping of str to tuple of int
+        Columns that belong together: those of one categorical covariate.
     """
 
     matrix: Floats
     names: tuple[str, ...]
     terms: Mapping[str, tuple[int, ...]]
 
-    def before(self, column: Floats, name: str) -> Design:
-        """The same with one more covariate, in front."""
-        terms = {name: (0,)} | {t: tuple(k + 1 for k in at) for t, at in self.terms.items()}
-        return Design(np.column_stack([column, self.matrix]), (name, *self.names), terms)
+    @property
+    def complete(self) -> Bools:
+        """True for patients without a missing value, shape (n_patients,)."""
+        return np.asarray(~np.isnan(self.matrix).any(axis=1))
+
+    def take(self, rows: ArrayLike) -> Design:
+        """The patients at these positions (or under this mask)."""
+        return replace(self, matrix=self.matrix[np.asarray(rows)])
+
+    def without(self, term: str) -> Design:
+        """All columns but those of one term."""
+        kept = [at for at in range(len(self.names)) if at not in self.terms[term]]
+        position = {at: new for new, at in enumerate(kept)}
+        terms = {
+            name: tuple(position[at] for at in columns)
+            for name, columns in self.terms.items()
+            if name != term
+        }
+        return Design(self.matrix[:, kept], tuple(self.names[at] for at in kept), terms)
+
+    def behind(self, name: str, values: ArrayLike) -> Design:
+        """The same with one more column in front.
+
+        Raises
+        ------
+        StatisticsError
+            If there is a term of that name.
+        """
+        if name in self.terms:
+            raise StatisticsError(f"two terms are named {name!r}", fix="Rename one of them.")
+        terms = {k: tuple(at + 1 for at in columns) for k, columns in self.terms.items()}
+        matrix = np.column_stack([np.asarray(values, dtype=np.float64), self.matrix])
+        return Design(matrix, (name, *self.names), {name: (0,), **terms})
+
+
+def only(name: str, values: ArrayLike) -> Design:
+    """A design of one column."""
+    return Design(np.asarray(values, dtype=np.float64)[:, None], (name,), {name: (0,)})
+
+
+@dataclass(frozen=True)
+class CodedColumn:
+    """How one covariate becomes columns.
+
+    Attributes
+    ----------
+    name : str
+    levels : tuple of str
+        The reference first, then one column a level; empty for numbers.
+    """
+
+    name: str
+    levels: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}: {level}" for level in self.levels[1:]) or (self.name,)
+
+    def numbers(self, values: pd.Series) -> Floats:
+        """(n_patients, n_columns), NaN where the value is missing."""
+        if not self.levels:
+            return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))[:, None]
+        known = values.notna().to_numpy()
+        text = values.astype(str).to_numpy()
+        strange = known & ~np.isin(text, self.levels)
+        if strange.any():
+            raise StatisticsError(
+                f"level {text[strange][0]!r} of {int(strange.sum())} patients was not there when "
+                "the covariate was coded",
+                where=self.name,
+                fix="Code the covariates on a table that holds every level.",
+            )
+        hot = (text[:, None] == np.array(self.levels[1:])).astype(np.float64)
+        hot[~known] = np.nan
+        return hot
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How a table of covariates becomes a design matrix, decided once.
+    """How a table of covariates becomes a design.
 
-    A categorical covariate is compared with its first level that occurs if its levels are ordered,
-    else with its most frequent one.
+    Numbers enter as they are; a categorical covariate as one 0/1 column a level but the reference,
+    which is its most frequent level, or the first of an ordered one.
 
     Attributes
     ----------
-    variables : tuple of CodedVariable
+    columns : tuple of CodedColumn
     notes : tuple of str
         What was left out, and why.
     """
 
-    variables: tuple[CodedVariable, ...]
+    columns: tuple[CodedColumn, ...]
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Coding:
-        """Decide from what is known in a table.
+        """Decide references and leave out what cannot have a coefficient.
 
         Parameters
         ----------
-        table : DataFrame
-            float64 (NaN where missing) or categorical columns, one row a patient.
-
-        Raises
-        ------
-        StatisticsError
-            If a column is of another type.
+        table : DataFrame, n_patients rows
+            Numbers (NaN where missing) or categorical columns. The same coding serves every
+            completed copy of it.
         """
-        variables, notes = [], []
-        for name in table:
-            coded, note = _coded(str(name), table[name])
-            variables += [] if coded is None else [coded]
+        columns, notes = [], []
+        for name in table.columns:
+            column, note = _coded(str(name), table[name])
+            columns += [column] if column else []
             notes += [note] if note else []
-        return cls(tuple(variables), tuple(notes))
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Covariates that have columns."""
-        return tuple(variable.name for variable in self.variables)
-
-    @property
-    def continuous(self) -> tuple[str, ...]:
-        """Those that are their own column."""
-        return tuple(variable.name for variable in self.variables if not variable.levels)
-
-    def without(self, name: str) -> Coding:
-        """The same but for one covariate."""
-        return Coding(tuple(v for v in self.variables if v.name != name), self.notes)
-
-    def complete(self, table: pd.DataFrame) -> pd.Series:
-        """True for patients in whom all coded covariates are known."""
-        return table[list(self.names)].notna().all(axis=1)
+        return cls(tuple(columns), tuple(notes))
 
     def design(self, table: pd.DataFrame) -> Design:
-        """Columns of a table without missing values, shape (n_patients, p); p may be 0.
-
-        Raises
-        ------
-        StatisticsError
-            If a coded covariate has a missing value, or a level that this coding has not.
-        """
-        columns: list[Floats] = []
-        names: list[str] = []
-        terms: dict[str, tuple[int, ...]] = {}
-        for variable in self.variables:
-            values = table[variable.name]
-            if values.isna().any():
-                raise StatisticsError(
-                    f"{int(values.isna().sum())} patients lack {variable.name}",
-                    fix="Leave out incomplete patients, or impute them before.",
-                )
-            own = _columns(variable, values)
-            terms[variable.name] = tuple(range(len(names), len(names) + len(own)))
-            columns += own
-            names += variable.columns
-        matrix = np.column_stack(columns) if columns else np.empty((len(table), 0))
-        return Design(matrix, tuple(names), terms)
+        """The columns of a table that has these covariates."""
+        blocks = [column.numbers(table[column.name]) for column in self.columns]
+        names = tuple(name for column in self.columns for name in column.columns)
+        terms, at = {}, 0
+        for column, block in zip(self.columns, blocks, strict=True):
+            terms[column.name] = tuple(range(at, at + block.shape[1]))
+            at += block.shape[1]
+        matrix = np.concatenate([np.empty((len(table), 0)), *blocks], axis=1)
+        return Design(matrix, names, terms)
 
 
-def _coded(name: str, values: pd.Series) -> tuple[CodedVariable | None, str]:
-    """The coding of one column, and what was left out of it."""
+def _coded(name: str, values: pd.Series) -> tuple[CodedColumn | None, str]:
     known = values.dropna()
     if known.empty:
-        return None, f"{name} is left out: no patient has a known value"
+        return None, f"{name}: no value is known; left out."
     if not isinstance(values.dtype, pd.CategoricalDtype):
-        if not pd.api.types.is_float_dtype(values.dtype):
-            raise StatisticsError(
-                f"{name} is neither a number nor a category",
-                fix="Declare it as continuous, ordinal or nominal.",
-            )
-        if not np.isfinite(known).all():
-            raise StatisticsError(f"{name} has an infinite value")
+        if not pd.api.types.is_numeric_dtype(values.dtype):
+            return None, f"{name}: neither numbers nor declared levels; left out."
         if known.nunique() == 1:
-            return None, f"{name} is left out: every known value is {known.iloc[0]:g}"
-        return CodedVariable(name), ""
-    counts = known.value_counts(sort=False)
-    seen = [level for level in values.cat.categories if counts[level] > 0]
-    unseen = [str(level) for level in values.cat.categories if counts[level] == 0]
+            return None, f"{name}: the same in all patients; left out."
+        return CodedColumn(name), ""
+    counts = known.astype(str).value_counts()
+    declared = [str(level) for level in values.cat.categories]
+    seen = [level for level in declared if counts.get(level, 0) > 0]
+    unseen = [level for level in declared if level not in seen]
+    note = f"{name}: no patient is {', '.join(unseen)}." if unseen else ""
     if len(seen) == 1:
-        return None, f"{name} is left out: every known value is {seen[0]}"
-    ordered = bool(values.cat.ordered)
-    reference = seen[0] if ordered else max(seen, key=lambda level: counts[level])
-    levels = tuple(str(level) for level in seen if level != reference)
-    note = f"no patient with {name} {', '.join(unseen)}" if unseen else ""
-    return CodedVariable(name, levels, str(reference)), note
-
-
-def _columns(variable: CodedVariable, values: pd.Series) -> list[Floats]:
-    if not variable.levels:
-        return [values.to_numpy(np.float64)]
-    labels = values.astype(str).to_numpy()
-    unknown = sorted(set(labels) - {variable.reference, *variable.levels})
-    if unknown:
-        raise StatisticsError(
-            f"{variable.name} has levels that were not seen before: {', '.join(unknown)}"
-        )
-    return [np.asarray(labels == level, dtype=np.float64) for level in variable.levels]
+        return None, f"{name}: the same in all patients; left out."
+    if not values.cat.ordered:
+        # max keeps the first of equals, so that the reference does not hang on the order of rows
+        first = max(seen, key=lambda level: int(counts[level]))
+        seen = [first, *(level for level in seen if level != first)]
+    return CodedColumn(name, tuple(seen)), note

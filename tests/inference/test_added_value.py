@@ -1,92 +1,83 @@
-"""Added value equals what nested models in R give, and says what it cannot know."""
+"""What a risk adds to clinical covariates, against R and against closed forms."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from storm_clinic.cohort.outcome import Survival
 from storm_clinic.errors import StatisticsError
-from storm_clinic.inference.added_value import added_value, per_sd
+from storm_clinic.inference.added_value import added_value
 from storm_clinic.inference.cox import fit_cox
 from storm_clinic.inference.fine_gray import fit_fine_gray
 from storm_clinic.inference.logistic import fit_logistic
 
-_R = json.loads((Path(__file__).parents[1] / "golden" / "added_value.json").read_text())
-EVERY = [(name, kind) for name, values in _R.items() for kind in values]
+
+def both_of(case):
+    larger = fit_cox(case.design, case.outcome, names=case.names)
+    smaller = fit_cox(case.design[:, 1:], case.outcome, names=case.names[1:])
+    return larger, smaller
 
 
-def found_in(case, kind):
-    fits = {
-        "cox": lambda d, n: fit_cox(d, case.outcome, names=n),
-        "logistic": lambda d, n: fit_logistic(d, case.outcome.event, names=n),
-        "fine_gray": lambda d, n: fit_fine_gray(d, case.competing, names=n),
-    }
-    risk, _ = per_sd(case.design[:, 0])
-    return added_value(risk, case.design[:, 1:], fits[kind], clinical_names=case.names[1:])
+@pytest.mark.regression("added")
+def test_the_likelihood_ratio_and_adequacy_equal_those_of_coxph(regression):
+    found = added_value(*both_of(regression.case))
+    assert found.test.statistic == pytest.approx(regression.r("added", "lr")[0], rel=1e-6, abs=1e-8)
+    assert found.adequacy == pytest.approx(regression.r("added", "adequacy")[0], rel=1e-7)
 
 
-@pytest.mark.parametrize(("name", "kind"), EVERY)
-def test_the_first_covariate_adds_to_the_rest_what_r_says(regression_cases, name, kind):
-    found, r = found_in(regression_cases[name].case, kind), _R[name][kind]
-    assert found.test.statistic == pytest.approx(r["chisq"], rel=1e-6, abs=1e-8)
-    one = found.both.interval(0)
-    ours = np.exp([one.coefficient, one.lower, one.upper])
-    assert ours == pytest.approx(r["ratio"], rel=1e-6)
-    if kind == "fine_gray":
-        assert found.test == found.wald
-    else:
-        assert found.test.p == pytest.approx(r["p"], rel=1e-5)
-        assert found.adequacy == pytest.approx(r["adequacy"], abs=1e-7)
+def test_adequacy_and_explained_variation_are_those_of_the_likelihood_ratios(lung):
+    larger, smaller = both_of(lung.case)
+    found = added_value(larger, smaller)
+    alone, both = (f.likelihood_ratio.statistic for f in (smaller, larger))
+    assert found.test.statistic == pytest.approx(both - alone)
+    assert found.adequacy == pytest.approx(alone / both)
+    assert found.explained == pytest.approx(1 - np.exp(-both / 164))
+    assert found.explained > found.explained_smaller
 
 
-def test_a_sum_of_what_the_clinical_model_says_adds_nothing(lung):
+def test_p_is_uniform_where_nothing_is_added():
+    rng = np.random.default_rng(8)
+    p = []
+    for _ in range(300):
+        x = rng.normal(size=(200, 2))
+        y = rng.random(200) < 1 / (1 + np.exp(-x[:, 1]))
+        larger = fit_logistic(x, y, names=["noise", "age"])
+        p.append(added_value(larger, fit_logistic(x[:, 1:], y, names=["age"])).test.p)
+    assert abs(np.mean(np.array(p) < 0.05) - 0.05) < 0.038  # three standard errors
+
+
+def test_logistic_explained_variation_is_nagelkerkes(lung):
     case = lung.case
-    again = case.design @ fit_cox(case.design, case.outcome, names=case.names).coefficients
-    with pytest.raises(StatisticsError, match="follows from the other"):
-        added_value(
-            again,
-            case.design,
-            lambda d, n: fit_cox(d, case.outcome, names=n),
-            clinical_names=case.names,
-        )
+    larger = fit_logistic(case.design, case.column("event"), names=case.names)
+    smaller = fit_logistic(case.design[:, 1:], case.column("event"), names=case.names[1:])
+    null, top = lung.r("logistic", "loglik")
+    expected = (1 - np.exp(2 * (null - top) / 227)) / (1 - np.exp(2 * null / 227))
+    assert added_value(larger, smaller).explained == pytest.approx(expected)
 
 
-def test_adequacy_is_near_one_where_the_risk_is_noise(lung):
+def test_a_pseudo_likelihood_gives_a_wald_test_and_no_adequacy(regression_cases):
+    case = regression_cases["mgus2"].case
+    larger = fit_fine_gray(case.design, case.competing, names=case.names)
+    smaller = fit_fine_gray(case.design[:, 1:], case.competing, names=case.names[1:])
+    found = added_value(larger, smaller)
+    z = larger.coefficients[0] / larger.se[0]
+    assert found.method == "robust Wald"
+    assert found.test.statistic == pytest.approx(z**2)
+    assert found.adequacy is None
+
+
+def test_other_patients_are_refused(lung):
+    case, kept = lung.case, np.arange(227) > 10
+    larger, _ = both_of(case)
+    smaller = fit_cox(case.design[kept, 1:], case.outcome.take(kept), names=case.names[1:])
+    with pytest.raises(StatisticsError, match="same patients"):
+        added_value(larger, smaller)
+
+
+def test_models_that_are_not_nested_are_refused(lung):
     case = lung.case
-    noise = np.random.default_rng(1).normal(size=len(case.table))
-    found = added_value(
-        noise,
-        case.design,
-        lambda d, n: fit_cox(d, case.outcome, names=n),
-        clinical_names=case.names,
-    )
-    assert 0.85 < found.adequacy <= 1
-    assert found.test.p > 0.01
-
-
-def test_a_single_event_is_no_base_for_added_value():
-    rng = np.random.default_rng(2)
-    outcome = Survival(np.arange(1.0, 21), np.arange(20) == 7)
-    with pytest.raises(StatisticsError):
-        added_value(
-            rng.normal(size=20),
-            rng.normal(size=(20, 2)),
-            lambda d, n: fit_cox(d, outcome, names=n),
-            clinical_names=["a", "b"],
-        )
-
-
-@pytest.mark.parametrize("values", [np.full(9, 0.3), np.array([1.0, np.nan]), np.array([2.0])])
-def test_a_risk_without_a_spread_has_no_unit(values):
-    with pytest.raises(StatisticsError):
-        per_sd(values)
-
-
-def test_per_sd_has_mean_0_and_deviation_1():
-    values, sd = per_sd([1.0, 3.0, 8.0])
-    assert (values.mean(), values.std(ddof=1)) == pytest.approx((0, 1))
-    assert sd == pytest.approx(np.std([1, 3, 8], ddof=1))
+    larger, smaller = both_of(case)
+    with pytest.raises(StatisticsError, match="not part of"):
+        added_value(smaller, larger)
+    with pytest.raises(StatisticsError, match="no term"):
+        added_value(larger, larger)
