@@ -36,6 +36,8 @@ class Question:
         Of covariates.
     table : DataFrame or None
         The covariates with their gaps, n_patients rows.
+    unusable : StatisticsError or None
+        Why it cannot be fitted, where that is known before: the comparator has no usable risk.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Question:
     comparator: RiskCovariate | None = None
     coding: Coding | None = None
     table: pd.DataFrame | None = None
+    unusable: StatisticsError | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -92,12 +95,22 @@ def questions(model: str, data: EvaluationData) -> list[Question]:
     if model == data.comparator:
         return asked
     if data.comparator is not None:
-        other = risk_covariate(data.model(data.comparator), data)
-        title = f"Risk of {model} beside the risk of {data.comparator}"
-        asked.append(Question(model, title, f"the risk of {data.comparator}", risk, other))
+        asked.append(_beside_comparator(model, risk, data.comparator, data))
     if data.covariates is not None:
         asked += _beside_covariates(Question(model, "", "", risk), data.covariates)
     return asked
+
+
+def _beside_comparator(
+    model: str, risk: RiskCovariate, comparator: str, data: EvaluationData
+) -> Question:
+    title, beside = f"Risk of {model} beside the risk of {comparator}", f"the risk of {comparator}"
+    try:
+        other = risk_covariate(data.model(comparator), data)
+    except StatisticsError as reason:
+        # The candidate's other regressions do not need the comparator.
+        return Question(model, title, beside, risk, unusable=reason)
+    return Question(model, title, beside, risk, other)
 
 
 def _beside_covariates(question: Question, table: pd.DataFrame) -> list[Question]:

@@ -122,6 +122,8 @@ def _candidate_first(data: EvaluationData) -> list[str]:
 
 
 def _ask(question: Question, kind: Kind, data: EvaluationData) -> tuple[Answer, Regression]:
+    if question.unusable is not None:
+        raise question.unusable
     complete = question.complete
     if not complete.any():
         raise StatisticsError("no patient has all covariates known")
