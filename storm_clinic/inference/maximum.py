@@ -116,10 +116,11 @@ def maximise(
                 break
             there = evaluate(at + step)
         at, here = at + step, there
+        if decrement > _ROUNDING:
+            continue
         # Towards a maximum at infinity the gain fades, and steps do not.
-        settled = np.abs(step) <= _SETTLED[0] + _SETTLED[1] * np.abs(at)
-        if decrement <= _ROUNDING and settled.all():
-            _require_curved(here, at_zero, names, what)
+        _require_curved(here, at_zero, names, what)
+        if (np.abs(step) <= _SETTLED[0] + _SETTLED[1] * np.abs(at)).all():
             return Maximum(at, here, at_zero)
     raise _separated(here, at_zero, names, what)
 
