@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,15 +13,6 @@ from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import as_probability, required_horizon
 from storm_clinic.metrics.treated import Treated, treated_patients
 from storm_clinic.metrics.uncertainty import Statistic
-
-    def band(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Pointwise Wald interval of the net benefit."""
-        return _band(self.net_benefit, self.influence, level)
-
-    def gain(self, other: DecisionCurve, *, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
-        """Difference from another model on the same patients: value, lower, upper; paired."""
-        difference = self.net_benefit - other.net_benefit
-        return difference, *_band(difference, self.influence - other.influence, level)
 
 
 def net_benefit(
@@ -45,7 +35,7 @@ def net_benefit(
     outcome : Survival, CompetingRisks or Classes, length n_patients
         Times without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
-        Of the event (of interest, by the horizon).
+        Of the event (by the horizon).
     thresholds : float or float array, shape (n_thresholds,)
         Strictly between 0 and 1; their plain mean is taken.
     horizon_months : float
@@ -123,15 +113,6 @@ class NetBenefit:
         self.followed: Bools = np.array([self._treated[n].followed for n in self.n_above])
         self.label = "net benefit" + ("" if horizon is None else f" at {horizon:g} months")
 
-    def mean(self, whom: str) -> Statistic:
-        """The mean over the thresholds."""
-        return Statistic.of(
-            self._outcome,
-            lambda weights: self.curve(weights).mean(axis=1),
-            f"{self.label}{whom}",
-            influence=self.influences.mean(axis=0),
-        )
-
     def curve(self, weights: Floats) -> Floats:
         """Net benefit at each threshold, (n_resamples, n_thresholds)."""
         total = weights.sum(axis=1)
@@ -175,19 +156,6 @@ class NetBenefit:
             influence=self.influence().mean(axis=0),
         )
 
-    @property
-    def influences(self) -> Floats:
-        """How far each patient moves it, (n_thresholds, n_patients)."""
-        value = self.curve(np.ones((1, self._n)))[0]
-        found = np.zeros((len(self.thresholds), self._n))
-        for k, (odds, n) in enumerate(zip(self._odds, self.n_above, strict=True)):
-            if n:
-                group = self._groups[n]
-                own = group.risk - (1 - group.risk) * odds
-                found[k, group.above] = own / self._n
-                found[k, group.above] += n / self._n * (1 + odds) * group.risk_influence
-                found[k] -= value[k] / self._n
-        return found
 
 @dataclass(frozen=True, eq=False)
 class DecisionCurve:
