@@ -167,7 +167,7 @@ class _Subdistribution:
         own, _, at_risk = RiskSets(outcome.cause_specific(cause)).counts(member)
         ended, _, _ = RiskSets(all_causes(outcome)).counts(member)
         self._at_risk, self._other = at_risk.T, (ended - own).T
-        self._free: Floats = np.cumprod(1 - _ratio(ended, at_risk), axis=1).T
+        self._free: Floats = np.asarray(RiskSets(all_causes(outcome)).event_free(member).T)
         self._before = np.vstack([np.ones(n_groups), self._free[:-1]])
         steps = self._before * _ratio(own, at_risk).T
         incidence_before = np.cumsum(steps, axis=0) - steps
