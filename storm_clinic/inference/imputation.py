@@ -139,7 +139,8 @@ def outcome_columns(outcome: Outcome) -> Floats:
     the patient's own time; with classes, 0/1 for each level but the first.
     """
     if isinstance(outcome, Classes):
-        return (outcome.label[:, None] == np.arange(1, len(outcome.levels))).astype(np.float64)
+        hot = outcome.label[:, None] == np.arange(1, len(outcome.levels))
+        return np.asarray(hot, dtype=np.float64)
     causes = (
         [outcome]
         if isinstance(outcome, Survival)
@@ -218,7 +219,8 @@ class _Column:
         """As columns of a design, (n_chains, n_patients, n_numbers)."""
         if self.levels is None:
             return filled[:, :, None]
-        return (filled[:, :, None] == np.arange(1, len(self.levels))).astype(np.float64)
+        hot = filled[:, :, None] == np.arange(1, len(self.levels))
+        return np.asarray(hot, dtype=np.float64)
 
     def series(self, filled: Floats, index: pd.Index) -> pd.Series:
         if self.levels is None:

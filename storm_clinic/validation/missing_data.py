@@ -173,7 +173,7 @@ def _chi_square(outcome: Classes, missing: Bools) -> HypothesisTest:
 
 
 def _adjusted(tests: list[HypothesisTest]) -> list[HypothesisTest]:
-    made = [i for i, test in enumerate(tests) if test.p is not None]
-    for i, p in zip(made, holm([tests[i].p for i in made]), strict=True):
+    made = {i: test.p for i, test in enumerate(tests) if test.p is not None}
+    for i, p in zip(made, holm(list(made.values())), strict=True):
         tests[i] = tests[i].model_copy(update={"p_adjusted": float(p)})
     return tests

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ from storm_clinic.validation.alignment import ModelPredictions
 from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.missing_data import imputed_tables, missingness
 from storm_clinic.validation.pooled_regressions import (
-    Fitted,
     pooled_added_value,
     pooled_regression,
 )
@@ -40,6 +40,13 @@ def _lung():
 
 
 _CASE = _lung()
+
+
+class Fitted(NamedTuple):
+    names: tuple[str, ...]
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    log_likelihood: float
 
 
 def evaluation(outcome, covariates, *, risk=None, horizons=(12.0, 24.0), **more) -> EvaluationData:
@@ -189,6 +196,9 @@ class TestPooledRegression:
         several = iter([["age"], ["sex"]])
         with pytest.raises(StatisticsError, match="2 different sets of terms"):
             pooled_regression(lambda t: cox(next(several), _CASE.outcome)(t), tables[:2])
+        with pytest.raises(StatisticsError, match="too uncertain"):
+            far = Fitted(("x",), np.array([1.0]), np.array([[1e6]]), 0.0)
+            pooled_regression(lambda t: far, tables[:2])
         with pytest.raises(StatisticsError, match="fits worse"):
             worse = cox(["age"], _CASE.outcome)
             pooled_added_value(
