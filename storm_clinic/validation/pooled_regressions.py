@@ -15,7 +15,6 @@ from storm_clinic.inference.pooled_tests import PooledTest, chi_square_test, wal
 from storm_clinic.inference.rubin import Pooled, pool
 from storm_clinic.validation.analyses import HypothesisTest, Term
 
-
 _LARGEST = 700.0  # of a logarithm whose exponential is a float
 
 

@@ -145,7 +145,7 @@ class TestMissingness:
 @pytest.fixture(scope="module")
 def tables() -> list[pd.DataFrame]:
     data = evaluation(_CASE.outcome, _CASE.covariates)
-    return imputed_tables(data, 40, risks=())
+    return imputed_tables(data, 40, beside=np.empty((228, 0)))
 
 
 class TestPooledRegression:
@@ -216,8 +216,10 @@ class TestImputedTables:
         assert len(tables) == 34
         gone = np.isnan(x)
         with_risk = np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in tables])
-        without = imputed_tables(data, 10, risks=())
+        without = imputed_tables(data, 10, beside=np.empty((228, 0)))
         assert with_risk > 0.8
+        given = imputed_tables(data, 5, beside=3 * risk[:, None])
+        assert np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in given]) > 0.8
         assert np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in without]) < 0.4
 
     def test_risks_of_folds_are_brought_to_one_scale(self):
