@@ -16,6 +16,7 @@ from storm_clinic.inference.rubin import Pooled, pool
 from storm_clinic.validation.analyses import HypothesisTest, Term
 
 _LARGEST = 700.0  # of a logarithm whose exponential is a float
+_MANY = 10_000  # degrees of freedom beyond which their number says nothing
 
 
 class FittedRegression(Protocol):
@@ -139,7 +140,10 @@ def pooled_added_value(
 
 def as_hypothesis(name: str, about: str, found: PooledTest) -> HypothesisTest:
     """A pooled test as a result; the F statistic's denominator stands in the method."""
-    below = "infinite" if found.df_denominator is None else f"{found.df_denominator:.1f}"
+    below = "infinitely many"
+    if found.df_denominator is not None:
+        many = found.df_denominator > _MANY
+        below = f"over {_MANY:,}" if many else f"{found.df_denominator:.1f}"
     return HypothesisTest(
         name=name,
         about=about,
