@@ -257,7 +257,7 @@ have the event. The prediction is 15% too extreme, its comparator is noisy. Trut
 
 What these intervals cannot mend: at 100 patients the misses of O/E and of the intercept lie mostly
 on one side (the interval is wholly above the truth), average precision is biased upwards by a fifth
-of its spread, and standard errors with about 15 events are up to 15% too small, which Student's
+of its spread, and standard errors with about 15 events are a tenth too small, which Student's
 quantile makes good. Harrell's and Wolbers' C are those of patients censored in this way.
 
 Aimed at: 93 to 97%. "Below" and "above": intervals wholly on that side of the truth (2.5% each at
