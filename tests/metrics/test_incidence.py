@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +11,24 @@ from storm_clinic.cohort.outcome import CompetingRisks
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.curves import kaplan_meier
 from storm_clinic.metrics.incidence import cumulative_incidence, incidence_at
+
+_FILE = Path(__file__).resolve().parents[1] / "golden" / "curves_cases.py"
+_SPEC = importlib.util.spec_from_file_location("curves_cases", _FILE)
+_CASES = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = _CASES
+_SPEC.loader.exec_module(_CASES)
+_R = _CASES.values()
+
+
+@pytest.mark.parametrize("name", [name for name in _R if "incidence" in _R[name]])
+def test_shares_by_group_are_those_of_cmprsk_whose_errors_differ_by_little(name):
+    data, r = _CASES.table(name), _R[name]["incidence"]
+    for group, (value, se) in enumerate(zip(r["value"], r["se"], strict=True)):
+        outcome = _CASES.competing(data[data["group"] == group])
+        found = incidence_at(outcome, data["horizon"].iloc[0])
+        assert found.value == pytest.approx(value, abs=1e-9)
+        # cmprsk: delta method; here, as survfit: infinitesimal jackknife.
+        assert found.se == pytest.approx(se, rel=0.06)
 
 
 def drawn(seed, n=60):
