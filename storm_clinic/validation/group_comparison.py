@@ -251,12 +251,13 @@ def _test(name: str, about: str, compute: Callable[[], GroupTest | LogRank]) -> 
 
 def _method(outcome: Timed) -> str:
     if isinstance(outcome, Survival):
-        return (
-            "Kaplan-Meier with log-log intervals; restricted mean event-free time with Wald "
-            "intervals; landmarks: C-index of those event-free and followed beyond the month"
-        )
+        share, mean = "Kaplan-Meier with log-log intervals", "mean event-free time"
+        ranking = "C-index"
+    else:
+        share = "Aalen-Johansen with intervals on the log(-log) scale"
+        mean, ranking = f"mean time lost to {outcome.causes[0]}", "Wolbers' C"
     return (
-        "Aalen-Johansen with intervals on the log(-log) scale; restricted mean time lost to "
-        f"{outcome.causes[0]} with Wald intervals; landmarks: Wolbers' C of those event-free and "
-        "followed beyond the month"
+        f"{share}; restricted {mean} and its differences from the lowest group with Wald "
+        f"intervals, p not adjusted; landmarks: {ranking} of those event-free and followed beyond "
+        "the month"
     )
