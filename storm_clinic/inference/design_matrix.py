@@ -102,7 +102,7 @@ class CodedColumn:
                 where=self.name,
                 fix="Code the covariates on a table that holds every level.",
             )
-        hot = (text[:, None] == np.array(self.levels[1:])).astype(np.float64)
+        hot: Floats = np.asarray(text[:, None] == np.array(self.levels[1:]), dtype=np.float64)
         hot[~known] = np.nan
         return hot
 

@@ -55,6 +55,7 @@ def fit_logistic(
     n_events = int(event.sum())
     # The rarer outcome limits what can be estimated.
     limiting = min(n_events, len(event) - n_events)
+    rarer = "events" if limiting == n_events else "patients without the event"
     if not limiting:
         raise StatisticsError(
             f"{n_events} of {len(event)} patients had the event", fix="Both outcomes must occur."
@@ -89,7 +90,7 @@ def fit_logistic(
         n_patients=len(event),
         n_events=n_events,
         method="logistic regression",
-        note=few_events(limiting, len(names)),
+        note=few_events(limiting, len(names), rarer),
         intercept=float(coefficients[0]),
         intercept_se=float(np.sqrt(covariance[0, 0])),
     )

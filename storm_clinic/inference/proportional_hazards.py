@@ -205,6 +205,7 @@ def _derivatives(
     centred = g - g[outcome.event].mean()
     if np.ptp(centred[outcome.event]) == 0:
         raise StatisticsError("all events happen at one time: effects cannot be seen to move")
+    centred = centred / centred[outcome.event].std()  # cancels in every test
     likelihood = partial_likelihood(outcome, w, codes)
     p = x.shape[1]
     score, information = np.zeros(p), np.zeros((2 * p, 2 * p))

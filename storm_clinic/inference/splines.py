@@ -171,7 +171,8 @@ def spline_effect(
     names = [f"spline {k + 1}" for k in range(basis.shape[1])]
     curved = fit(np.column_stack([basis, others]), [*names, *beside_names])
     straight = fit(np.column_stack([basis[:, :1], others]), [names[0], *beside_names])
-    at = np.linspace(*np.quantile(values, [0.025, 0.975]), n_points)
+    first, last = (float(edge) for edge in np.quantile(values, [0.025, 0.975]))
+    at = np.linspace(first, last, n_points)
     row = restricted_cubic((at - centre) / spread, t) - restricted_cubic([0.0], t)
     own = slice(0, basis.shape[1])
     effect = row @ curved.coefficients[own]

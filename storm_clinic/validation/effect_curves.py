@@ -150,7 +150,7 @@ def _shape(
         )
     except StatisticsError as error:
         reason = HypothesisTest(name=test, about=about, note=str(error))
-        nothing = {k: () for k in ("at", "log_hazard_ratio", "lower", "upper", "knots")}
+        nothing = dict.fromkeys(("at", "log_hazard_ratio", "lower", "upper", "knots"), ())
         return Shape.model_validate({**common, **nothing, "nonlinear": reason})
     ratio = found.likelihood_ratio
     return Shape.model_validate(

@@ -204,7 +204,7 @@ class _Refitted:
         )
 
     def _score(self, risk: Floats, outcome: Outcome, fold: Ints | None) -> float:
-        columns = {}
+        columns: dict[str, tuple[Floats, ...]] = {}
         if isinstance(outcome, Classes):
             columns[f"p_{outcome.levels[-1]}"] = (risk,)
         folds = np.full(len(risk), -1) if fold is None else fold

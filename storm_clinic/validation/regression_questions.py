@@ -36,6 +36,8 @@ class Question:
         Of covariates.
     table : DataFrame or None
         The covariates with their gaps, n_patients rows.
+    refused : str
+        Why this cannot be asked; empty where it can.
     """
 
     model: str
@@ -45,6 +47,7 @@ class Question:
     comparator: RiskCovariate | None = None
     coding: Coding | None = None
     table: pd.DataFrame | None = None
+    refused: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -71,6 +74,14 @@ class Question:
             return only(self.risk.name, self.risk.values)
         return self.coding.design(covariates).behind(self.risk.name, self.risk.values)
 
+    def for_copies(self) -> Question:
+        """The same, its covariates coded on all patients: for completed copies of the table."""
+        if self.table is None:
+            return self
+        coding = Coding.of(self.table)
+        reason = "" if coding.columns else self.refused
+        return replace(self, coding=coding, refused=reason)
+
     @property
     def complete(self) -> Bools:
         """Patients without a gap, shape (n_patients,)."""
@@ -82,35 +93,55 @@ def questions(model: str, data: EvaluationData) -> list[Question]:
 
     The comparator itself is asked about alone: its risk is made of the covariates.
 
+    A comparator that gives all patients the same risk is no covariate: the question beside it
+    carries the reason in ``refused``.
+
     Raises
     ------
     StatisticsError
-        If the model gives all patients the same risk.
+        If the model itself gives all patients the same risk.
     """
     risk = risk_covariate(data.model(model), data)
     asked = [Question(model, f"Risk of {model} alone", "", risk)]
     if model == data.comparator:
         return asked
     if data.comparator is not None:
-        other = risk_covariate(data.model(data.comparator), data)
-        title = f"Risk of {model} beside the risk of {data.comparator}"
-        asked.append(Question(model, title, f"the risk of {data.comparator}", risk, other))
+        asked.append(_beside_comparator(Question(model, "", "", risk), data.comparator, data))
     if data.covariates is not None:
-        asked += _beside_covariates(Question(model, "", "", risk), data.covariates)
+        asked.append(_beside_covariates(Question(model, "", "", risk), data.covariates))
     return asked
 
 
-def _beside_covariates(question: Question, table: pd.DataFrame) -> list[Question]:
+def _beside_comparator(question: Question, comparator: str, data: EvaluationData) -> Question:
+    beside = f"the risk of {comparator}"
+    question = replace(question, title=f"Risk of {question.model} beside {beside}", beside=beside)
+    try:
+        return replace(question, comparator=risk_covariate(data.model(comparator), data))
+    except StatisticsError as error:
+        return replace(question, refused=str(error))
+
+
+def _beside_covariates(question: Question, table: pd.DataFrame) -> Question:
     first = Coding.of(table)
     used = [column.name for column in first.columns]
     complete = table[used].notna().all(axis=1).to_numpy()
+    if not complete.any():
+        title, reason = f"{question.model} beside covariates", "no patient has all covariates known"
+        return replace(
+            question, title=f"Risk of {title}", coding=first, table=table, refused=reason
+        )
     # Levels are those of patients who will be fitted: others would be columns of zeros.
     coding = Coding.of(table.loc[complete, used])
     notes = tuple(dict.fromkeys((*first.notes, *coding.notes)))
     beside = _listed([column.name for column in coding.columns]) or "covariates"
-    title = f"Risk of {question.model} beside {beside}"
-    coding = replace(coding, notes=notes)
-    return [replace(question, title=title, beside=beside, coding=coding, table=table)]
+    return replace(
+        question,
+        title=f"Risk of {question.model} beside {beside}",
+        beside=beside,
+        coding=replace(coding, notes=notes),
+        table=table,
+        refused="" if coding.columns else f"No covariate can enter. {' '.join(notes)}".rstrip(),
+    )
 
 
 def _listed(names: list[str]) -> str:
@@ -147,14 +178,15 @@ def hazard_outcome(outcome: Outcome) -> Survival | None:
 def fit_on(design: Design, outcome: Outcome, kind: Kind) -> Fitted:
     """Fit one complete design; called for each completed copy where covariates are imputed.
 
-    ``lambda table: fit_on(question.design(table), data.outcome, kind)`` gives, for every completed
-    table, coefficients of the same names in the same order.
+    With ``q = question.for_copies()``, ``lambda table: fit_on(q.design(table), outcome, kind)``
+    gives, for every completed table, coefficients of the same names in the same order.
 
     Parameters
     ----------
     design : Design, n_patients rows
         Without a gap.
     outcome : Survival, CompetingRisks or Classes, length n_patients
+        The same patients.
     kind : {"cox", "fine-gray", "logistic"}
         With competing risks "cox" is the cause-specific hazard of the first cause.
 

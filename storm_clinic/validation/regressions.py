@@ -122,11 +122,9 @@ def _candidate_first(data: EvaluationData) -> list[str]:
 
 
 def _ask(question: Question, kind: Kind, data: EvaluationData) -> tuple[Answer, Regression]:
+    if question.refused:
+        raise StatisticsError(question.refused)
     complete = question.complete
-    if not complete.any():
-        raise StatisticsError("no patient has all covariates known")
-    if question.coding is not None and not question.coding.columns:
-        raise StatisticsError(f"no covariate can enter. {' '.join(question.coding.notes)}")
     design, outcome = question.design().take(complete), data.outcome.take(complete)
     fit = fit_on(design, outcome, kind)
     tests = [*_value_tests(question, design, outcome, fit)]

@@ -43,7 +43,9 @@ def risk_covariate(model: ModelPredictions, data: EvaluationData) -> RiskCovaria
 
     With times the complementary log-log of the probability at the last followed horizon, which for
     a Cox model (with competing risks for Fine and Gray's) is its linear predictor but for a
-    constant; of two classes the log odds. Both have one scale in all folds; repeats are averaged.
+    constant; of two classes the log odds. In cross-validation they are centred within each fold,
+    whose model has an intercept of its own that says nothing about its patients, and averaged over
+    repeats; strata by fold would do the same for one repeat, but folds differ between repeats.
     A model without such probabilities enters by its ``risk`` as it is, standardised within each
     fold of a cross-validation, where the scales differ.
 
@@ -71,14 +73,29 @@ def _by_probability(model: ModelPredictions, data: EvaluationData) -> tuple[Floa
     if isinstance(outcome, Classes):
         level = outcome.levels[-1]
         columns = [log_odds(p) for p in model.column(f"p_{level}")]
-        return np.mean(columns, axis=0), f"log odds of {level}"
+        return _centred(columns, model, data, f"log odds of {level}")
     horizons = data.endpoint.horizons_months
     if not horizons:
         raise StatisticsError("no horizon is named at which a probability was predicted")
     followed = [h for h in horizons if h < outcome.time_months.max()]
     horizon = max(followed, default=horizons[0])
     columns = [complementary_log_log(p) for p in model.risk_by(horizon)]
-    return np.mean(columns, axis=0), f"complementary log-log of the risk at {horizon:g} months"
+    scale = f"complementary log-log of the risk at {horizon:g} months"
+    return _centred(columns, model, data, scale)
+
+
+def _centred(
+    repeats: list[Floats], model: ModelPredictions, data: EvaluationData, scale: str
+) -> tuple[Floats, str]:
+    """Mean over repeats, each less the mean of its fold."""
+    if data.kind == "external":
+        return repeats[0], scale
+    centred = []
+    for values, fold in zip(repeats, model.fold, strict=True):
+        _, codes = np.unique(fold, return_inverse=True)
+        mean = np.bincount(codes, values) / np.bincount(codes)
+        centred.append(values - mean[codes])
+    return np.mean(centred, axis=0), f"{scale}, centred within each fold"
 
 
 def _by_risk(model: ModelPredictions, data: EvaluationData) -> tuple[Floats, str]:

@@ -155,6 +155,17 @@ def test_a_covariate_that_separates_the_events_is_named(lung):
         fit_cox(design, lung.case.outcome, names=[*lung.case.names, "level"])
 
 
+def test_a_level_that_hardly_moves_the_likelihood_is_still_refused():
+    rng = np.random.default_rng(7)
+    time, event = rng.exponential(10, 2000) + 0.1, rng.random(2000) < 0.2
+    # One patient of small weight, at risk at one event: as if a millionth of an event were due.
+    time[0], event[0] = np.sort(time[event])[0] + 1e-6, False
+    weight = np.where(np.arange(2000) == 0, 0.002, 1.0)
+    design = np.column_stack([rng.normal(size=2000), np.arange(2000) == 0])
+    with pytest.raises(StatisticsError, match="no maximum: 'level' separates"):
+        fit_cox(design, Survival.from_arrays(time, event), names=["age", "level"], weights=weight)
+
+
 def test_one_event_of_the_patient_with_the_highest_value_has_no_maximum():
     outcome = Survival.from_arrays(np.arange(1.0, 31.0), np.arange(30) == 10)
     value = np.where(np.arange(30) == 10, 5.0, np.arange(30) / 30)

@@ -64,6 +64,12 @@ def test_one_outcome_alone_is_refused(y):
         fit_logistic([[1.0], [2.0], [3.0], [5.0]], y, names=["age"])
 
 
+def test_the_rarer_outcome_limits_what_can_be_estimated():
+    x = np.sin(np.arange(50.0))[:, None]
+    found = fit_logistic(x, np.arange(50) % 10 != 0, names=["age"])
+    assert "5 patients without the event for 1 coefficients" in found.note
+
+
 def test_other_codes_are_refused():
     with pytest.raises(StatisticsError, match="0 or 1"):
         fit_logistic([[1.0], [2.0], [3.0]], [1, 2, 1], names=["age"])

@@ -169,24 +169,6 @@ def test_with_entry_times_where_they_are_honoured(cases, metric):
     assert_is_the_derivative(found)
 
 
-@pytest.mark.parametrize("kind", ["survival", "competing"])
-@pytest.mark.parametrize("metric", TIMED)
-def test_a_cohort_taken_twice_has_an_error_smaller_by_root_two(random_cohort, kind, metric):
-    drawn, risk = random_cohort(3, 70)
-    outcome: Survival | CompetingRisks = drawn
-    if kind == "competing":
-        cause = drawn.event * (1 + np.arange(70) % 2)
-        outcome = CompetingRisks(drawn.time_months, cause, ("relapse", "death"))
-    p, twice = 1 / (1 + np.exp(-risk)), np.tile(np.arange(70), 2)
-    call = TIMED[metric]
-    once, double = call(outcome, p, 12), call(outcome.take(twice), p[twice], 12)
-    if metric == "calibration_slope":  # Efron: the copies tie with one another
-        assert double.se == pytest.approx(once.se / np.sqrt(2), rel=0.1)
-    elif "folds" not in metric:
-        assert double.value == pytest.approx(once.value, abs=1e-10)
-        assert double.se == pytest.approx(once.se / np.sqrt(2), rel=1e-9)
-
-
 def test_a_gain_moves_as_its_two_parts(cases):
     case = cases["lung"]
     p, other = case.column("probability"), np.cos(np.arange(227.0)) / 3 + 0.5

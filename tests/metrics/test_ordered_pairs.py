@@ -52,3 +52,11 @@ def test_many_patients_have_the_c_that_matrices_of_pairs_give(random_cohort, mon
         statistic = metric(outcome, risk, tau_months=40)
         everybody = statistic.under(np.ones((1, 3000)))[0]
         assert statistic.value == pytest.approx(everybody, rel=0, abs=1e-12)
+
+
+def test_a_tie_between_the_two_highest_ranks_alone_is_seen():
+    # Sixteen places fill the tree: nothing pads it.
+    rank = np.array([14, *range(14), 14])
+    both = Side(np.arange(16), rank, np.ones(16))
+    for found, expected in zip(signed_sums(both, both), by_hand(both, both), strict=True):
+        np.testing.assert_allclose(found, expected)
