@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome, Survival
 from storm_clinic.metrics.incidence import Incidence
-from storm_clinic.metrics.inputs import all_causes, binary_event
+from storm_clinic.metrics.inputs import Timed, all_causes, binary_event
 
 
 class Treated:
@@ -27,7 +27,8 @@ class Treated:
             self._event = binary_event(outcome)
         else:
             assert horizon_months is not None
-            self._horizon, self._incidence = horizon_months, Incidence(outcome)
+            self._horizon, self._ended = horizon_months, _ended(outcome, horizon_months)
+            self._incidence = Incidence(self._ended)
 
     def followed(self, patients: Ints) -> bool:
         """Whether somebody is followed to the horizon, or an event ended everybody's follow-up."""
@@ -45,7 +46,7 @@ class Treated:
         if isinstance(self._outcome, Classes):
             assert self._event is not None
             return _share(own @ self._event[patients], own.sum(axis=1))
-        return Incidence(self._outcome.take(patients)).by(own, self._horizon)
+        return Incidence(self._ended.take(patients)).by(own, self._horizon)
 
     def risk_among(self, masks: Floats) -> Floats:
         """Among the patients marked 1 in each row, (n_rows,)."""
@@ -60,6 +61,15 @@ class Treated:
         n = masks.sum(axis=1, keepdims=True)
         moved = self._event - self.risk_among(masks)[:, None]
         return masks * _share(moved, np.broadcast_to(n, moved.shape))
+
+
+def _ended(outcome: Timed, horizon_months: float) -> Timed:
+    """The same patients with follow-up ended at the horizon: nothing later matters, nor costs."""
+    within = outcome.time_months <= horizon_months
+    time = np.minimum(outcome.time_months, horizon_months)
+    if isinstance(outcome, CompetingRisks):
+        return CompetingRisks(time, np.where(within, outcome.cause, 0), outcome.causes)
+    return Survival(time, outcome.event & within)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
