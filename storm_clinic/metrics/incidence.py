@@ -16,6 +16,7 @@ from storm_clinic.cohort.outcome import CompetingRisks, Floats
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import Timed, all_causes
 from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
+from storm_clinic.metrics.uncertainty import Interval
 
 
 class Incidence:
@@ -155,11 +156,8 @@ class CumulativeIncidence:
         StatisticsError
             If nobody is followed that long (and some were event-free at the end of follow-up).
         """
-        last = self.times_months[-1]
-        if not months >= 0 or (months > last and self.censored[-1] > 0):
-            raise StatisticsError(
-                f"{months:g} months lies outside the follow-up", fix=f"Legal: [0, {last:g}]."
-            )
+        ended = bool(self.censored[-1] == 0)
+        _require_followed(months, float(self.times_months[-1]), all_ended=ended)
         k = int(np.searchsorted(self.times_months, months, side="right")) - 1
         if k < 0:
             return 0.0, 0.0, 0.0
@@ -210,6 +208,53 @@ def cumulative_incidence(
         int((outcome.cause == cause).sum()),
         outcome.causes[cause - 1],
     )
+
+
+def incidence_at(outcome: CompetingRisks, months: float, *, level: float = 0.95) -> Interval:
+    """Share in whom the cause of interest came first by one time, with its interval.
+
+    The same numbers as ``cumulative_incidence(outcome).at(months)``, without the whole curve.
+
+    Parameters
+    ----------
+    outcome : CompetingRisks
+        Entry times are honoured.
+    months : float
+        From 0 to the last follow-up.
+    level : float
+        Coverage.
+
+    Raises
+    ------
+    StatisticsError
+        If nobody is followed that long (and some were event-free at the end of follow-up).
+    """
+    last, ended = outcome.time_months.max(), outcome.cause > 0
+    _require_followed(months, last, all_ended=bool(ended[outcome.time_months == last].all()))
+    share, ones = Incidence(outcome), np.ones((1, outcome.n_patients))
+    value = share.by(ones, months)
+    se = np.sqrt((share.influence(ones, months) ** 2).sum(axis=1))
+    if value[0] >= 1:  # its lower bound is that of the step before
+        value[0], lower, upper = cumulative_incidence(outcome, level=level).at(months)
+    else:
+        bounds = _band(value, se, float(norm.ppf(0.5 + level / 2)))
+        lower, upper = float(bounds[0][0]), float(bounds[1][0])
+    return Interval(
+        float(value[0]),
+        float(se[0]),
+        lower,
+        upper,
+        outcome.n_patients,
+        outcome.n_events,
+        f"Aalen-Johansen at {months:g} months, interval on the scale of log(-log(1 - incidence))",
+    )
+
+
+def _require_followed(months: float, last: float, *, all_ended: bool) -> None:
+    if not months >= 0 or (months > last and not all_ended):
+        raise StatisticsError(
+            f"{months:g} months lies outside the follow-up", fix=f"Legal: [0, {last:g}]."
+        )
 
 
 def _errors(share: Incidence, events: Floats, ones: Floats) -> Floats:

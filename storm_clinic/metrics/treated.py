@@ -1,69 +1,77 @@
-"""The patients whom a threshold would treat, and how many of them have the event by the horizon."""
+"""How many of the patients whom a threshold would treat have the event by the horizon."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome
+from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome, Survival
 from storm_clinic.metrics.incidence import Incidence
 from storm_clinic.metrics.inputs import Timed, all_causes, binary_event
 
 
 class Treated:
-    """Patients at or above a threshold, and how probable the event is among them.
+    """Probability of the event among some patients of a cohort.
 
-    Attributes
+    Parameters
     ----------
-    patients : int64 array, shape (n_above,)
-        Their positions in the cohort.
-    followed : bool
-        Whether they are followed to the horizon, or an event ended the follow-up of all.
+    outcome : Survival, CompetingRisks or Classes, length n_patients
+        Two classes; times without entry times.
+    horizon_months : float or None
+        None for classes only.
     """
 
-    def __init__(self, outcome: Outcome, patients: Ints, horizon_months: float | None) -> None:
-        self.patients = patients
+    def __init__(self, outcome: Outcome, horizon_months: float | None) -> None:
+        self._outcome = outcome
         self._event: Floats | None = None
-        self.followed = True
         if isinstance(outcome, Classes):
-            self._event = binary_event(outcome)[patients]
-        elif horizon_months is not None:
-            among = outcome.take(patients)
-            self._horizon, self._incidence = horizon_months, Incidence(among)
-            self.followed = _reaches(among, horizon_months)
+            self._event = binary_event(outcome)
+        else:
+            assert horizon_months is not None
+            self._horizon, self._ended = horizon_months, _ended(outcome, horizon_months)
+            self._incidence = Incidence(self._ended)
 
-    def risk(self, weights: Floats) -> Floats:
-        """Probability of the event among them, (n_resamples,)."""
+    def followed(self, patients: Ints) -> bool:
+        """Whether somebody is followed to the horizon, or an event ended everybody's follow-up."""
+        if isinstance(self._outcome, Classes) or not len(patients):
+            return True
+        ended = all_causes(self._outcome)
+        time, event = ended.time_months[patients], ended.event[patients]
+        return bool(time.max() >= self._horizon or event[time == time.max()].all())
+
+    def risk(self, weights: Floats, patients: Ints) -> Floats:
+        """Among those at some positions, under case weights of all, (n_resamples,)."""
+        if not len(patients):
+            return np.zeros(len(weights))
+        own = weights[:, patients]
+        if isinstance(self._outcome, Classes):
+            assert self._event is not None
+            return _share(own @ self._event[patients], own.sum(axis=1))
+        return Incidence(self._ended.take(patients)).by(own, self._horizon)
+
+    def risk_among(self, masks: Floats) -> Floats:
+        """Among the patients marked 1 in each row, (n_rows,)."""
+        if self._event is not None:
+            return _share(masks @ self._event, masks.sum(axis=1))
+        return self._incidence.by(masks, self._horizon)
+
+    def influence_among(self, masks: Floats) -> Floats:
+        """How far each patient moves `risk_among`, (n_rows, n_patients)."""
         if self._event is None:
-            return self._incidence.by(weights, self._horizon)
-        total = weights.sum(axis=1)
-        shares = np.divide(weights @ self._event, total, out=np.zeros_like(total), where=total > 0)
-        return np.asarray(shares, dtype=np.float64)
-
-    def moved(self) -> Floats:
-        """How far each of them moves that probability, (n_above,)."""
-        if self._event is None:
-            ones = np.ones((1, len(self.patients)))
-            return np.asarray(self._incidence.influence(ones, self._horizon)[0])
-        return np.asarray((self._event - self._event.mean()) / len(self._event))
+            return masks * self._incidence.influence(masks, self._horizon)
+        n = masks.sum(axis=1, keepdims=True)
+        moved = self._event - self.risk_among(masks)[:, None]
+        return masks * _share(moved, np.broadcast_to(n, moved.shape))
 
 
-class _Nobody(Treated):
-    """Nobody lies above the threshold: nothing is gained and nothing lost."""
-
-    def __init__(self) -> None:
-        self.patients, self.followed = np.zeros(0, dtype=np.int64), True
-
-    def risk(self, weights: Floats) -> Floats:
-        return np.zeros(len(weights))
-
-
-def treated_patients(outcome: Outcome, patients: Ints, horizon_months: float | None) -> Treated:
-    """``patients`` are their positions in the cohort; the horizon is unused for classes."""
-    return Treated(outcome, patients, horizon_months) if len(patients) else _Nobody()
+def _ended(outcome: Timed, horizon_months: float) -> Timed:
+    """The same patients with follow-up ended at the horizon: nothing later matters, nor costs."""
+    within = outcome.time_months <= horizon_months
+    time = np.minimum(outcome.time_months, horizon_months)
+    if isinstance(outcome, CompetingRisks):
+        return CompetingRisks(time, np.where(within, outcome.cause, 0), outcome.causes)
+    return Survival(time, outcome.event & within)
 
 
-def _reaches(outcome: Timed, horizon_months: float) -> bool:
-    """Whether somebody is followed to the horizon, or an event ended everybody's follow-up."""
-    end = outcome.time_months.max()
-    ended = all_causes(outcome)
-    return bool(end >= horizon_months or ended.event[ended.time_months == end].all())
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Quotients, 0 where nobody is."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +12,7 @@ from scipy.stats import norm
 from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import as_probability, required_horizon
-from storm_clinic.metrics.treated import Treated, treated_patients
+from storm_clinic.metrics.treated import Treated
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -101,45 +102,60 @@ class NetBenefit:
         # Patients above a threshold are nested: as many are the same ones.
         above = [np.flatnonzero(values >= cut) for cut in self.thresholds]
         self.n_above: Ints = np.array([len(patients) for patients in above], dtype=np.int64)
-        self._treated: dict[int, Treated] = {}
-        horizon = None
-        if not isinstance(outcome, Classes):
-            horizon = required_horizon(
-                outcome, horizon_months, "net benefit", followed_beyond=False
-            )
-        for patients in above:
-            if len(patients) not in self._treated:
-                self._treated[len(patients)] = treated_patients(outcome, patients, horizon)
-        self.followed: Bools = np.array([self._treated[n].followed for n in self.n_above])
-        self.label = "net benefit" + ("" if horizon is None else f" at {horizon:g} months")
+        self._sets = {len(patients): patients for patients in above}
+        self._row = np.searchsorted(sorted(self._sets), self.n_above)
+        self._horizon = (
+            None
+            if isinstance(outcome, Classes)
+            else required_horizon(outcome, horizon_months, "net benefit", followed_beyond=False)
+        )
+        self._treated = Treated(outcome, self._horizon)
+        followed = {n: self._treated.followed(patients) for n, patients in self._sets.items()}
+        self.followed: Bools = np.array([followed[int(n)] for n in self.n_above])
+        self.label = "net benefit" + (
+            "" if self._horizon is None else f" at {self._horizon:g} months"
+        )
 
     def curve(self, weights: Floats) -> Floats:
         """Net benefit at each threshold, (n_resamples, n_thresholds)."""
         total = weights.sum(axis=1)
-        share, risk = {}, {}
-        for n, treated in self._treated.items():
-            w = weights[:, treated.patients]
-            share[n], risk[n] = w.sum(axis=1) / total, treated.risk(w)
-        p = np.stack([share[n] for n in self.n_above], axis=1)
-        r = np.stack([risk[n] for n in self.n_above], axis=1)
+        sets = [self._sets[n] for n in sorted(self._sets)]
+        share = np.stack([weights[:, patients].sum(axis=1) / total for patients in sets], axis=1)
+        risk = np.stack([self._treated.risk(weights, patients) for patients in sets], axis=1)
+        p, r = share[:, self._row], risk[:, self._row]
         return np.asarray(p * (r - (1 - r) * self._odds), dtype=np.float64)
 
+    @cached_property
+    def value(self) -> Floats:
+        """Net benefit at each threshold, (n_thresholds,)."""
+        return np.asarray(self.n_above / self._outcome.n_patients * self._worth)
+
+    @cached_property
     def influence(self) -> Floats:
         """How far each patient moves the net benefit at each threshold.
 
         The infinitesimal jackknife, (n_thresholds, n_patients).
         """
         n_patients = self._outcome.n_patients
-        moved = np.zeros((len(self.thresholds), n_patients))
-        for k, (n, odds) in enumerate(zip(self.n_above, self._odds, strict=True)):
-            if not n:
-                continue
-            treated = self._treated[int(n)]
-            share = n / n_patients
-            gain = float(treated.risk(np.ones((1, n)))[0]) * (1 + odds) - odds
-            moved[k] = -share * gain / n_patients
-            moved[k, treated.patients] += gain / n_patients + share * (1 + odds) * treated.moved()
-        return moved
+        masks = self._masks
+        moved = self._treated.influence_among(masks)[self._row]
+        share = self.n_above[:, None] / n_patients
+        own = (masks[self._row] - share) * self._worth[:, None] / n_patients
+        return np.asarray(own + share * (1 + self._odds)[:, None] * moved, dtype=np.float64)
+
+    @cached_property
+    def _worth(self) -> Floats:
+        """Gain of each patient treated, (n_thresholds,)."""
+        risk = self._treated.risk_among(self._masks)[self._row]
+        return np.asarray(risk - (1 - risk) * self._odds, dtype=np.float64)
+
+    @cached_property
+    def _masks(self) -> Floats:
+        """1 for each patient of a distinct set of treated, (n_sets, n_patients)."""
+        masks = np.zeros((len(self._sets), self._outcome.n_patients))
+        for row, n in enumerate(sorted(self._sets)):
+            masks[row, self._sets[n]] = 1
+        return masks
 
     def mean(self, policy: str = "") -> Statistic:
         """The plain mean over the thresholds."""
@@ -153,7 +169,7 @@ class NetBenefit:
             self._outcome,
             lambda weights: self.curve(weights).mean(axis=1),
             f"{self.label}, {over}{policy}",
-            influence=self.influence().mean(axis=0),
+            influence=self.influence.mean(axis=0),
         )
 
 
@@ -218,7 +234,9 @@ def decision_curve(
     if not 0 < level < 1:
         raise StatisticsError(f"level {level:g}", fix="Legal are values between 0 and 1.")
     model = _Repeats(outcome, probability, thresholds, horizon_months)
-    everybody = _Repeats(outcome, np.ones(outcome.n_patients), thresholds, horizon_months)
+    everybody = NetBenefit(
+        outcome, np.ones(outcome.n_patients), thresholds, horizon_months=horizon_months
+    )
     z = float(norm.ppf(0.5 + level / 2))
     se = np.sqrt((model.influence**2).sum(axis=1))
     gain = gain_se = gain_lower = gain_upper = None
@@ -260,10 +278,9 @@ class _Repeats:
     ) -> None:
         rows = np.atleast_2d(np.asarray(probability, dtype=np.float64))
         each = [NetBenefit(outcome, p, thresholds, horizon_months=horizon_months) for p in rows]
-        ones = np.ones((1, outcome.n_patients))
         self.first = each[0]
-        self.value: Floats = np.mean([benefit.curve(ones)[0] for benefit in each], axis=0)
-        self.influence: Floats = np.mean([benefit.influence() for benefit in each], axis=0)
+        self.value: Floats = np.mean([benefit.value for benefit in each], axis=0)
+        self.influence: Floats = np.mean([benefit.influence for benefit in each], axis=0)
         self.n_above: Ints = np.min([benefit.n_above for benefit in each], axis=0)
         self.followed: Bools = np.all([benefit.followed for benefit in each], axis=0)
         self.averaged = f", mean of {len(each)} repeats" if len(each) > 1 else ""

@@ -12,7 +12,7 @@ from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.compare import LogRank, log_rank, risk_groups
 from storm_clinic.metrics.curves import kaplan_meier
 from storm_clinic.metrics.group_tests import GroupTest, gray, log_rank_trend, pairwise
-from storm_clinic.metrics.incidence import cumulative_incidence
+from storm_clinic.metrics.incidence import incidence_at
 from storm_clinic.metrics.inputs import Timed
 from storm_clinic.metrics.restricted_mean import difference, restricted_mean, restricted_time_lost
 from storm_clinic.metrics.uncertainty import Interval
@@ -151,16 +151,16 @@ def _summary(
 def _share(outcome: Timed, horizon: float) -> Bounded:
     """Event-free share, or cumulative incidence of the cause of interest, by a horizon."""
     try:
-        if isinstance(outcome, Survival):
-            found = kaplan_meier(outcome).at(horizon)
-            value, lower, upper = found.value, found.lower, found.upper
-        else:
-            value, lower, upper = cumulative_incidence(outcome).at(horizon)
+        found = (
+            kaplan_meier(outcome).at(horizon)
+            if isinstance(outcome, Survival)
+            else incidence_at(outcome, horizon)
+        )
     except StatisticsError as error:
         return Bounded(note=str(error))
-    if value == (1 if isinstance(outcome, Survival) else 0):
-        return Bounded(value=value, note=_NO_SPREAD)
-    return Bounded(value=value, lower=lower, upper=upper)
+    if found.value == (1 if isinstance(outcome, Survival) else 0):
+        return Bounded(value=found.value, note=_NO_SPREAD)
+    return Bounded(value=found.value, lower=found.lower, upper=found.upper)
 
 
 def _restricted(outcome: Timed, tau: float | None) -> Interval | str | None:
@@ -251,12 +251,13 @@ def _test(name: str, about: str, compute: Callable[[], GroupTest | LogRank]) -> 
 
 def _method(outcome: Timed) -> str:
     if isinstance(outcome, Survival):
-        return (
-            "Kaplan-Meier with log-log intervals; restricted mean event-free time with Wald "
-            "intervals; landmarks: C-index of those event-free and followed beyond the month"
-        )
+        share, mean = "Kaplan-Meier with log-log intervals", "mean event-free time"
+        ranking = "C-index"
+    else:
+        share = "Aalen-Johansen with intervals on the log(-log) scale"
+        mean, ranking = f"mean time lost to {outcome.causes[0]}", "Wolbers' C"
     return (
-        "Aalen-Johansen with intervals on the log(-log) scale; restricted mean time lost to "
-        f"{outcome.causes[0]} with Wald intervals; landmarks: Wolbers' C of those event-free and "
-        "followed beyond the month"
+        f"{share}; restricted {mean} and its differences from the lowest group with Wald "
+        f"intervals, p not adjusted; landmarks: {ranking} of those event-free and followed beyond "
+        "the month"
     )

@@ -121,11 +121,39 @@ landmark <- function(d) {
        se = sqrt(fit$var))
 }
 
+# Numbers at risk by group at some of the group's own times: in between, with entry times, R
+# already counts who will have entered by the next of them.
+at_risk <- function(d) {
+  lapply(sort(unique(d$group)), function(g) {
+    fit <- survfit(response(d[d$group == g, ]) ~ 1)
+    k <- unique(round(seq(1, length(fit$time), length.out = 12)))
+    list(group = g, time = fit$time[k], n = fit$n.risk[k])
+  })
+}
+
+# Reverse Kaplan-Meier: whoever had an event is censored there.
+follow_up <- function(d) {
+  if (all(d$cause > 0)) return(NULL)
+  y <- if ("entry" %in% names(d)) Surv(d$entry, d$time, d$cause == 0) else Surv(d$time, d$cause == 0)
+  q <- quantile(survfit(y ~ 1, conf.type = "log-log"), c(0.25, 0.5, 0.75))
+  list(quantile = unname(q$quantile), lower = unname(q$lower)[2], upper = unname(q$upper)[2])
+}
+
+# Aalen-Johansen of cause 1 by group at the horizon with cmprsk's variance (delta method).
+incidence <- function(d) {
+  h <- d$horizon[1]
+  fit <- cuminc(d$time, d$cause, d$group)
+  at <- timepoints(fit, h)
+  keep <- grepl(" 1$", rownames(at$est))
+  list(value = unname(at$est[keep, 1]), se = unname(sqrt(at$var[keep, 1])))
+}
+
 one_case <- function(name, d) {
   competing <- startsWith(name, "competing")
   whole <- !("entry" %in% names(d))
-  out <- list()
+  out <- list(at_risk = at_risk(d), follow_up = follow_up(d))
   if (competing) {
+    if (whole) out$incidence <- incidence(d)
     out$time_lost <- time_lost(d)
     if (whole) out$gray <- gray(d)
   } else {

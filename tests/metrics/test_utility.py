@@ -108,9 +108,10 @@ def test_an_influence_is_the_derivative_of_the_curve_by_each_weight(kind):
     benefit = NetBenefit(outcomes[kind], p, [0.1, 0.4, 0.8, 0.999], horizon_months=horizon)
     step = 1e-5 * np.eye(80)
     moved = (benefit.curve(1 + step) - benefit.curve(1 - step)) / 2e-5
-    assert benefit.influence() == pytest.approx(moved.T, abs=1e-8)
-    assert benefit.influence().sum(axis=1) == pytest.approx(0, abs=1e-12)
-    assert not benefit.influence()[3].any()  # nobody lies above 0.999
+    assert benefit.influence == pytest.approx(moved.T, abs=1e-8)
+    assert benefit.value == pytest.approx(benefit.curve(np.ones((1, 80)))[0], abs=1e-12)
+    assert benefit.influence.sum(axis=1) == pytest.approx(0, abs=1e-12)
+    assert not benefit.influence[3].any()  # nobody lies above 0.999
 
 
 @kinds
