@@ -174,7 +174,7 @@ class _Refitted:
         outcome = self._data.outcome
         if not isinstance(outcome, Classes) and outcome.n_patients > _MOST_PATIENTS:
             raise StatisticsError(
-                f"{outcome.n_patients} patients are too many to refit a Cox model hundreds of times",
+                f"{outcome.n_patients} patients are too many to refit a Cox model on resamples",
                 fix=f"Up to {_MOST_PATIENTS} are refitted; with more, a few covariates have hardly "
                 "any optimism.",
             )
