@@ -34,6 +34,7 @@ from storm_clinic.validation.protocol import RESAMPLING_ONLY
 _RIDGE = 1e-3  # keeps resamples in which a covariate separates the events finite
 _FOLDS, _REPEATS = 5, 10
 _FEWEST, _MOST, _BUDGET = 50, 200, 100_000  # resamples; patients in all resamples together
+_MOST_PATIENTS = 2000  # beyond, hundreds of Cox fits take too long
 _FEW_REPEATS = 3  # below which their spread is no interval
 
 _Failure = (StatisticsError, TrainingError, PredictionsError, CohortError)
@@ -61,10 +62,10 @@ def internal_validity(data: EvaluationData) -> tuple[InternalValidity, ...]:
     """
     if data.kind != "cross-validation":
         return ()
-    found = [_of_predictions(data, model) for model in data.models]
-    if data.covariates is not None and len(data.covariates.columns):
-        # Hundreds of small fits: threads would only wait for each other.
-        with threadpool_limits(limits=1):
+    # Hundreds of small fits and scores: threads would only wait for each other.
+    with threadpool_limits(limits=1):
+        found = [_of_predictions(data, model) for model in data.models]
+        if data.covariates is not None and len(data.covariates.columns):
             found.append(_of_covariates(data, data.covariates))
     return tuple(found)
 
@@ -169,8 +170,14 @@ class _Refitted:
         self.method = f"{kind} (ridge {_RIDGE:g})"
 
     def check(self) -> None:
-        """Refuse outcomes for which there is no such regression."""
+        """Refuse outcomes for which there is no such regression, and cohorts that take too long."""
         outcome = self._data.outcome
+        if not isinstance(outcome, Classes) and outcome.n_patients > _MOST_PATIENTS:
+            raise StatisticsError(
+                f"{outcome.n_patients} patients are too many to refit a Cox model on resamples",
+                fix=f"Up to {_MOST_PATIENTS} are refitted; with more, a few covariates have hardly "
+                "any optimism.",
+            )
         if isinstance(outcome, Classes) and len(outcome.levels) != 2:
             raise StatisticsError(f"{len(outcome.levels)} classes are not refitted here, only two")
 

@@ -152,6 +152,21 @@ class TestRefittedCovariates:
         assert found.learning[-1].value > found.learning[0].value
         assert all(point.lower <= point.value <= point.upper for point in found.learning)
 
+    def test_a_cohort_too_large_to_refit_says_so(self):
+        data = cross_validated(survival(), covariates=table(), repeats=1)
+        rows = np.tile(np.arange(_N), 13)
+        image = data.models[0]
+        large = replace(
+            data,
+            outcome=data.outcome.take(rows),
+            models=(ModelPredictions("image", (image.risk[0][rows],), (image.fold[0][rows],), {}),),
+            covariates=data.covariates.iloc[rows].reset_index(drop=True),
+        )
+        image, covariates = internal_validity(large)
+        assert image.corrected.value > 0.6
+        assert covariates.corrected is None
+        assert "2080 patients are too many" in covariates.note
+
     def test_covariates_of_noise_come_out_as_noise(self):
         noise = pd.DataFrame(np.random.default_rng(8).normal(size=(_N, 8))).add_prefix("x")
         found = internal_validity(cross_validated(survival(), covariates=noise))[1]
