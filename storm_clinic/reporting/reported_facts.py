@@ -1,4 +1,4 @@
-"""What a report holds, as checklists ask for it: of which patients, and which analyses were made."""
+"""What a report holds, as checklists ask for it: of whom, and which analyses were made."""
 
 from __future__ import annotations
 

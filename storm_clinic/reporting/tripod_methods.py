@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storm_clinic.reporting.notation import readable
 from storm_clinic.reporting.reported_facts import CALIBRATION, RANKING, ReportedFacts
 from storm_clinic.reporting.tripod_answers import (
     Answer,
@@ -61,7 +62,9 @@ def _outcome(facts: ReportedFacts) -> Answer:
 
 
 def _choice_of_predictors(facts: ReportedFacts) -> Answer:
-    what = "what each model sees is listed"
+    study = facts.content.study
+    seen = ", ".join(readable(name) for name in study.inputs) if study else "their inputs"
+    what = f"what each model sees is listed ({seen})"
     return in_part(what, "why these predictors were chosen", "methods")
 
 
@@ -169,7 +172,8 @@ def _imbalance(facts: ReportedFacts) -> Answer:
         return by_authors("whether classes were re-weighted or re-sampled, and how it was undone")
     options = {name for model in study.models for name in (*model.options, *model.tune)}
     touched = sorted(name for name in options if "weight" in name or "sampl" in name)
-    what = f"settings of all models are listed ({', '.join(touched) or 'none re-weighs classes'})"
+    about = f", among them {', '.join(touched)}" if touched else ""
+    what = f"settings that differ from a model's defaults are listed{about}"
     return in_part(what, "whether classes were re-weighted or re-sampled, and why", "methods")
 
 

@@ -58,6 +58,10 @@ def _code_sharing(facts: ReportedFacts) -> Answer:
 def _flow(facts: ReportedFacts) -> Answer:
     if not facts.cohorts:
         return by_authors("the flow of patients, their events and their follow-up")
+    study = facts.content.study
+    timed = study is not None and bool(study.endpoint.horizons_months)
+    if timed and any(cohort.median_follow_up_months is None for cohort in facts.cohorts):
+        return in_part("patients and events are given", "the length of follow-up", "patients")
     if all(cohort.flow for cohort in facts.cohorts):
         return in_full("flow, events and follow-up of each cohort are given", "patients")
     without = ", ".join(cohort.name for cohort in facts.cohorts if not cohort.flow)

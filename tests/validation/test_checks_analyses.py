@@ -1,4 +1,4 @@
-"""Every check of an analysis can pass and can fail, applies only where it was made, and says why."""
+"""Every check of an analysis can pass and fail, applies only where it was made, and says why."""
 
 from __future__ import annotations
 
