@@ -86,7 +86,10 @@ def _clusters(facts: ReportedFacts) -> Said:
 
 
 def _compared(facts: ReportedFacts) -> Said:
-    return by_checks(facts, facts.evidence, ("SC105", "SC114"), "no clinical model to compare with")
+    comparator = facts.content.comparator
+    if comparator is None:
+        return Said("high", "there is no clinical model to compare with", ("performance",))
+    return Said("low", f"compared with {comparator} on the same patients", ("performance",))
 
 
 def _assumptions(facts: ReportedFacts) -> Said:

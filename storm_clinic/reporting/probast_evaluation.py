@@ -1,4 +1,8 @@
-"""PROBAST+AI, risk of bias in evaluation."""
+"""PROBAST+AI, risk of bias in evaluation.
+
+A poor result is no bias: whether a model is calibrated, gains or helps is not asked here, but
+whether it was judged fairly.
+"""
 
 from __future__ import annotations
 
@@ -72,10 +76,6 @@ def _measures(facts: ReportedFacts) -> Said:
     return Said("low", "discrimination and calibration have intervals", ("performance",))
 
 
-def _calibrated(facts: ReportedFacts) -> Said:
-    return by_checks(facts, facts.judged, ("SC104",), "calibration is judged on validation cohorts")
-
-
 def _time(facts: ReportedFacts) -> Said:
     timed = [e for item in facts.judged for e in item.estimates if e.metric.startswith("c_index")]
     if not timed:
@@ -97,21 +97,20 @@ def _thresholds(facts: ReportedFacts) -> Said:
 
 
 def _utility(facts: ReportedFacts) -> Said:
-    anchors = ("utility",) if facts.analyses.decision else ()
-    return by_checks(
-        facts, facts.judged, ("SC122",), "clinical utility was not estimated", *anchors
-    )
+    if any(item.analyses.decision for item in facts.judged):
+        return Said("low", "net benefit is shown over a range of thresholds", ("utility",))
+    return Said("unclear", "net benefit was not estimated")
 
 
 def _sites(facts: ReportedFacts) -> Said:
-    codes = ("SC115", "SC116", "SC124")
+    codes = ("SC115", "SC116")
     return by_checks(facts, facts.judged, codes, "sites were not compared")
 
 
 def _groups(facts: ReportedFacts) -> Said:
     anchors = ("subgroups",) if facts.analyses.subgroups else ()
     otherwise = "no subgroup was looked at"
-    return by_checks(facts, facts.judged, ("SC117", "SC118"), otherwise, *anchors)
+    return by_checks(facts, facts.judged, ("SC117",), otherwise, *anchors)
 
 
 EVALUATION = (
@@ -148,11 +147,10 @@ EVALUATION = (
     Question("outcome", "3.3", "Does follow-up reach the horizons?", _horizon),
     Question("analysis", "4.1", "Are there enough patients and events?", _size),
     Question("analysis", "4.2", "Are discrimination and calibration judged?", _measures),
-    Question("analysis", "4.3", "Do predicted and observed risks agree?", _calibrated),
-    Question("analysis", "4.4", "Were censoring and other events met well?", _time),
-    Question("analysis", "4.5", "Was the model fixed before?", _frozen),
-    Question("analysis", "4.6", "Were thresholds fixed before?", _thresholds),
-    Question("analysis", "4.7", "Was clinical utility judged?", _utility),
-    Question("analysis", "4.8", "Does performance hold within and over sites?", _sites),
-    Question("analysis", "4.9", "Was performance judged in subgroups?", _groups),
+    Question("analysis", "4.3", "Were censoring and other events met well?", _time),
+    Question("analysis", "4.4", "Was the model fixed before?", _frozen),
+    Question("analysis", "4.5", "Were thresholds fixed before?", _thresholds),
+    Question("analysis", "4.6", "Was clinical utility judged?", _utility),
+    Question("analysis", "4.7", "Does performance hold within and over sites?", _sites),
+    Question("analysis", "4.8", "Was performance judged in subgroups?", _groups),
 )
