@@ -63,20 +63,35 @@ class Incidence:
         """
         if self._one is None or not isinstance(self._outcome, CompetingRisks):
             return event_influence(self._any, all_causes(self._outcome), months, weights)
+        return self._influence(weights, months, np.ones(len(self.times)))
+
+    def lost(self, weights: Floats, tau_months: float) -> Floats:
+        """Mean months lost to the event up to a time: the area under the share, (n_resamples,)."""
+        steps = np.diff(self._from_zero(self.curve(weights)), axis=1)
+        return np.asarray(steps @ np.maximum(tau_months - self.times, 0))
+
+    def lost_influence(self, weights: Floats, tau_months: float) -> Floats:
+        """How far each patient moves `lost`, (n_resamples, n_patients); competing risks only."""
+        return self._influence(weights, tau_months, np.maximum(tau_months - self.times, 0))
+
+    def _influence(self, weights: Floats, months: float, worth: Floats) -> Floats:
+        """Influence on the sum of the curve's steps up to a time, each times its worth."""
+        assert isinstance(self._outcome, CompetingRisks)
         last = int(self._any.up_to(months))
         events, _, at_risk = self._any.counts(weights)
         free_before, hazard, _ = self._steps(weights)
-        incidence = np.cumsum(free_before * hazard, axis=1)
-        reached = self._from_zero(incidence)[:, [last]]
+        value = free_before * worth
+        reached_by = np.cumsum(value * hazard, axis=1)
+        reached = self._from_zero(reached_by)[:, [last]]
         inverse = _inverse(at_risk)
         # Leaving at a time lowers all later shares; where everybody leaves there are none.
-        later = (reached - incidence) * _inverse(at_risk - events)
-        exposed = np.cumsum(inverse * (later * events - free_before * hazard), axis=1)
+        later = (reached - reached_by) * _inverse(at_risk - events)
+        exposed = np.cumsum(inverse * (later * events - value * hazard), axis=1)
         slot = self._any.slot
         seen = slot < last
         own = (self._outcome.cause == self._cause) & seen
         left = (self._outcome.cause > 0) & seen
-        gained = own * (free_before * inverse)[:, slot] - left * later[:, slot]
+        gained = own * (value * inverse)[:, slot] - left * later[:, slot]
         upto = self._from_zero(exposed)
         at_risk_for = upto[:, np.minimum(slot + 1, last)]
         if self._outcome.entry_months is not None:
