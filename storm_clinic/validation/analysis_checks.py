@@ -52,7 +52,7 @@ def analysis_checks(
         proportional_hazards(analyses, candidate),
         added_value(analyses, candidate, comparator),
         outcome_by_site(analyses),
-        ranking_within_sites(analyses, candidate),
+        ranking_within_sites(analyses),
         subgroups_large_enough(analyses, candidate),
         subgroups_alike(analyses, candidate),
         _validation_large_enough(analyses),

@@ -11,23 +11,25 @@ from storm_clinic.validation.evidence import Check, Status
 from storm_clinic.validation.measures import label_of
 
 _NULL_OFF = 0.05  # permuted outcomes must be ranked by chance to within this
-# Names that tests of added value carry, whoever made them.
-_ADDED = re.compile(r"\b(likelihood ratio|robust wald|added|adds)\b", re.IGNORECASE)
+# What tests of added value are about; others ask whether the risk tells anything at all.
+_ADDED = re.compile(r"\badded value\b", re.IGNORECASE)
 
 
 def proportional_hazards(analyses: Analyses, candidate: str) -> Check:
     """SC113, by the test of every regression and every effect over time."""
     place = ("SC113", "The candidate's effect is constant over time")
-    tests = [
-        (effect.term, effect.test) for effect in analyses.time_effects if effect.model == candidate
-    ]
-    tests += [
-        (test.about or item.title, test)
+    found = [effect.test for effect in analyses.time_effects if effect.model == candidate]
+    found += [
+        test
         for item in analyses.regressions
         if item.model == candidate and item.kind == "cox"
         for test in item.tests
         if "proportional" in test.name.lower()
     ]
+    # Covariates beside the risk may change with time without any harm to it.
+    named = re.compile(rf"(?<!\w){re.escape(candidate)}(?!\w)")
+    of_risk = [test for test in found if named.search(test.about)] or found
+    tests = list({(test.about, test.p): (test.about, test) for test in of_risk}.values())
     if not tests:
         return check(place, "not applicable", "proportional hazards were not tested")
     judged = [(about, test) for about, test in tests if test.p is not None]
@@ -46,11 +48,11 @@ def added_value(analyses: Analyses, candidate: str, comparator: str | None) -> C
     if comparator is None or comparator == candidate:
         return check(place, "not applicable", "there is no other, clinical model to add to")
     tests = [
-        (f"{item.title} on {item.cohort}, {item.missing}", test)
+        (f"{item.title} on {item.cohort} ({test.name}, missing values: {item.missing})", test)
         for item in analyses.regressions
         if item.model == candidate
         for test in item.tests
-        if _ADDED.search(test.name)
+        if _ADDED.search(f"{test.name} {test.about}")
     ]
     if not tests:
         return check(place, "not applicable", "added value was not tested")

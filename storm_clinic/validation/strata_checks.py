@@ -46,17 +46,14 @@ def _once(probes: Iterable[SiteProbe]) -> list[SiteProbe]:
     return list({probe.cohort: probe for probe in probes if probe.site_alone is not None}.values())
 
 
-def ranking_within_sites(analyses: Analyses, candidate: str) -> Check:
+def ranking_within_sites(analyses: Analyses) -> Check:
     """SC116."""
     place = ("SC116", "The candidate ranks patients of one site")
-    probes = [
-        probe
-        for probe in analyses.probes
-        if candidate in probe.what and probe.within is not None and probe.overall is not None
-    ]
+    # Whatever is probed, it is the candidate's ranking that is compared.
+    probes = {probe.cohort: probe for probe in analyses.probes if probe.within is not None}
     judged = [
         (f"{label_of(probe.metric)} within sites of {probe.cohort}", probe.within, probe.overall)
-        for probe in probes
+        for probe in probes.values()
         if probe.within and probe.overall and probe.within.lower is not None
     ]
     if not judged:

@@ -1,4 +1,4 @@
-"""Every check of an analysis can pass and can fail, applies only where it was made, and says why."""
+"""Every check of an analysis can pass and fail, applies only where it was made, and says why."""
 
 from __future__ import annotations
 
@@ -90,10 +90,11 @@ def test_the_adjusted_p_decides_where_there_is_a_family():
     assert judged("SC113", regressions=(regression(test),)).status == "pass"
 
 
-@pytest.mark.parametrize("name", ["likelihood ratio", "robust Wald", "added value (Wald, D1)"])
+@pytest.mark.parametrize("name", ["likelihood ratio", "robust Wald", "Wald"])
 @pytest.mark.parametrize(("p", "status"), [(0.0002, "pass"), (0.2, "warn"), (None, "warn")])
 def test_added_value(name, p, status):
-    found = judged("SC114", regressions=(regression(p_test(name, p)),))
+    test = p_test(name, p, about="added value beside age + stage")
+    found = judged("SC114", regressions=(regression(test),))
     assert found.status == status
     if p == 0.2:
         assert "no added value was shown" in found.reason
@@ -102,9 +103,26 @@ def test_added_value(name, p, status):
 
 
 def test_added_value_needs_every_analysis_and_a_clinical_model():
-    both = (regression(p_test("likelihood ratio", 0.01), p_test("likelihood ratio", 0.3)),)
+    tests = [p_test("likelihood ratio", p, about="added value beside age") for p in (0.01, 0.3)]
+    both = (regression(*tests),)
     assert judged("SC114", regressions=both).status == "warn"
     assert judged("SC114", comparator=None, regressions=both).status == "not applicable"
+
+
+def test_a_risk_that_tells_something_alone_adds_nothing_by_that():
+    alone = p_test("likelihood ratio", 0.001, about="fusion risk, per SD")
+    assert judged("SC114", regressions=(regression(alone),)).status == "not applicable"
+
+
+def test_a_covariate_that_changes_with_time_is_not_the_candidates_effect():
+    tests = [
+        p_test("proportional hazards", 0.4, about="fusion risk, per SD"),
+        p_test("proportional hazards", 0.001, about="stage"),
+        p_test("proportional hazards", 0.002, about="GLOBAL"),
+    ]
+    found = judged("SC113", regressions=(regression(*tests), regression(*tests)))
+    assert found.status == "pass"
+    assert found.reason.count("fusion risk") == 1
 
 
 def probe(**more: object) -> SiteProbe:
@@ -136,11 +154,6 @@ def test_ranking_within_sites(overall, within, status):
     found = judged("SC116", probes=(probe(overall=bounded(overall), within=bounded(within)),))
     assert found.status == status
     assert f"{within:.3f}" in found.reason
-
-
-def test_the_ranking_of_another_model_is_not_the_candidates():
-    other = probe(what="risk of clinical", overall=bounded(0.7), within=bounded(0.5))
-    assert judged("SC116", probes=(other,)).status == "not applicable"
 
 
 def subgroup(events: tuple[int, ...], p: float | None = None, **more: object) -> SubgroupAnalysis:
