@@ -56,6 +56,7 @@ def evaluated(outcome) -> SimpleNamespace:
         name="north",
         patients=pd.DataFrame({"site": ["a"] * N}, index=list(KEYS)),
         columns={},
+        slides=pd.DataFrame({"patient_id": [], "scanner": []}),
         covariates=lambda names: pd.DataFrame(index=list(KEYS), columns=names),
         origin=SimpleNamespace(encoders_pretrained=(), simulated=False),
     )
