@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Classes
+from storm_clinic.cohort.outcome import Classes, Floats
 from storm_clinic.metrics.calibration import complementary_log_log, log_odds
 from storm_clinic.steps.evaluation_input import SITE
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
@@ -82,7 +82,7 @@ def pooled_profiles(parts: Sequence[EvaluationData]) -> tuple[CovariateProfile, 
 
 def _linear_predictor(
     data: EvaluationData, model: ModelPredictions
-) -> tuple[str, np.ndarray] | None:
+) -> tuple[str, Floats] | None:
     """Name and values, from probabilities: they share a scale over folds and cohorts."""
     if isinstance(data.outcome, Classes):
         column = f"p_{data.outcome.levels[-1]}"
@@ -99,8 +99,8 @@ def _linear_predictor(
     return None
 
 
-def _inside(p: np.ndarray) -> np.ndarray:
-    return np.clip(p, _SMALLEST, 1 - _SMALLEST)
+def _inside(p: Floats) -> Floats:
+    return np.asarray(np.clip(p, _SMALLEST, 1 - _SMALLEST), dtype=np.float64)
 
 
 def _learned(inputs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
