@@ -19,6 +19,7 @@ from storm_clinic.metrics.compare import (
     quadratic_form,
 )
 from storm_clinic.metrics.inputs import all_causes, require_whole_follow_up
+from storm_clinic.metrics.multiplicity import holm
 from storm_clinic.metrics.risk_sets import RiskSets
 
 
@@ -247,19 +248,11 @@ def pairwise(
         except StatisticsError as error:
             found.append((first, second, None, str(error)))
     tested = [p for _, _, p, _ in found if p is not None]
-    adjusted = iter(_holm(np.array(tested)).tolist())
+    adjusted = iter(holm(tested).tolist())
     return tuple(
         PairTest(labels[a], labels[b], p, None if p is None else next(adjusted), note)
         for a, b, p, note in found
     )
-
-
-def _holm(p: Floats) -> Floats:
-    order = np.argsort(p, kind="stable")
-    raised = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(raised, 1)
-    return adjusted
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

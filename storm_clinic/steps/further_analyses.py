@@ -80,9 +80,7 @@ def pooled_profiles(parts: Sequence[EvaluationData]) -> tuple[CovariateProfile, 
     return profile(" + ".join(part.cohort for part in parts), table)
 
 
-def _linear_predictor(
-    data: EvaluationData, model: ModelPredictions
-) -> tuple[str, Floats] | None:
+def _linear_predictor(data: EvaluationData, model: ModelPredictions) -> tuple[str, Floats] | None:
     """Name and values, from probabilities: they share a scale over folds and cohorts."""
     if isinstance(data.outcome, Classes):
         column = f"p_{data.outcome.levels[-1]}"

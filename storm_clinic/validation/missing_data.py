@@ -9,9 +9,9 @@ from scipy.stats import chi2_contingency
 from storm_clinic.cohort.outcome import Bools, Classes, CompetingRisks, Floats, Outcome
 from storm_clinic.errors import StatisticsError
 from storm_clinic.inference.imputation import imputations_needed, impute
-from storm_clinic.inference.multiplicity import holm
 from storm_clinic.metrics.compare import log_rank
 from storm_clinic.metrics.inputs import of_interest
+from storm_clinic.metrics.multiplicity import holm
 from storm_clinic.study import Endpoint
 from storm_clinic.validation.analyses import HypothesisTest, Missingness
 from storm_clinic.validation.evaluation_data import EvaluationData

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from storm_clinic.inference.meta_analysis import heterogeneity
-from storm_clinic.inference.multiplicity import holm
+from storm_clinic.metrics.multiplicity import holm
 from storm_clinic.metrics.scales import name_of
 from storm_clinic.validation.analyses import HypothesisTest, SubgroupAnalysis
 from storm_clinic.validation.evaluation_data import EvaluationData

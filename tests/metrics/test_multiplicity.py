@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storm_clinic.errors import StatisticsError
-from storm_clinic.inference.multiplicity import benjamini_hochberg, holm
+from storm_clinic.metrics.multiplicity import benjamini_hochberg, holm
 
 _GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "missing.json").read_text())
 
