@@ -83,7 +83,7 @@ def _validation_large_enough(analyses: Analyses) -> Check:
     if short:
         reason = "; ".join(
             f"{need.criterion} in {cohort}: {need.reached}, {need.needed_patients} patients are "
-            f"needed for {need.target}, {need.available_patients} are there"
+            f"needed for an {need.target}, {need.available_patients} are there"
             for cohort, need in short
         )
         return check(place, "warn", reason)

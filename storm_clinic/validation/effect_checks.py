@@ -29,7 +29,9 @@ def proportional_hazards(analyses: Analyses, candidate: str) -> Check:
     # Covariates beside the risk may change with time without any harm to it.
     named = re.compile(rf"(?<!\w){re.escape(candidate)}(?!\w)")
     of_risk = [test for test in found if named.search(test.about)] or found
-    tests = list({(test.about, test.p): (test.about, test) for test in of_risk}.values())
+    # Of the same term in several regressions the smallest p is told.
+    ordered = sorted(of_risk, key=deciding_p, reverse=True)
+    tests = list({test.about: (test.about, test) for test in ordered}.values())
     if not tests:
         return check(place, "not applicable", "proportional hazards were not tested")
     judged = [(about, test) for about, test in tests if test.p is not None]

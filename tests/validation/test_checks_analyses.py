@@ -125,6 +125,14 @@ def test_a_covariate_that_changes_with_time_is_not_the_candidates_effect():
     assert found.reason.count("fusion risk") == 1
 
 
+def test_of_one_term_in_several_regressions_the_smallest_p_is_told():
+    tests = [p_test("proportional hazards", p, about="fusion risk, per SD") for p in (0.02, 0.6)]
+    found = judged("SC113", regressions=tuple(regression(test) for test in tests))
+    assert found.status == "warn"
+    assert "0.020" in found.reason
+    assert "0.600" not in found.reason
+
+
 def probe(**more: object) -> SiteProbe:
     given = {
         "cohort": "b",
