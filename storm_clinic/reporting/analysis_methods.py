@@ -13,11 +13,30 @@ def analysis_methods(content: ReportContent) -> list[str]:
     """One paragraph that names what was done beyond the measures; none where nothing was."""
     found = Analyses()
     for item in content.evidence:
-        found += item.analyses
+        found += _made(item.analyses)
     said = [text for text in (*_patients(found), *_models(found), *_groups(found)) if text]
     if not said:
         return []
     return [f"{' '.join(said)} How each was made stands beneath it."]
+
+
+def _made(found: Analyses) -> Analyses:
+    """Without those that were asked for and could not be made."""
+    return found.model_copy(
+        update={
+            "decision": tuple(item for item in found.decision if item.thresholds),
+            "groups": tuple(item for item in found.groups if item.groups),
+            "regressions": tuple(item for item in found.regressions if item.terms),
+            "time_effects": tuple(item for item in found.time_effects if item.months),
+            "shapes": tuple(item for item in found.shapes if item.at),
+            "subgroups": tuple(item for item in found.subgroups if item.strata),
+            "sites": tuple(item for item in found.sites if item.pooled.value is not None),
+            "probes": tuple(item for item in found.probes if item.auroc.value is not None),
+            "internal": tuple(
+                item for item in found.internal if item.learning or item.apparent is not None
+            ),
+        }
+    )
 
 
 def _patients(found: Analyses) -> tuple[str, ...]:
@@ -68,7 +87,7 @@ def _groups(found: Analyses) -> tuple[str, ...]:
         else "",
         "Risk groups are compared by restricted means and tests." if found.groups else "",
         f"Subgroups are those of {listed(variables)}." if variables else "",
-        "Sites are pooled with random effects." if found.sites else "",
+        "Numbers of sites are pooled by meta-analysis." if found.sites else "",
         "A site probe asks how well the hospital can be told from what the model sees."
         if found.probes
         else "",

@@ -27,7 +27,7 @@ def differences(mixes: Sequence[CaseMix], *, slug: str, title: str) -> Markup:
         for at, mix in enumerate(known):
             # Of categories only the size of the difference is known: no direction.
             marker = "o" if mix.evaluated.kind == "continuous" else "D"
-            axes.plot(mix.standardised_difference, at, marker, color=BLUE, markersize=5)
+            axes.plot(mix.standardised_difference or 0.0, at, marker, color=BLUE, markersize=5)
         axes.set_yticks(range(len(known)), [readable(mix.variable) for mix in known])
         axes.set_ylim(len(known) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)

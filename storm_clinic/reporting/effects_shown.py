@@ -9,6 +9,7 @@ from storm_clinic.reporting.line_figures import shapes, time_effects
 from storm_clinic.reporting.notation import listed, readable
 from storm_clinic.reporting.numbers import decisive, shown_by, tests_table
 from storm_clinic.reporting.parts import CohortPart
+from storm_clinic.reporting.tables import Value
 from storm_clinic.validation.analyses import HypothesisTest, Shape, TimeEffect
 
 
@@ -64,3 +65,43 @@ def tested(pairs: Sequence[tuple[str, HypothesisTest]], does: str, nothing: str)
     if all(decisive(test) is None for _, test in pairs):
         return f"Whether an effect {does} could not be tested."
     return f"{nothing}, which does not rule it out."
+
+
+def time_effect_records(effects: Sequence[TimeEffect]) -> tuple[dict[str, Value], ...]:
+    """Every point of the lines over time as a record."""
+    return tuple(
+        {
+            "cohort": effect.cohort,
+            "model": effect.model,
+            "term": effect.term,
+            "months": month,
+            "log_hazard_ratio": value,
+            "lower": low,
+            "upper": high,
+            "constant": effect.constant,
+        }
+        for effect in effects
+        for month, value, low, high in zip(
+            effect.months, effect.log_hazard_ratio, effect.lower, effect.upper, strict=True
+        )
+    )
+
+
+def shape_records(found: Sequence[Shape]) -> tuple[dict[str, Value], ...]:
+    """Every point of the shapes as a record."""
+    return tuple(
+        {
+            "cohort": shape.cohort,
+            "model": shape.model,
+            "variable": shape.variable,
+            "unit": shape.unit,
+            "at": at,
+            "log_hazard_ratio": value,
+            "lower": low,
+            "upper": high,
+        }
+        for shape in found
+        for at, value, low, high in zip(
+            shape.at, shape.log_hazard_ratio, shape.lower, shape.upper, strict=True
+        )
+    )

@@ -26,8 +26,8 @@ _OF_ANALYSES = (
     (
         "decision",
         "Net benefit",
-        "True positives, less false positives weighed by the threshold of risk at which one would "
-        "act; per patient. Treating nobody has 0.",
+        "Share of patients rightly treated, less those wrongly treated, who count by the threshold "
+        "of risk at which one would act. Treating nobody has 0.",
     ),
     (
         "groups",

@@ -13,7 +13,7 @@ from storm_clinic.reporting.numbers import (
     tests_table,
 )
 from storm_clinic.reporting.parts import CohortPart
-from storm_clinic.reporting.tables import Cell, Footnotes, Row, Table
+from storm_clinic.reporting.tables import Cell, Footnotes, Row, Table, Value
 from storm_clinic.validation.analyses import Contrast, GroupComparison
 
 
@@ -74,7 +74,7 @@ def _summary(item: GroupComparison, slug: str) -> Table:
         if mean:
             cells.append(bounded_cell(group.restricted_mean, notes, 1))
         rows.append(Row(tuple(cells)))
-        base = {"cohort": item.cohort, "model": item.model, "group": group.label}
+        base: dict[str, Value] = {"cohort": item.cohort, "model": item.model, "group": group.label}
         base |= {"patients": group.n_patients, "events": group.n_events}
         shares = zip(item.horizons_months, group.by_horizon, strict=False)
         records += [{**base, "what": "share", "months": h, **b.model_dump()} for h, b in shares]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -141,7 +141,7 @@ def _line(axes: Axes, at: int, row: IntervalRow) -> None:
 def _words(
     axes: Axes, at: int, row: IntervalRow, columns: _Columns, *, digits: int, signed: bool
 ) -> None:
-    def put(inch: float, text: str, **style: object) -> None:
+    def put(inch: float, text: str, **style: Any) -> None:
         share = (inch - columns.plot) / (columns.plot_end - columns.plot)
         place = axes.get_yaxis_transform()
         axes.text(share, at, text, transform=place, va="center", fontsize=7.5, **style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from storm_clinic.reporting.content import ReportContent
@@ -42,24 +41,34 @@ def section_label(content: ReportContent, section: Section) -> str:
     claims = [c for c in _claims(content) if (c.metric == _UTILITY) == (section.key == "utility")]
     if not content.validation or section.key not in ("performance", "utility"):
         return EXPLORATORY
-    return _named(claims)
+    return _named(content, claims)
 
 
 def labelled(table: Table, content: ReportContent, *, external: bool) -> Table:
     """The table with the label of the measures that it holds."""
     if not external:
         return replace(table, label=NO_CLAIM)
-    metrics = {record.get(key) for record in table.records for key in _METRIC_KEYS}
-    return replace(table, label=_named(c for c in _claims(content) if c.metric in metrics))
+    return replace(
+        table, label=_named(content, [c for c in _claims(content) if _holds(table, c, content)])
+    )
 
 
-def _named(claims: Iterable[Claim]) -> str:
-    names = [
-        label_of(claim.metric) + (f" over {claim.over}" if claim.over else "") for claim in claims
-    ]
+def _holds(table: Table, claim: Claim, content: ReportContent) -> bool:
+    """Whether a table has the number that a claim is about: the candidate's, over that model."""
+    return any(
+        record.get("model") == content.candidate
+        and claim.metric in {record.get(key) for key in _METRIC_KEYS}
+        and (claim.over is None or record.get("over", content.comparator) == claim.over)
+        for record in table.records
+    )
+
+
+def _named(content: ReportContent, claims: list[Claim]) -> str:
+    names = [label_of(c.metric) + (f" over {c.over}" if c.over else "") for c in claims]
     if not names:
         return EXPLORATORY
-    return f"named before: {listed(list(dict.fromkeys(names)))}; all else {EXPLORATORY}"
+    named = listed(list(dict.fromkeys(names)))
+    return f"named before, of {content.candidate}: {named}; all else {EXPLORATORY}"
 
 
 def _claims(content: ReportContent) -> tuple[Claim, ...]:

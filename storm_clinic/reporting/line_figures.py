@@ -81,7 +81,7 @@ def learning_curve(found: InternalValidity, *, slug: str, title: str, label: str
 
     def paint(axes: Axes) -> None:
         x = [point.n_patients for point in points]
-        axes.plot(x, [point.value for point in points], "o-", color=BLUE, markersize=4)
+        axes.plot(x, [point.value or 0.0 for point in points], "o-", color=BLUE, markersize=4)
         for point in points:
             if point.lower is not None and point.upper is not None:
                 axes.vlines(point.n_patients, point.lower, point.upper, color=BLUE, linewidth=1.2)

@@ -186,6 +186,6 @@ def limits(content: ReportContent) -> list[str]:
         if left:
             found.append(
                 f"{left} patients of {cohort.name} were left out; if they differ from those "
-                "analysed, so may the results ({see(content, 'patients')})."
+                f"analysed, so may the results ({see(content, 'patients')})."
             )
     return [*dict.fromkeys(found), *content.limits]

@@ -82,11 +82,18 @@ def shown_by(test: HypothesisTest | None) -> bool:
 def p_spoken(test: HypothesisTest) -> str:
     """The p value of a test for running text."""
     if test.p_adjusted is not None:
-        return f"p {_sign(test.p_adjusted)} after Holm's adjustment"
-    return f"p {_sign(test.p)}" if test.p is not None else f"no p value: {test.note}"
+        return f"p {p_sign(test.p_adjusted)} after Holm's adjustment"
+    return f"p {p_sign(test.p)}" if test.p is not None else f"no p value: {test.note}"
 
 
-def _sign(p: float | None) -> str:
+def p_short(test: HypothesisTest) -> str:
+    """The p value of a test for a figure: ``p = 0.60 (Holm)``; empty where there is none."""
+    if test.p_adjusted is not None:
+        return f"p {p_sign(test.p_adjusted)} (Holm)"
+    return "" if test.p is None else f"p {p_sign(test.p)}"
+
+
+def p_sign(p: float | None) -> str:
     text = bare_p(p)
     return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 

@@ -21,6 +21,7 @@ from storm_clinic.reporting.curve_tables import (
     class_records,
     risk_group_records,
 )
+from storm_clinic.reporting.effects_shown import shape_records, time_effect_records
 from storm_clinic.reporting.findings import failed_checks, findings, not_for
 from storm_clinic.reporting.glossary import glossary
 from storm_clinic.reporting.labels import multiplicity, section_label
@@ -32,6 +33,7 @@ from storm_clinic.reporting.regulator_tables import probast_table, tripod_table
 from storm_clinic.reporting.results import all_results, key_numbers, result_tables
 from storm_clinic.reporting.sections import parts, placed, see
 from storm_clinic.reporting.tables import Table, Value, estimate_records, to_csv
+from storm_clinic.reporting.utility_shown import decision_records
 
 __all__ = ["Report", "ReportContent", "render"]
 
@@ -157,6 +159,18 @@ class Report:
             ),
             "risk-group-curves": risk_group_records(
                 [curve for item in measured for curve in item.risk_groups]
+            ),
+            "decision-curves": tuple(
+                record
+                for item in measured
+                for curve in item.analyses.decision
+                for record in decision_records(curve)
+            ),
+            "effects-over-time": time_effect_records(
+                [effect for item in measured for effect in item.analyses.time_effects]
+            ),
+            "shapes-of-effects": shape_records(
+                [shape for item in measured for shape in item.analyses.shapes]
             ),
             "class-curves": class_records([curve for item in measured for curve in item.classes]),
         }

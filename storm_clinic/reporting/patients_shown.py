@@ -211,6 +211,8 @@ def _mix_table(found: tuple[CaseMix, ...], part: CohortPart) -> Table:
 
 
 def _moments(profile: CovariateProfile) -> str:
+    if profile.mean is None:
+        return ABSENT
     return f"{number(profile.mean, 1)} ({number(profile.sd, 1)})"
 
 

@@ -144,8 +144,9 @@ def _of(found: Analyses) -> list[str]:
 
 def _adjusted(found: Analyses) -> bool:
     tests = [item.heterogeneity for item in found.subgroups]
-    tests += [item.test for item in found.missingness]
-    tests += [test for item in (*found.groups, *found.regressions) for test in item.tests]
-    tests += [item.test for item in found.time_effects]
-    tests += [item.nonlinear for item in found.shapes]
+    tests += [variable.test for variable in found.missingness]
+    tests += [test for group in found.groups for test in group.tests]
+    tests += [test for regression in found.regressions for test in regression.tests]
+    tests += [effect.test for effect in found.time_effects]
+    tests += [shape.nonlinear for shape in found.shapes]
     return any(test is not None and test.p_adjusted is not None for test in tests)

@@ -14,11 +14,12 @@ from storm_clinic.reporting.numbers import (
     ends,
     flat,
     holm_header,
-    p_spoken,
+    p_short,
     shown_by,
     spoken,
 )
 from storm_clinic.reporting.parts import CohortPart
+from storm_clinic.reporting.phrases import capital
 from storm_clinic.reporting.tables import Cell, Footnotes, Row, Table
 from storm_clinic.validation.analyses import MetaAnalysis, Stratum, SubgroupAnalysis
 from storm_clinic.validation.measures import MEASURES, base_of, label_of
@@ -66,9 +67,8 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     first = here[0]
     rows: list[IntervalRow] = []
     for item in here:
-        words = "" if item.heterogeneity is None else p_spoken(item.heterogeneity)
-        short = words if len(words) < 34 else ""
-        rows.append(IntervalRow(readable(item.variable), kind="heading", words=short))
+        words = "" if item.heterogeneity is None else p_short(item.heterogeneity)
+        rows.append(IntervalRow(readable(item.variable), kind="heading", words=words))
         rows += [_row(stratum) for stratum in item.strata]
     figure = interval_forest(
         rows,
@@ -83,14 +83,20 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
         f"{about} in subgroups of {first.cohort}, with 95% intervals. Beside a variable: whether "
         "its levels differ."
     )
+    drawn = [Picture(figure, caption)] if _any_number(rows) else []
     return [
         Words(heterogeneity_sentence(here)),
-        Picture(figure, caption),
+        *drawn,
         _subgroup_table(here, about, slug),
         *blocks,
         *cautions(*(item.note for item in here)),
         *made(*(item.method for item in here)),
     ]
+
+
+def _any_number(rows: list[IntervalRow]) -> bool:
+    """Whether there is anything to draw."""
+    return any(row.value is not None for row in rows)
 
 
 def _row(stratum: Stratum) -> IntervalRow:
@@ -113,6 +119,7 @@ def heterogeneity_sentence(here: list[SubgroupAnalysis]) -> str:
     shown = [readable(item.variable) for item in here if shown_by(item.heterogeneity)]
     known = [item for item in here if decisive(item.heterogeneity) is not None]
     what = label_of(here[0].metric)
+    what = what[0].lower() + what[1:] if what.startswith("Gain ") else what
     few = [
         f"{readable(item.variable)} {stratum.label}"
         for item in here
@@ -121,7 +128,7 @@ def heterogeneity_sentence(here: list[SubgroupAnalysis]) -> str:
     ]
     tail = f" Too few patients to say anything: {listed(few)}." if few else ""
     if shown:
-        return f"{what} is shown to differ between levels of {listed(shown)}.{tail}"
+        return f"{capital(what)} is shown to differ between levels of {listed(shown)}.{tail}"
     if not known:
         return f"Whether {what} differs between subgroups could not be tested.{tail}"
     return (
@@ -216,32 +223,39 @@ def _sites(item: MetaAnalysis, about: str, slug: str) -> list[Block]:
     )
     caption = f"{about} by site of {item.cohort}; diamond: pooled"
     caption += "; thick line: 95% prediction interval of a new site." if low is not None else "."
+    drawn = [Picture(figure, caption)] if _any_number(rows) else []
     return [
         Words(new_site_sentence(item)),
-        Picture(figure, caption),
+        *drawn,
         _site_table(item, about, slug),
         *cautions(item.note),
         *made(item.method),
     ]
 
 
+def _higher_is_better(metric: str) -> bool:
+    measure = MEASURES.get(base_of(metric))
+    return metric.endswith("_gain") or (measure is not None and measure.better == "higher")
+
+
+def _sites_in_words(item: MetaAnalysis) -> str:
+    return "one site" if len(item.sites) == 1 else f"{len(item.sites)} sites"
+
+
 def new_site_sentence(item: MetaAnalysis) -> str:
     """What is pooled, and what a new site may find."""
     digits, signed = digits_of_metric(item.metric), item.metric.endswith("_gain")
     text = (
-        f"{_about(item)} over {len(item.sites)} sites: {spoken(item.pooled, digits, signed=signed)}"
+        f"{_about(item)} over {_sites_in_words(item)}: {spoken(item.pooled, digits, signed=signed)}"
     )
     low, high, neutral = item.prediction_lower, item.prediction_upper, neutral_of(item.metric)
     if low is None or high is None:
         return f"{text}. What a new site may find cannot be said from these."
     text += f". A new site may find {ends(low, high, digits, signed=signed)}"
-    if neutral is not None and low <= neutral <= high:
-        nothing = "no gain or a loss" if signed else "what chance gives"
-        text += (
-            f", so {nothing} is among what it may find"
-            if MEASURES.get(base_of(item.metric))
-            else ""
-        )
+    # Below nothing altogether is no better than around it.
+    if neutral is not None and low <= neutral and _higher_is_better(item.metric):
+        nothing = "no gain or a loss" if signed else "what chance gives, or less,"
+        text += f", so {nothing} is among what it may find"
     return f"{text}."
 
 
@@ -292,5 +306,5 @@ def _site_table(item: MetaAnalysis, about: str, slug: str) -> Table:
     if item.prediction_lower is not None:
         limits = {"lower": item.prediction_lower, "upper": item.prediction_upper}
         records.append({**base, "what": "new site", "label": "", **limits})
-    caption = f"{about} by site of {item.cohort}{f' ({chr(44).join(spread)})' if spread else ''}"
+    caption = f"{about} by site of {item.cohort}{f' ({listed(spread)})' if spread else ''}"
     return Table(slug, caption, header, tuple(rows), tuple(records), notes.all(), EXPLORATORY)

@@ -138,7 +138,7 @@ def _row(curves: list[DecisionCurve | None], first: DecisionCurve, at: int, *, g
 
 def decision_records(curve: DecisionCurve) -> list[dict[str, str | int | float | None]]:
     """Every threshold of a curve as a record."""
-    names = ("thresholds", "net_benefit", "lower", "upper", "treat_all")
+    names: tuple[str, ...] = ("thresholds", "net_benefit", "lower", "upper", "treat_all")
     names += ("gain", "gain_lower", "gain_upper") if curve.gain else ()
     lines = zip(*(getattr(curve, name) for name in names), strict=True)
     base = {

@@ -12,6 +12,7 @@ from storm_clinic.reporting.numbers import (
     bounded_cell,
     digits_of_metric,
     flat,
+    p_sign,
     spoken,
 )
 from storm_clinic.reporting.parts import CohortPart
@@ -34,7 +35,8 @@ def probes_shown(part: CohortPart) -> list[Block]:
 def probe_sentence(item: SiteProbe) -> str:
     """Whether the hospital can be told from what a model sees."""
     numbers = f"AUROC {spoken(item.auroc, 2)}"
-    who = f"{count(item.n_patients)} patients of {count(item.n_sites)} sites"
+    sites = "one site" if item.n_sites == 1 else f"{count(item.n_sites)} sites"
+    who = f"{count(item.n_patients)} patients of {sites}"
     subject = f"{item.what[:1].upper()}{item.what[1:]}"
     if item.auroc.lower is None:
         return f"Whether the {item.what} tells the hospital is not known in {who}: {numbers}."
@@ -109,19 +111,14 @@ def internal_sentences(item: InternalValidity) -> list[str]:
         where = f"with outcomes permuted it was {number(item.null_mean, digits)} on average"
         if item.null_p < LEVEL:
             said.append(
-                f"‘{item.model}’ found more than chance gives: {where} (p {_sign(item.null_p)})."
+                f"‘{item.model}’ found more than chance gives: {where} (p {p_sign(item.null_p)})."
             )
         else:
             said.append(
                 f"That ‘{item.model}’ found more than chance gives was not shown: {where} "
-                f"(p {_sign(item.null_p)})."
+                f"(p {p_sign(item.null_p)})."
             )
     return said
-
-
-def _sign(p: float) -> str:
-    text = bare_p(p)
-    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _internal_table(found: list[InternalValidity], part: CohortPart) -> Table:

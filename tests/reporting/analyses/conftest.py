@@ -416,7 +416,17 @@ def noted_analyses(cohort: str) -> Analyses:
     nothing = {"months": (), "log_hazard_ratio": (), "lower": (), "upper": ()}
     curve = {"thresholds": (), "net_benefit": (), "lower": (), "upper": (), "treat_all": ()}
     site = Stratum(label="site A", n_patients=20, n_events=3, note=why)
+    unknown = {"variable": "age", "kind": "continuous", "n_known": 0, "n_missing": 20}
     return Analyses(
+        case_mix=(
+            CaseMix(
+                cohort=cohort,
+                variable="age",
+                development=CovariateProfile(cohort="hospital_a", **unknown),
+                evaluated=CovariateProfile(cohort=cohort, **unknown),
+                note=why,
+            ),
+        ),
         adequacy=(
             Adequacy(
                 cohort=cohort,
