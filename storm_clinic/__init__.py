@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from storm_clinic.steps.locking import lock
     from storm_clinic.steps.new_cohort import init_cohort
+    from storm_clinic.steps.predictions_report import report_predictions
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
@@ -66,6 +67,7 @@ _HOME = {
     "list_features": "steps.feature_store",
     "lock": "steps.locking",
     "report": "steps.study_report",
+    "report_predictions": "steps.predictions_report",
     "run_study": "steps.study_run",
     "train": "steps.training",
     "validate": "steps.external_validation",
@@ -96,6 +98,7 @@ __all__ = [
     "list_features",
     "lock",
     "report",
+    "report_predictions",
     "run_study",
     "train",
     "validate",

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storm_clinic.errors import PredictionsError
 from storm_clinic.files import atomic_write, digest_file
+
+Bools = NDArray[np.bool_]
 
 KEYS = ("cohort", "patient_key", "model", "repeat", "fold")
 _HORIZON = re.compile(r"risk_at_(\d+(?:\.\d+)?)m")
@@ -27,7 +30,8 @@ class Predictions:
 
     Columns ``cohort, patient_key, model`` (text), ``repeat, fold`` (integers; -1 where the model
     was not cross-validated), ``risk`` (higher is worse, any scale), then ``risk_at_<months>m``
-    (probability of the event by then) or ``p_<class>`` (probabilities that sum to one).
+    (probability of the event by then) or ``p_<class>`` (probabilities that sum to one). A model
+    may lack a probability for all of its patients, not for some.
 
     Raises
     ------
@@ -72,6 +76,7 @@ class Predictions:
             legal = np.isfinite(values)
             if name != "risk":
                 legal &= (values >= 0) & (values <= 1)
+                legal |= self._given_by_nobody(name)
             if not legal.all():
                 row = int(np.flatnonzero(~legal)[0])
                 raise PredictionsError(
@@ -79,6 +84,11 @@ class Predictions:
                     f"the first in row {row + 2}: {self.table[name].iloc[row]}",
                     where="predictions",
                 )
+
+    def _given_by_nobody(self, name: str) -> Bools:
+        """Rows of models that have this probability for no patient at all; shape (n_rows,)."""
+        has = self.table[name].notna().groupby(self.table["model"]).transform("any")
+        return ~has.to_numpy(dtype=np.bool_)
 
     @property
     def probability_columns(self) -> list[str]:

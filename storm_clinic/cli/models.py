@@ -19,6 +19,7 @@ from storm_clinic.cli.arguments import (
 from storm_clinic.cli.console import bars, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from storm_clinic.files import Workspace
     from storm_clinic.registry.versions import RegisteredModel
     from storm_clinic.study import Study
     from storm_clinic.validation.evidence import Estimate, Evidence
@@ -89,24 +90,101 @@ def validate(
 
 
 def report(
-    model: ModelArgument,
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|FILE",
+            help="A model (name or name:version), or with --cohort a file of predictions "
+            "from any program.",
+        ),
+    ],
+    cohort: Annotated[
+        str | None, typer.Option(help="Judge the predictions of the file on this cohort.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The page; default: reports/<study>/v<version>.html.")
+        Path | None,
+        typer.Option(
+            help="The page; default: reports/<study>/v<version>.html, or "
+            "reports/<cohort>/<file>.html."
+        ),
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="File: needed if several.")] = None,
+    candidate: Annotated[str | None, typer.Option(help="File: the model in question.")] = None,
+    comparator: Annotated[
+        str | None, typer.Option(help="File: the clinical model; default: 'clinical'.")
+    ] = None,
+    covariate: Annotated[
+        list[str] | None, typer.Option(help="File: adjust for it; repeat. Default: all.")
+    ] = None,
+    subgroup: Annotated[
+        list[str] | None, typer.Option(help="File: report by it; repeat. Default: all.")
+    ] = None,
+    thresholds: Annotated[
+        tuple[float, float] | None, typer.Option(help="File: range of risks for net benefit.")
+    ] = None,
+    tau: Annotated[float | None, typer.Option(help="File: rank events up to this month.")] = None,
+    risk_cut: Annotated[
+        list[float] | None,
+        typer.Option(help="File: cut of the risk, fixed on development data; repeat."),
     ] = None,
     workspace: WorkspaceOption = HERE,
 ) -> None:
-    """Write the report of a model: one HTML page, and its tables as CSV beside it.
+    """Write a report: one HTML page, and its tables as CSV beside it.
 
-    Example: storm-clinic report kirc-pfi --out kirc_pfi.html
+    Of a model: storm-clinic report kirc-pfi --out kirc_pfi.html
+
+    Of predictions from any program: storm-clinic report predictions.csv --cohort tcga_kirp
+    --endpoint pfi --thresholds 0.05 0.5
     """
+    at = workspace_at(workspace)
+    chosen = {
+        "endpoint": endpoint,
+        "candidate": candidate,
+        "comparator": comparator,
+        "covariates": covariate,
+        "subgroups": subgroup,
+        "thresholds": thresholds,
+        "tau_months": tau,
+        "risk_cuts": risk_cut,
+    }
+    given = {name: value for name, value in chosen.items() if value is not None}
+    path = (
+        _report_model(subject, given, out, at)
+        if cohort is None
+        else _report_file(Path(subject), cohort, given, out, at)
+    )
+    say(f"Report: {path}")
+
+
+def _report_model(
+    model: str, options: dict[str, Any], out: Path | None, workspace: Workspace
+) -> Path:
+    from storm_clinic.errors import InputError
     from storm_clinic.registry.moves import Registry
     from storm_clinic.steps.study_report import report as make_report
     from storm_clinic.steps.study_run import report_path
 
-    at = workspace_at(workspace)
-    version = Registry(at).find(model)
-    path = make_report(version, workspace=at).save(out or report_path(at, version))
-    say(f"Report: {path}")
+    if options or Path(model).suffix in (".csv", ".tsv", ".parquet"):
+        raise InputError(
+            "a file of predictions is judged on a cohort, and none was named",
+            where=model,
+            fix="Add --cohort NAME; the other options belong to it.",
+        )
+    version = Registry(workspace).find(model)
+    page = make_report(version, workspace=workspace)
+    return page.save(out or report_path(workspace, version))
+
+
+def _report_file(
+    path: Path, cohort: str, options: dict[str, Any], out: Path | None, workspace: Workspace
+) -> Path:
+    from storm_clinic.steps.predictions_report import report_predictions
+
+    page = report_predictions(path, cohort=cohort, workspace=workspace, **options)
+    if out is None:
+        name = page.content.cohorts[0].name
+        out = workspace.reports / name / f"{path.stem}.html"
+    return page.save(out)
 
 
 def explain(

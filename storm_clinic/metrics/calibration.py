@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,7 +19,7 @@ from storm_clinic.metrics.inputs import (
     require_whole_follow_up,
     required_horizon,
 )
-from storm_clinic.metrics.regression import CoxSlope, LogisticLine
+from storm_clinic.metrics.regression import CoxSlope, IncidenceShift, LogisticLine
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -31,7 +33,7 @@ def observed_expected(
 
     Observed is 1 - Kaplan-Meier at the horizon, with competing risks the Aalen-Johansen estimate
     for the cause of interest, or the share with the event; expected is the mean prediction.
-    Intervals are on the log scale.
+    Intervals are on the log scale, with the normal quantile: there they hold with few events too.
 
     Parameters
     ----------
@@ -115,8 +117,8 @@ def calibration_slope(
     Returns
     -------
     Statistic
-        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0); for
-        competing risks there is none, because G is estimated too.
+        With the sandwich standard error (R's ``coxph(robust = TRUE)``; ``sandwich`` HC0), for
+        competing risks including that G is estimated (``cmprsk::crr``).
 
     Raises
     ------
@@ -134,7 +136,8 @@ def calibration_slope(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), x)
         slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
-        return _with_influence(slope, line.slope_influence())
+        fewer = min(outcome.n_events, outcome.n_patients - outcome.n_events)
+        return replace(slope, influence=line.slope_influence(), degrees=fewer - 1)
     ended, upto = outcome, ""
     if horizon_months is not None:
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
@@ -147,7 +150,7 @@ def calibration_slope(
     slope = Statistic.of(
         outcome, lambda weights: cox.fit(weights, start), f"calibration slope (Cox){upto}"
     )
-    return _with_influence(slope, cox.influence(slope.value))
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
 def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
@@ -155,29 +158,55 @@ def _fine_gray_slope(ended: CompetingRisks, x: Floats, upto: str) -> Statistic:
     cox = CoxSlope(ended.cause_specific(), x, Lingering(ended))
     start = float(np.nan_to_num(cox.fit(np.ones((1, len(x))))[0]))
     method = f"calibration slope (Fine-Gray, {ended.causes[0]}){upto}"
-    return Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
+    slope = Statistic.of(ended, lambda weights: cox.fit(weights, start), method)
+    return replace(slope, influence=cox.influence(slope.value), degrees=ended.n_events - 1)
 
 
-def calibration_intercept(outcome: Classes, probability: ArrayLike) -> Statistic:
-    """Calibration in the large of two classes: observed less predicted log-odds, 0 is right.
+def calibration_intercept(
+    outcome: Timed | Classes, probability: ArrayLike, *, horizon_months: float | None = None
+) -> Statistic:
+    """Calibration in the large: how far all predictions must move to be right on average, 0 is now.
 
-    The intercept of a logistic regression with the log-odds of the prediction as offset.
+    Two classes: the intercept of a logistic regression with the log-odds of the prediction as
+    offset. Timed outcomes: the same on the scale of log(-log(1 - p)), so that the mean prediction
+    equals 1 - Kaplan-Meier (with competing risks Aalen-Johansen) at the horizon; its exponential is
+    the observed over the predicted cumulative hazard.
 
     Parameters
     ----------
-    outcome : Classes, length n_patients
-        Two classes; the second is the event.
+    outcome : Survival, CompetingRisks or Classes (two), length n_patients
+        Times without entry times; the second of two classes is the event.
     probability : float array, shape (n_patients,)
-        Of the event, strictly between 0 and 1.
+        Of the event (by the horizon), strictly between 0 and 1.
+    horizon_months : float
+        Not for classes; from the first event to the last follow-up.
 
     Raises
     ------
     StatisticsError
-        If a probability is 0 or 1, or not both classes occur.
+        If a probability is 0 or 1, not both classes occur, the horizon lies outside the follow-up
+        (with the legal range), everybody has the event by it, or there are entry times.
+
+    References
+    ----------
+    Cox, Biometrika 45 (1958) 562-565. van Geloven et al., BMJ 377 (2022) e069249.
     """
-    line = LogisticLine(binary_event(outcome), log_odds(as_probability(probability, outcome)))
-    found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
-    return _with_influence(found, line.in_the_large_influence(found.value))
+    p = as_probability(probability, outcome)
+    if isinstance(outcome, Classes):
+        line = LogisticLine(binary_event(outcome), log_odds(p))
+        found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
+        return replace(found, influence=line.in_the_large_influence(found.value))
+    horizon = required_horizon(
+        outcome, horizon_months, "calibration in the large", followed_beyond=False
+    )
+    incidence, shift = Incidence(outcome), IncidenceShift(complementary_log_log(p))
+    found = Statistic.of(
+        outcome,
+        lambda weights: shift.fit(weights, incidence.by(weights, horizon)),
+        f"calibration in the large (complementary log-log) at {horizon:g} months",
+    )
+    own = incidence.influence(np.ones((1, len(p))), horizon)[0]
+    return replace(found, influence=shift.influence(found.value, own))
 
 
 def complementary_log_log(probability: ArrayLike) -> Floats:
@@ -230,15 +259,3 @@ def _ended(outcome: Timed, horizon_months: float) -> Timed:
         cause = np.where(seen, outcome.cause, 0)
         return CompetingRisks(time, cause, outcome.causes, outcome.entry_months)
     return Survival(time, outcome.event & seen, outcome.entry_months)
-
-
-def _with_influence(statistic: Statistic, influence: Floats) -> Statistic:
-    return Statistic(
-        statistic.value,
-        statistic.n_patients,
-        statistic.n_events,
-        statistic.method,
-        statistic.under,
-        influence,
-        statistic.scale,
-    )

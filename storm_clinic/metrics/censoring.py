@@ -7,12 +7,32 @@ censoring too much weight.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from storm_clinic.cohort.outcome import Floats, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import require_whole_follow_up
 from storm_clinic.metrics.risk_sets import RiskSets, with_start
+
+
+@dataclass(frozen=True, eq=False)
+class GSlope:
+    """Derivative of a number by the logarithm of G at some times.
+
+    Attributes
+    ----------
+    before, by_before : float64 arrays, shape (n,)
+        Months t, and the derivative by log G(t-).
+    at, by_at : float
+        One more time t, and the derivative by log G(t).
+    """
+
+    before: Floats
+    by_before: Floats
+    at: float | None = None
+    by_at: float = 0.0
 
 
 class Uncensored:
@@ -29,6 +49,7 @@ class Uncensored:
 
     def __init__(self, outcome: Survival, censoring: Survival | None) -> None:
         require_whole_follow_up(outcome, "a censoring-weighted number")
+        self._n_patients = outcome.n_patients
         self._fixed: Floats | None = None
         self._sets = RiskSets(outcome if censoring is None else censoring)
         if censoring is not None:
@@ -49,6 +70,22 @@ class Uncensored:
     def at(self, curve: Floats, months: float) -> Floats:
         """G(t) at one time, (n_resamples or 1, 1)."""
         return np.asarray(curve[:, [int(self._sets.up_to(months))]], dtype=np.float64)
+
+    def influence(self, slope: GSlope) -> Floats:
+        """How far each evaluated patient moves a number through G, with every weight 1; (n,).
+
+        Nobody does where G is that of other patients.
+        """
+        if self._fixed is not None:
+            return np.zeros(self._n_patients)
+        by_time: Floats = np.bincount(
+            self._sets.before(slope.before),
+            weights=slope.by_before,
+            minlength=len(self._sets.times) + 1,
+        ).astype(np.float64)
+        if slope.at is not None:
+            by_time[int(self._sets.up_to(slope.at))] += slope.by_at
+        return self._sets.uncensored_influence(by_time)
 
     def require_positive(self, months: Floats, at: float | None = None) -> None:
         """Refuse times after which everybody was censored: their weight would be infinite.

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Classes, Floats, Ints
 from storm_clinic.errors import NoComparablePairs, StatisticsError
-from storm_clinic.metrics.ranked_cases import RankedCases, area
+from storm_clinic.metrics.ranked_cases import RankedCases, area, area_slopes
 from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
 
@@ -62,9 +62,12 @@ def macro_auroc(
         areas = [area(ranked, weights, weights) for ranked in parts]
         return np.asarray(np.mean(areas, axis=0), dtype=np.float64)
 
+    ones = np.ones(n)
+    influence = np.mean([np.add(*area_slopes(ranked, ones, ones)) for ranked in parts], axis=0)
     pooled = ", pairs within folds" if within is not None else ""
+    method = f"macro AUROC over {len(outcome.levels)} classes, each against rest{pooled}"
     return Statistic.of(
-        outcome, under, f"macro AUROC over {len(outcome.levels)} classes, each against rest{pooled}"
+        outcome, under, method, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
     )
 
 
@@ -96,8 +99,14 @@ def multiclass_brier_scaled(outcome: Classes, probabilities: ArrayLike) -> Stati
             scaled = 1 - weights @ error / weights.sum(axis=1) / average
         return np.where(average > 1e-12, scaled, np.nan)
 
+    share = seen.mean(axis=0)
+    average = 1 - share @ share
+    if not average > 1e-12:
+        raise StatisticsError("every patient is of one class: nothing is left to predict")
+    moved = -2 * (seen - share) @ share  # the average's Brier score, by each patient
+    influence = ((error.mean() - error) / average + error.mean() / average**2 * moved) / len(error)
     label = f"scaled Brier score over {len(outcome.levels)} classes"
-    return Statistic.of(outcome, under, label)
+    return Statistic.of(outcome, under, label, influence=influence, scale="complement")
 
 
 def log_score(outcome: Classes, probabilities: ArrayLike) -> Statistic:
@@ -142,8 +151,12 @@ def balanced_accuracy(outcome: Classes, probabilities: ArrayLike) -> Statistic:
         with np.errstate(invalid="ignore"):
             return np.asarray((found / of).mean(axis=1), dtype=np.float64)
 
+    number = seen.sum(axis=0)
+    influence = ((right[:, None] - right @ seen / number) * seen / number).mean(axis=1)
     label = f"balanced accuracy of the likeliest of {len(outcome.levels)} classes"
-    return Statistic.of(outcome, under, label)
+    return Statistic.of(
+        outcome, under, label, influence=influence, scale="logit", degrees=_rarest(outcome) - 1
+    )
 
 
 def likeliest(outcome: Classes, probabilities: ArrayLike) -> Ints:
@@ -171,6 +184,11 @@ def as_probabilities(probabilities: ArrayLike, outcome: Classes) -> Floats:
     return p
 
 
+def _rarest(outcome: Classes) -> int:
+    """Patients of the rarest class."""
+    return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+
+
 def _indicator(outcome: Classes) -> Floats:
     return np.asarray(outcome.label[:, None] == np.arange(len(outcome.levels)), dtype=np.float64)
 
@@ -181,4 +199,10 @@ def _squared(outcome: Classes, probabilities: ArrayLike) -> Floats:
 
 
 def _mean(outcome: Classes, each: Floats, method: str) -> Statistic:
-    return Statistic.of(outcome, lambda weights: weights @ each / weights.sum(axis=1), method)
+    return Statistic.of(
+        outcome,
+        lambda weights: weights @ each / weights.sum(axis=1),
+        method,
+        influence=(each - each.mean()) / len(each),
+        scale="log",
+    )

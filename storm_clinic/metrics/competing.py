@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import CompetingRisks, Floats, Ints
 from storm_clinic.errors import NoComparablePairs
-from storm_clinic.metrics.censoring import Uncensored
+from storm_clinic.metrics.censoring import GSlope, Uncensored
 from storm_clinic.metrics.inputs import all_causes, as_risk
-from storm_clinic.metrics.pairs import ComparablePairs
+from storm_clinic.metrics.ordered_pairs import Side
+from storm_clinic.metrics.pairs import ComparablePairs, PairSums
 from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
 
@@ -52,7 +53,7 @@ def wolbers_concordance(
     Returns
     -------
     Statistic
-        G is estimated anew in each resample; there is no formula for the standard error.
+        G is estimated anew in each resample, and its standard error knows that G was estimated.
 
     Raises
     ------
@@ -66,9 +67,9 @@ def wolbers_concordance(
     Wolbers et al., Biostatistics 15 (2014) 526-539. Wolbers et al., Epidemiology 20 (2009) 555-561.
     Fine & Gray, JASA 94 (1999) 496-509.
     """
-    values = as_risk(risk, outcome)
-    pairs = _Pairs(outcome, values, tau_months, within, uncensored)
-    if not pairs.under(np.ones((1, outcome.n_patients)))[1][0] > 0:
+    pairs = _Pairs(outcome, as_risk(risk, outcome), tau_months, within, uncensored)
+    found = pairs.value_and_influence()
+    if found is None:
         raise NoComparablePairs(
             f"no two of {outcome.n_patients} patients can be compared: {outcome.n_events} events "
             f"of {outcome.causes[0]!r}"
@@ -86,7 +87,17 @@ def wolbers_concordance(
         f"{', censoring weights' if uncensored else ''}"
         f"{', pairs within folds' if within is not None else ''}"
     )
-    return Statistic.of(outcome, under, method)
+    value, influence = found
+    return Statistic(
+        value,
+        outcome.n_patients,
+        outcome.n_events,
+        method,
+        under,
+        influence,
+        "logit",
+        pairs.n_openers - 1,
+    )
 
 
 class Lingering:
@@ -109,6 +120,10 @@ class Lingering:
     def followed(self, weights: Floats, months: Floats) -> Floats:
         """G(t-) at some months, (n_resamples, n_months)."""
         return self._uncensored.just_before(self._uncensored.curve(weights), months)
+
+    def influence(self, slope: GSlope) -> Floats:
+        """How far each patient moves a number through G, with every weight 1."""
+        return self._uncensored.influence(slope)
 
     def inverse(self, weights: Floats) -> Floats:
         """1/G(T-) of each of them, (n_resamples, n_competing); 0 where G is 0."""
@@ -135,7 +150,9 @@ class _Pairs:
         self._outliving = ComparablePairs(one, risk, eligible, self._stratum)
         self._lingering = Lingering(outcome)
         self._opening: Ints = np.flatnonzero(eligible)
+        self.n_openers = len(self._opening)
         self._time, self._risk, self._weighted = one.time_months, risk, uncensored
+        self._rank: Ints = np.unique(risk, return_inverse=True)[1].astype(np.int64)
         if uncensored:
             Uncensored(all_causes(outcome), None).require_positive(one.time_months[eligible])
 
@@ -155,6 +172,53 @@ class _Pairs:
             credit += np.einsum("be,be->b", openers[:, event], kept @ concordant.T)
             number += np.einsum("be,be->b", openers[:, event], kept @ met.T)
         return credit, number
+
+    def value_and_influence(self) -> tuple[float, Floats] | None:
+        """C and how far each patient moves it, with every weight 1; None without pairs."""
+        gone, ones = self._lingering.at, np.ones((1, len(self._time)))
+        followed = self._lingering.followed(ones, self._time)[0]
+        opens = np.ones_like(followed)
+        if self._weighted:
+            opens = np.divide(1.0, followed**2, out=np.zeros_like(followed), where=followed > 0)
+        kept = np.zeros_like(followed)
+        kept[gone] = self._lingering.inverse(ones)[0]
+        outliving = self._outliving.sums(opens)
+        lingering = self._lingering_sums(opens * followed, kept)
+        number = opens @ outliving.opened_pairs + opens * followed @ lingering.opened_pairs
+        if not number > 0:
+            return None
+        somers_d = (opens @ outliving.opened + opens * followed @ lingering.opened) / number
+        first, later = (
+            (sums.opened - somers_d * sums.opened_pairs, sums.waited - somers_d * sums.waited_pairs)
+            for sums in (outliving, lingering)
+        )
+        share = 1 / number / 2
+        opened, opened_later = opens * first[0] * share, opens * followed * later[0] * share
+        stayed = kept * later[1] * share
+        by_g = opened_later - stayed - 2 * self._weighted * (opened + opened_later)
+        through_g = self._lingering.influence(GSlope(self._time, by_g))
+        influence = opened + opened_later + first[1] * share + stayed + through_g
+        return float((1 + somers_d) / 2), np.asarray(influence, dtype=np.float64)
+
+    def _lingering_sums(self, opens: Floats, kept: Floats) -> PairSums:
+        """Pairs of an event with an earlier competing one, within strata; seen backwards in time.
+
+        Those at the very time of the event were counted among the outliving.
+        """
+        total = PairSums(*(np.zeros(len(self._time)) for _ in range(4)))
+        backwards = np.unique(-self._time, return_inverse=True)[1].astype(np.int64)
+        for code in np.unique(self._stratum[self._opening]):
+            events, gone = (
+                at[self._stratum[at] == code] for at in (self._opening, self._lingering.at)
+            )
+            events, gone = (at[np.argsort(backwards[at], kind="stable")] for at in (events, gone))
+            total.add(
+                Side(backwards[events], self._rank[events], opens[events]),
+                Side(backwards[gone], self._rank[gone], kept[gone]),
+                events,
+                gone,
+            )
+        return total
 
     def _compare(self, event: Ints) -> tuple[Floats, Floats]:
         """Credit and presence of each pair of these events with an earlier competing event."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import NoComparablePairs
-from storm_clinic.metrics.censoring import Uncensored
+from storm_clinic.metrics.censoring import GSlope, Uncensored
 from storm_clinic.metrics.inputs import (
     Timed,
     all_causes,
@@ -19,7 +17,8 @@ from storm_clinic.metrics.inputs import (
     required_horizon,
 )
 from storm_clinic.metrics.pairs import ComparablePairs
-from storm_clinic.metrics.ranked_cases import RankedCases, area
+from storm_clinic.metrics.precision import PrecisionSteps
+from storm_clinic.metrics.ranked_cases import RankedCases, area, area_slopes
 from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
 
@@ -98,8 +97,8 @@ def uno_concordance(
     Returns
     -------
     Statistic
-        Its standard error takes G as known, as R's ``concordance(timewt = "n/G2")``; the bootstrap
-        estimates G anew in each resample (unless ``censoring`` is given).
+        With ``censoring``, G is known, and the standard error that of R's
+        ``concordance(timewt = "n/G2")``; else error and resamples know that G was estimated.
 
     Raises
     ------
@@ -119,13 +118,8 @@ def uno_concordance(
     uncensored.require_positive(time[eligible])
     pairs = ComparablePairs(outcome, values, eligible, _strata(None, outcome))
 
-    def opened(weights: Floats) -> Floats:
-        g = uncensored.just_before(uncensored.curve(weights), time)
-        # Patients who open no pair in a resample may lie beyond its last censoring.
-        return np.divide(1.0, g**2, out=np.zeros_like(g), where=g > 0)
-
     method = f"Uno's C{_up_to(tau_months)}{_weighted_by(censoring)}"
-    return _of_pairs(pairs, opened, outcome, tau_months, method)
+    return _of_pairs(pairs, uncensored, outcome, tau_months, method)
 
 
 def dynamic_auc(
@@ -176,25 +170,48 @@ def dynamic_auc(
     control = (time > horizon_months) | other
     uncensored = Uncensored(all_causes(outcome), censoring)
     uncensored.require_positive(time[case | other])
+    if other.any():
+        uncensored.require_positive(time, at=horizon_months)
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
     ranked = [RankedCases(values, case, control, strata == code) for code in np.unique(strata)]
 
-    def under(weights: Floats) -> Floats:
-        curve = uncensored.curve(weights)
-        g = uncensored.just_before(curve, time)
-        inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        controls = weights
-        if other.any():
-            beyond = uncensored.at(curve, horizon_months)
-            controls = weights * np.where(other, inverse * beyond, 1.0)
-        return area(ranked, weights * inverse, controls)
+    def weighted(weights: Floats) -> tuple[Floats, Floats]:
+        return _cases_and_controls(weights, uncensored, time, horizon_months, other)
+
+    ones = np.ones((1, outcome.n_patients))
+    as_case, as_control = area_slopes(ranked, *(own[0] for own in weighted(ones)))
+    through_g = GSlope(
+        time, -as_case - other * as_control, horizon_months, float(as_control[other].sum())
+    )
+    influence = as_case + as_control + uncensored.influence(through_g)
+    fewer = int(min(case.sum(), control.sum()))  # a variance needs two of each
 
     method = (
         f"cumulative/dynamic AUC at {horizon_months:g} months"
         f"{', pairs within folds' if within is not None else ''}{_weighted_by(censoring)}"
     )
-    return Statistic.of(outcome, under, method)
+    return Statistic.of(
+        outcome,
+        lambda weights: area(ranked, *weighted(weights)),
+        method,
+        influence=influence if fewer > 1 else None,
+        scale="logit",
+        degrees=fewer - 1,
+    )
+
+
+def _cases_and_controls(
+    weights: Floats, uncensored: Uncensored, time: Floats, horizon_months: float, other: Bools
+) -> tuple[Floats, Floats]:
+    """What patients count as cases and as controls, in units of somebody followed beyond."""
+    curve = uncensored.curve(weights)
+    g = uncensored.just_before(curve, time)
+    inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+    if not other.any():
+        return weights * inverse, weights
+    beyond = uncensored.at(curve, horizon_months)
+    return weights * inverse, weights * np.where(other, inverse * beyond, 1.0)
 
 
 def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None) -> Statistic:
@@ -225,10 +242,19 @@ def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None)
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, ~case, strata, "any time")
     ranked = [RankedCases(values, case, ~case, strata == code) for code in np.unique(strata)]
-    influence = ranked[0].delong() if within is None else None
-    method = f"AUROC{', pairs within folds' if within is not None else ''}"
+    ones = np.ones(outcome.n_patients)
+    influence: Floats | None = None
+    fewer = int(min(case.sum(), (~case).sum()))
+    if fewer > 1:  # a variance needs two of each
+        plain = np.add(*area_slopes(ranked, ones, ones))
+        influence = ranked[0].delong() if within is None else plain
     return Statistic.of(
-        outcome, lambda weights: area(ranked, weights, weights), method, influence=influence
+        outcome,
+        lambda weights: area(ranked, weights, weights),
+        f"AUROC{', pairs within folds' if within is not None else ''}",
+        influence=influence,
+        scale="logit",
+        degrees=fewer - 1,
     )
 
 
@@ -249,54 +275,61 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
     StatisticsError
         If there are not two classes, or one does not occur.
     """
-    values = as_risk(risk, outcome)
     event = binary_event(outcome)
-    order = np.argsort(-values, kind="stable")
-    last_of_run = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
-
-    def under(weights: Floats) -> Floats:
-        ordered = weights[:, order]
-        caught = np.cumsum(ordered * event[order], axis=1)[:, last_of_run]
-        called = np.cumsum(ordered, axis=1)[:, last_of_run]
-        precision = np.divide(caught, called, out=np.zeros_like(caught), where=called > 0)
-        gained = np.diff(caught, axis=1, prepend=0.0)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((gained * precision).sum(axis=1) / caught[:, -1], dtype=np.float64)
-
-    return Statistic.of(outcome, under, "average precision")
+    steps = PrecisionSteps(event, as_risk(risk, outcome))
+    return Statistic.of(
+        outcome,
+        steps.average,
+        "average precision",
+        influence=steps.influence(),
+        scale="logit",
+        degrees=int(min(event.sum(), (1 - event).sum())) - 1,
+    )
 
 
 def _of_pairs(
     pairs: ComparablePairs,
-    opened: Callable[[Floats], Floats] | None,
+    uncensored: Uncensored | None,
     outcome: Survival,
     tau_months: float | None,
     method: str,
 ) -> Statistic:
-    """The statistic of some pairs, ``opened`` giving what a pair counts by who opens it."""
-    ones = np.ones((1, outcome.n_patients))
-    sums = pairs.sums(None if opened is None else opened(ones)[0])
-    number = sums.concordant + sums.discordant + sums.tied
-    total = number.sum() / 2  # each pair was counted in both roles
+    """The statistic of some pairs, each counting 1/G(T-)^2 if G is given."""
+    time = outcome.time_months
+
+    def opens(weights: Floats) -> Floats:
+        if uncensored is None:
+            return np.ones((1, len(time)))
+        g = uncensored.just_before(uncensored.curve(weights), time)
+        # Patients who open no pair in a resample may lie beyond its last censoring.
+        return np.divide(1.0, g**2, out=np.zeros_like(g), where=g > 0)
+
+    def under(weights: Floats) -> Floats:
+        credit, pairs_met = pairs.resampled(weights, opens(weights))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(credit / pairs_met, dtype=np.float64)
+
+    own = opens(np.ones((1, len(time))))[0]
+    sums = pairs.sums(own)
+    total = float(np.sum(own * sums.opened_pairs))
     if not total > 0:
         raise NoComparablePairs(
             f"no two of {outcome.n_patients} patients can be compared: {_why(outcome, tau_months)}"
         )
-    balance = sums.concordant - sums.discordant
-    somers_d = balance.sum() / 2 / total
-
-    def under(weights: Floats) -> Floats:
-        credit, pairs_met = pairs.resampled(weights, None if opened is None else opened(weights))
-        with np.errstate(invalid="ignore"):
-            return np.asarray(credit / pairs_met, dtype=np.float64)
-
+    somers_d = float(np.sum(own * sums.opened)) / total
+    opened = own * (sums.opened - somers_d * sums.opened_pairs) / total / 2
+    influence = opened + (sums.waited - somers_d * sums.waited_pairs) / total / 2
+    if uncensored is not None:
+        influence = influence + uncensored.influence(GSlope(time, -2 * opened))
     return Statistic(
-        float((1 + somers_d) / 2),
+        (1 + somers_d) / 2,
         outcome.n_patients,
         outcome.n_events,
         method,
         under,
-        np.asarray((balance - somers_d * number) / total / 2, dtype=np.float64),
+        np.asarray(influence, dtype=np.float64),
+        "logit",
+        pairs.n_openers - 1,
     )
 
 

@@ -1,21 +1,17 @@
-"""Overall error of predicted probabilities: Brier score and its scaled form."""
+"""Overall error of predicted probabilities: Brier score, its scaled form, log score."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from storm_clinic.cohort.outcome import Classes, Floats, Survival
-from storm_clinic.metrics.censoring import Uncensored
+from storm_clinic.errors import StatisticsError
+from storm_clinic.metrics.horizon_losses import HorizonLosses
 from storm_clinic.metrics.incidence import Incidence
-from storm_clinic.metrics.inputs import (
-    Timed,
-    all_causes,
-    as_probability,
-    binary_event,
-    of_interest,
-    required_horizon,
-)
+from storm_clinic.metrics.inputs import Timed, as_probability
 from storm_clinic.metrics.uncertainty import Statistic
 
 
@@ -54,8 +50,17 @@ def brier(
     ----------
     Graf et al., Stat. Med. 18 (1999) 2529-2545. Gerds & Schumacher, Biom. J. 48 (2006) 1029-1040.
     """
-    error = _SquaredError(outcome, probability, horizon_months, censoring)
-    return Statistic.of(outcome, error.brier, f"Brier score{error.label}")
+    p = as_probability(probability, outcome)
+    losses = HorizonLosses(outcome, horizon_months, censoring, "a Brier score")
+    if_event, if_none = (1 - p) ** 2, p**2
+    return Statistic.of(
+        outcome,
+        lambda weights: losses.mean(weights, if_event, if_none),
+        f"Brier score{losses.label}",
+        influence=losses.influence(if_event, if_none),
+        scale="log",
+        degrees=losses.degrees,
+    )
 
 
 def brier_scaled(
@@ -76,69 +81,97 @@ def brier_scaled(
     ----------
     Kattan & Gerds, Diagn. Progn. Res. 2 (2018) 7.
     """
-    error = _SquaredError(outcome, probability, horizon_months, censoring)
+    p = as_probability(probability, outcome)
+    losses = HorizonLosses(outcome, horizon_months, censoring, "a Brier score")
+    average = _Average(outcome, losses, horizon_months)
+    if_event, if_none = (1 - p) ** 2, p**2
 
     def under(weights: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
-            scaled = 1 - error.brier(weights) / error.of_average(weights)
+            scaled = 1 - losses.mean(weights, if_event, if_none) / average.brier(weights)
         return np.where(np.isfinite(scaled), scaled, np.nan)
 
-    return Statistic.of(outcome, under, f"scaled Brier score{error.label}")
+    found = Statistic.of(outcome, under, f"scaled Brier score{losses.label}")
+    by_average = (1 - found.value) * average.influence()
+    influence = (by_average - losses.influence(if_event, if_none)) / average.value
+    return replace(found, influence=influence, scale="complement", degrees=losses.degrees)
 
 
-class _SquaredError:
-    def __init__(
-        self,
-        outcome: Timed | Classes,
-        probability: ArrayLike,
-        horizon_months: float | None,
-        censoring: Survival | None,
-    ) -> None:
-        self._p = as_probability(probability, outcome)
-        self._uncensored: Uncensored | None = None
-        if isinstance(outcome, Classes):
-            self.label = ""
-            self._happened = binary_event(outcome)
-            self._free = 1 - self._happened
-            return
-        horizon = required_horizon(outcome, horizon_months, "a Brier score", followed_beyond=True)
-        self.label = f" at {horizon:g} months" + (
-            "" if censoring is None else ", censoring weights from other patients"
+def log_score(
+    outcome: Timed | Classes,
+    probability: ArrayLike,
+    *,
+    horizon_months: float | None = None,
+    censoring: Survival | None = None,
+) -> Statistic:
+    """Mean of -log of the probability given to what happened by the horizon; lower is better.
+
+    Weighted as `brier`, natural logarithm; the negative binomial log-likelihood. Parameters and
+    errors as `brier`; of more than two classes see `storm_clinic.metrics.classes.log_score`.
+
+    Raises
+    ------
+    StatisticsError
+        If what happened was given probability 0: the score is infinite.
+
+    References
+    ----------
+    Graf et al., Stat. Med. 18 (1999) 2529-2545. Good, J. R. Stat. Soc. B 14 (1952) 107-114.
+    """
+    p = as_probability(probability, outcome)
+    losses = HorizonLosses(outcome, horizon_months, censoring, "a log score")
+    impossible = ((losses.happened > 0) & (p == 0)) | ((losses.free > 0) & (p == 1))
+    if impossible.any():
+        raise StatisticsError(
+            f"what happened to {int(impossible.sum())} patients was given probability 0: "
+            "the log score is infinite",
+            fix="A prediction of exactly 0 or 1 claims certainty; no log score can be given.",
         )
-        self._time, self._horizon = outcome.time_months, horizon
-        seen = all_causes(outcome).event & (self._time <= horizon)
-        self._happened = (of_interest(outcome) & seen).astype(np.float64)
-        self._other = (seen & ~of_interest(outcome)).astype(np.float64)
-        self._free = (self._time > horizon).astype(np.float64)
-        self._incidence = Incidence(outcome)
-        self._uncensored = Uncensored(all_causes(outcome), censoring)
-        self._uncensored.require_positive(self._time[seen])
-        self._uncensored.require_positive(self._time, at=horizon)
+    if_event = -np.log(np.where(p > 0, p, 1.0))
+    if_none = -np.log1p(-np.where(p < 1, p, 0.0))
+    return Statistic.of(
+        outcome,
+        lambda weights: losses.mean(weights, if_event, if_none),
+        f"log score{losses.label}",
+        influence=losses.influence(if_event, if_none),
+        scale="log",
+        degrees=losses.degrees,
+    )
+
+
+class _Average:
+    """Brier score of one risk for everybody: the share with the event by the horizon."""
+
+    def __init__(
+        self, outcome: Timed | Classes, losses: HorizonLosses, horizon_months: float | None
+    ) -> None:
+        self._losses, self._n = losses, outcome.n_patients
+        self._incidence = None if isinstance(outcome, Classes) else Incidence(outcome)
+        self._horizon = 0.0 if horizon_months is None else horizon_months
+        self._ones = np.ones((1, self._n))
+        self.value = float(self.brier(self._ones)[0])
 
     def brier(self, weights: Floats) -> Floats:
-        happened, free = self._shares(weights)
-        total = happened @ (1 - self._p) ** 2 + free @ self._p**2
+        happened, free = (share.sum(axis=1) for share in self._losses.shares(weights))
+        risk = self._risk(weights)
+        total = happened * (1 - risk) ** 2 + free * risk**2
         return np.asarray(total / weights.sum(axis=1), dtype=np.float64)
 
-    def of_average(self, weights: Floats) -> Floats:
-        """Brier score of the average risk, given to everybody."""
-        happened, free = self._shares(weights)
-        if self._uncensored is None:
-            average = happened.sum(axis=1) / weights.sum(axis=1)
-        else:
-            average = self._incidence.by(weights, self._horizon)
-        total = happened.sum(axis=1) * (1 - average) ** 2 + free.sum(axis=1) * average**2
-        return np.asarray(total / weights.sum(axis=1), dtype=np.float64)
+    def influence(self) -> Floats:
+        """How far each patient moves that score, with every weight 1."""
+        risk = float(self._risk(self._ones)[0])
+        each = np.ones(self._n)
+        own = self._losses.influence(each * (1 - risk) ** 2, each * risk**2)
+        happened, free = (float(share.sum()) for share in self._losses.shares(self._ones))
+        by_risk = (2 * risk * free - 2 * (1 - risk) * happened) / self._n
+        return own + by_risk * self._risk_influence(risk)
 
-    def _shares(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Case weights of those with and without the event by the horizon, censored ones 0."""
-        happened, free = weights * self._happened, weights * self._free
-        if self._uncensored is None:
-            return happened, free
-        curve = self._uncensored.curve(weights)
-        g = self._uncensored.just_before(curve, self._time)
-        g_horizon = self._uncensored.at(curve, self._horizon)
-        inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # A resample without anybody beyond the horizon gives 0/0: it cannot give the number.
-            return happened * inverse, free / g_horizon + weights * self._other * inverse
+    def _risk(self, weights: Floats) -> Floats:
+        if self._incidence is None:
+            return np.asarray(weights @ self._losses.happened / weights.sum(axis=1))
+        return self._incidence.by(weights, self._horizon)
+
+    def _risk_influence(self, risk: float) -> Floats:
+        if self._incidence is None:
+            return (self._losses.happened - risk) / self._n
+        return np.asarray(self._incidence.influence(self._ones, self._horizon)[0])

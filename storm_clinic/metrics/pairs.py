@@ -1,8 +1,8 @@
 """Comparable pairs: for each event, who outlived it and how their risks compare.
 
 Two ways to the same sums. Under many case weights, the pairs of a block of events are a matrix, and
-all resamples go through it in one product. For one set of weights and its influences, a tree over
-the times counts each pair once at the level where the two times part: O(n log n), vectorised.
+all resamples go through it in one product. For one set of weights and its influences, each pair is
+counted once in a tree over the times: O(n log n), vectorised.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storm_clinic.cohort.outcome import Bools, Floats, Ints, Survival
+from storm_clinic.metrics.ordered_pairs import Side, signed_sums
 from storm_clinic.metrics.risk_sets import suffix_sums
 
 _BLOCK_PAIRS = 4_000_000
@@ -20,18 +21,37 @@ _BLOCK_PAIRS = 4_000_000
 
 @dataclass(frozen=True, eq=False)
 class PairSums:
-    """Weighted sums over comparable pairs, for each patient in either role.
+    """Sums over comparable pairs, for each patient in each of the two roles.
+
+    A pair's balance is +1 where the earlier event had the higher risk, -1 where it had the lower,
+    and 0 where the risks tie. The other patient's amount is summed, the patient's own is left out.
 
     Attributes
     ----------
-    concordant, discordant, tied : float64 arrays, shape (n_patients,)
-        Pairs the patient takes part in where the earlier event had the higher, the lower, or the
-        same risk.
+    opened, opened_pairs : float64 arrays, shape (n_patients,)
+        Balance and number of the pairs that the patient's event opens.
+    waited, waited_pairs : float64 arrays, shape (n_patients,)
+        Balance and number of the pairs opened by others in which the patient had no event yet.
     """
 
-    concordant: Floats
-    discordant: Floats
-    tied: Floats
+    opened: Floats
+    opened_pairs: Floats
+    waited: Floats
+    waited_pairs: Floats
+
+    def add(
+        self, openers: Side, waiters: Side, opening: Ints, waiting: Ints, sign: float = 1.0
+    ) -> None:
+        """Add (or take off) the pairs of two sides, at the patients in these positions."""
+        opened, waited = signed_sums(openers, waiters)
+        self.opened[opening] += sign * opened
+        self.waited[waiting] += sign * waited
+        later = np.append(np.cumsum(waiters.amount[::-1])[::-1], 0.0)
+        number = later[np.searchsorted(waiters.at, openers.at, side="right")]
+        self.opened_pairs[opening] += sign * number
+        before = np.append(0.0, np.cumsum(openers.amount))
+        number = before[np.searchsorted(openers.at, waiters.at, side="left")]
+        self.waited_pairs[waiting] += sign * number
 
 
 class ComparablePairs:
@@ -52,6 +72,7 @@ class ComparablePairs:
 
     def __init__(self, outcome: Survival, risk: Floats, eligible: Bools, stratum: Ints) -> None:
         self.n_patients = outcome.n_patients
+        self.n_openers = int((eligible & outcome.event).sum())
         self._strata = [
             _Stratum.of(outcome, risk, eligible, np.flatnonzero(stratum == code))
             for code in np.unique(stratum)
@@ -75,12 +96,27 @@ class ComparablePairs:
                 pairs += np.einsum("be,be->b", factor, block_pairs)
         return credit, pairs
 
-    def sums(self, opened: Floats | None = None) -> PairSums:
-        """Sums for each patient with every case weight 1."""
-        factor = np.ones(self.n_patients) if opened is None else opened
-        total = PairSums(*(np.zeros(self.n_patients) for _ in range(3)))
+    def resampled_roles(self, weights: Floats, opens: Floats) -> tuple[Floats, Floats]:
+        """Credit of each patient in either role, both (n_resamples, n_patients).
+
+        The first sums ``weights`` over those who waited while the patient's event opened a pair,
+        the second ``opens`` over those who opened one while the patient waited.
+        """
+        opened, waited = np.zeros_like(weights), np.zeros_like(weights)
         for part in self._strata:
-            part.add_sums(total, factor)
+            ordered = weights[:, part.members]
+            for rows, first, credit in part.credits():
+                events = part.members[part.event[rows]]
+                opened[:, events] = ordered[:, first:] @ credit.T
+                waited[:, part.members[first:]] += opens[:, events] @ credit
+        return opened, waited
+
+    def sums(self, opens: Floats | None = None, waits: Floats | None = None) -> PairSums:
+        """Sums for each patient; what a patient counts in either role is 1 by default."""
+        ones = np.ones(self.n_patients)
+        total = PairSums(*(np.zeros(self.n_patients) for _ in range(4)))
+        for part in self._strata:
+            part.add_sums(total, ones if opens is None else opens, ones if waits is None else waits)
         return total
 
 
@@ -113,88 +149,38 @@ class _Stratum:
         """Blocks of events (positions in the cohort), their credit and pairs per resample."""
         ordered = weights[:, self.members]
         pairs = suffix_sums(ordered)[:, np.searchsorted(self.key, self.key[self.event], "right")]
-        late: Ints | None = None
         if self.entry_order is not None and self.entered is not None:
             # Everybody who enters at or after t also leaves after t: counted, and taken off here.
             pairs = pairs - suffix_sums(ordered[:, self.entry_order])[:, self.entered]
+        for rows, first, credit in self.credits():
+            yield self.members[self.event[rows]], ordered[:, first:] @ credit.T, pairs[:, rows]
+
+    def credits(self) -> Iterator[tuple[slice, int, Floats]]:
+        """Blocks of events: which they are, and from which member on, their pairs' credit."""
+        late: Ints | None = None
+        if self.entry_order is not None and self.entered is not None:
             late = np.empty(len(self.members), dtype=np.int64)
             late[self.entry_order] = np.arange(len(self.members))
-        rows = max(1, _BLOCK_PAIRS // max(1, len(self.members)))
-        for start in range(0, len(self.event), rows):
-            event = self.event[start : start + rows]
+        size = max(1, _BLOCK_PAIRS // max(1, len(self.members)))
+        for start in range(0, len(self.event), size):
+            rows = slice(start, start + size)
+            event = self.event[rows]
             first = int(event[0])  # later positions only: keys ascend
             own, other = self.risk[event][:, None], self.risk[None, first:]
             credit = (other < own) + 0.5 * (other == own)
             credit *= self.key[None, first:] > self.key[event][:, None]
             if late is not None and self.entered is not None:
-                credit *= late[None, first:] < self.entered[start : start + rows][:, None]
-            yield (
-                self.members[event],
-                ordered[:, first:] @ credit.T,
-                pairs[:, start : start + rows],
-            )
+                credit *= late[None, first:] < self.entered[rows][:, None]
+            yield rows, first, credit
 
-    def add_sums(self, total: PairSums, factor: Floats) -> None:
+    def add_sums(self, total: PairSums, opens: Floats, waits: Floats) -> None:
+        opener = self.members[self.event]
         rank = np.unique(self.risk, return_inverse=True)[1].astype(np.int64)
-        opened = factor[self.members][self.event]
-        self._count(total, rank, self.key[self.event], self.key, opened)
+        openers = Side(self.key[self.event], rank[self.event], opens[opener])
+        total.add(openers, Side(self.key, rank, waits[self.members]), opener, self.members)
         if self.entered is not None and self.entry_order is not None:
             # Take off those who had not entered: on the axis of entry order, late is later.
-            position = np.empty(len(self.members), dtype=np.int64)
-            position[self.entry_order] = np.arange(len(self.members))
-            self._count(total, rank, self.entered - 1, position, -opened)
-
-    def _count(self, total: PairSums, rank: Ints, early: Ints, late: Ints, opened: Floats) -> None:
-        """Add every (event e, member m) with early_e < late_m, to both roles."""
-        n_events = len(self.event)
-        at = np.concatenate([early, late])
-        at -= at.min(initial=0)
-        ranks = np.concatenate([rank[self.event], rank])
-        opener = np.arange(len(at)) < n_events
-        amount = np.concatenate([opened, np.ones(len(late))])
-        lower, equal, higher = _count_pairs(at, ranks, opener, amount)
-        for into, values in (
-            (total.concordant, (lower[:n_events], higher[n_events:])),
-            (total.discordant, (higher[:n_events], lower[n_events:])),
-            (total.tied, (equal[:n_events], equal[n_events:])),
-        ):
-            into[self.members[self.event]] += opened * values[0]
-            into[self.members] += values[1]
-
-
-def _count_pairs(
-    at: Ints, rank: Ints, opener: Bools, amount: Floats
-) -> tuple[Floats, Floats, Floats]:
-    """For openers the waiters later than them, for waiters the openers earlier, by rank.
-
-    Returns for each element the summed amounts of its partners with a lower, the same and a higher
-    rank. Each pair with different ``at`` is met once: in the block of equal leading bits, where the
-    next bit tells the earlier from the later.
-    """
-    order = np.argsort(rank, kind="stable")
-    lower, equal, higher = (np.zeros(len(at)) for _ in range(3))
-    for bit in range(int(at.max(initial=0)).bit_length() - 1, -1, -1):
-        # Inside blocks of equal leading bits, elements stay in order of rank.
-        order = order[np.argsort(at[order] >> (bit + 1), kind="stable")]
-        block, ranked, opens = at[order] >> (bit + 1), rank[order], opener[order]
-        given = amount[order]
-        later = ((at[order] >> bit) & 1).astype(np.bool_)
-        first, second = opens & ~later, ~opens & later
-        block_edge = np.append(True, block[1:] != block[:-1])
-        run_edge = block_edge | np.append(True, ranked[1:] != ranked[:-1])
-        for receives, gives in ((first, second), (second, first)):
-            total = np.append(0.0, np.cumsum(np.where(gives, given, 0.0)))
-            before, until = _around(total, block_edge, receives)
-            below, upto = _around(total, run_edge, receives)
-            into = order[receives]
-            lower[into] += below - before
-            equal[into] += upto - below
-            higher[into] += until - upto
-    return lower, equal, higher
-
-
-def _around(total: Floats, edge: Bools, where: Bools) -> tuple[Floats, Floats]:
-    """Running total at the start and the end of the stretch (from edge to edge) of elements."""
-    at_edges = total[np.append(np.flatnonzero(edge), len(edge))]
-    stretch = (np.cumsum(edge) - 1)[where]
-    return at_edges[stretch], at_edges[stretch + 1]
+            at, entering = np.arange(len(self.members)), self.members[self.entry_order]
+            openers = Side(self.entered - 1, rank[self.event], opens[opener])
+            waiters = Side(at, rank[self.entry_order], waits[entering])
+            total.add(openers, waiters, opener, entering, -1.0)

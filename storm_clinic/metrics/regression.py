@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from storm_clinic.cohort.outcome import Floats, Ints, Survival
+from storm_clinic.metrics.censoring import GSlope
 from storm_clinic.metrics.competing import Lingering
 from storm_clinic.metrics.risk_sets import suffix_sums
 
@@ -81,11 +82,14 @@ class CoxSlope:
         return _newton(step, np.full(len(w), start * self._sd)) / self._sd
 
     def influence(self, slope: float) -> Floats:
-        """How far each patient moves the slope (R's ``dfbeta``), with every case weight 1."""
+        """How far each patient moves the slope (R's ``dfbeta``), with every case weight 1.
+
+        In Fine and Gray's model, G being estimated is part of it.
+        """
         n = len(self._x)
         w, beta = np.ones((1, n)), np.array([slope * self._sd])
-        share = self._ties(w)[1]
-        s0, mean, variance = (moment[0] for moment in self._moments(w, share, beta))
+        share, kept = self._ties(w)[1], self._kept(w)
+        s0, mean, variance = (moment[0] for moment in self._moments(w, share, beta, kept))
         hazard = _relative_hazard(beta, self._x)[0]
         rate, rate_mean = (self._per_time(v) for v in (1 / s0, mean / s0))
         residual = -hazard * (self._x * self._exposure(rate) - self._exposure(rate_mean))
@@ -95,8 +99,32 @@ class CoxSlope:
         tie_mean = (self._per_time(mean) / self._per_time(np.ones(len(dead))))[self._tie]
         residual[dead] += x_dead - tie_mean + hazard[dead] * (x_dead * part - part_mean)
         influence = np.empty(n)
-        influence[self._order] = residual / variance.sum() / self._sd
-        return influence
+        influence[self._order] = residual
+        if kept is not None:
+            influence += self._after_competing(kept, hazard, rate, rate_mean)
+        return np.asarray(influence / variance.sum() / self._sd)
+
+    def _after_competing(
+        self, kept: _Kept, hazard: Floats, rate: Floats, rate_mean: Floats
+    ) -> Floats:
+        """What patients add to the score after their competing event, and through G."""
+        assert self._lingering is not None
+        followed, weight = kept[0][0], hazard[self._gone] * kept[1][0]
+        x = self._x[self._gone]
+        until = np.searchsorted(self._at, self._lingering.time, side="right")
+        exposure, exposure_mean = (
+            total[-1] - total[until]
+            for total in (np.append(0.0, np.cumsum(followed * v)) for v in (rate, rate_mean))
+        )
+        own = -weight * (x * exposure - exposure_mean)
+        gone, gone_x = (
+            np.append(0.0, np.cumsum(v))[self._gone_before] for v in (weight, weight * x)
+        )
+        by_time = -followed * (rate * gone_x - rate_mean * gone)
+        months = np.concatenate([self._lingering.time, self._at])
+        score = self._lingering.influence(GSlope(months, np.concatenate([-own, by_time])))
+        score[self._lingering.at] += own
+        return score
 
     def _ties(self, w: Floats) -> tuple[Floats, Floats]:
         """Per death, (n_resamples, n_deaths): the mean weight of its tie, and Efron's share."""
@@ -203,6 +231,38 @@ class LogisticLine:
                 return np.asarray(both / (i0 * i2 - i1**2)[:, None])
 
         return _newton(step, np.zeros((len(weights), 2)))
+
+
+class IncidenceShift:
+    """By how much log(-log(1 - p)) must move so that the mean prediction is a given share."""
+
+    def __init__(self, predictor: Floats) -> None:
+        self._predictor = predictor
+
+    def fit(self, weights: Floats, share: Floats) -> Floats:
+        """The shift, (n_resamples,), from the shares, (n_resamples,); NaN for a share of 0 or 1."""
+        total = weights.sum(axis=1)
+
+        def step(shift: Floats) -> Floats:
+            risk, slope = self._moved(shift[:, None])
+            with np.errstate(invalid="ignore", divide="ignore"):
+                missing = share * total - np.einsum("bn,bn->b", weights, risk)
+                return np.asarray(missing / np.einsum("bn,bn->b", weights, slope))
+
+        inside = (share > 0) & (share < 1)
+        return np.where(inside, _newton(step, np.zeros(len(weights))), np.nan)
+
+    def influence(self, shift: float, share_influence: Floats) -> Floats:
+        """How far each patient moves the shift, given how far they move the share."""
+        risk, slope = self._moved(np.array(shift))
+        return np.asarray((share_influence - (risk - risk.mean()) / len(risk)) / slope.mean())
+
+    def _moved(self, shift: Floats) -> tuple[Floats, Floats]:
+        """Predictions after a shift, and their derivatives by it."""
+        # Beyond these bounds a prediction is 0 or 1 in double precision.
+        hazard = np.exp(np.clip(self._predictor + shift, -700.0, 700.0))
+        free = np.exp(-hazard)
+        return -np.expm1(-hazard), hazard * free
 
 
 def _newton(step: Callable[[Floats], Floats], start: Floats) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from storm_clinic.cohort.outcome import Floats, Ints, Survival
+from storm_clinic.cohort.outcome import Bools, Floats, Ints, Survival
 
 
 class RiskSets:
@@ -19,6 +19,7 @@ class RiskSets:
         Distinct event and censoring times in months, ascending.
     slot : int64 array, shape (n_patients,)
         Position of each patient's time in ``times``.
+    event : bool array, shape (n_patients,)
     """
 
     def __init__(self, outcome: Survival) -> None:
@@ -26,6 +27,7 @@ class RiskSets:
         self.slot: Ints = slot.astype(np.int64)
         self._order = np.argsort(self.slot, kind="stable")
         self._starts = np.searchsorted(self.slot[self._order], np.arange(len(self.times)))
+        self.event: Bools = outcome.event
         self._event = outcome.event[self._order].astype(np.float64)
         self._entry_order: Ints | None = None
         if outcome.entry_months is not None and (outcome.entry_months > 0).any():
@@ -53,6 +55,34 @@ class RiskSets:
         """Kaplan-Meier of censoring at ``times``: patients with an event then have left before."""
         events, censored, at_risk = self.counts(weights)
         return _product_limit(censored, at_risk - events)
+
+    def event_free_influence(self, slope: Floats) -> Floats:
+        """How far each patient moves a number through the Kaplan-Meier curve of the event.
+
+        ``slope`` (n_times + 1,) is the number's derivative by the logarithm of the curve, its start
+        in front; (n_patients,), per unit of weight where every weight is 1, without entry times.
+        """
+        events, _, at_risk = (counts[0] for counts in self.counts(self._ones()))
+        return self._through(slope, events, at_risk, self.event, np.ones_like(self.event))
+
+    def uncensored_influence(self, slope: Floats) -> Floats:
+        """The same through the Kaplan-Meier curve of censoring."""
+        events, censored, at_risk = (counts[0] for counts in self.counts(self._ones()))
+        return self._through(slope, censored, at_risk - events, ~self.event, ~self.event)
+
+    def _through(
+        self, slope: Floats, leaving: Floats, at_risk: Floats, leaves: Bools, at_own_time: Bools
+    ) -> Floats:
+        staying = at_risk - leaving
+        inverse = np.divide(1.0, staying, out=np.zeros_like(staying), where=staying > 0)
+        hazard = np.divide(leaving, at_risk, out=np.zeros_like(at_risk), where=at_risk > 0)
+        # A step moves the curve at its own time and ever after.
+        moved = np.cumsum(slope[::-1])[::-1][1:] * inverse
+        exposed = np.append(0.0, np.cumsum(moved * hazard))
+        return np.asarray(exposed[self.slot + at_own_time] - leaves * moved[self.slot])
+
+    def _ones(self) -> Floats:
+        return np.ones((1, len(self.slot)))
 
     def up_to(self, months: Floats | float) -> Ints:
         """How many of ``times`` lie at or before these months; an index into `with_start`."""

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from storm_clinic.cohort.outcome import Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.resampling import label_codes, resample
-
-Scale = Literal["identity", "log"]
+from storm_clinic.metrics.scales import Scale, wald
 
 _MAX_LOST = 0.05  # share of resamples that may fail before an interval would mislead
 
@@ -69,8 +67,12 @@ class Statistic:
     influence : float64 array, shape (n_patients,), optional
         How far each patient moves the value (infinitesimal jackknife); None where no formula is
         implemented.
-    scale : {"identity", "log"}
-        Scale on which the value is nearest to normal, used by `interval`.
+    scale : {"identity", "log", "logit", "complement"}
+        Scale on which the value is nearest to normal, used by `interval`; "complement" is
+        log(1 - value).
+    degrees : int, optional
+        Degrees of freedom of Student's quantile in `interval`: the events that carry the number
+        (or, if fewer, the patients without one) less 1. None: the normal quantile.
     """
 
     value: float
@@ -80,6 +82,7 @@ class Statistic:
     under: Callable[[Floats], Floats]
     influence: Floats | None = None
     scale: Scale = "identity"
+    degrees: int | None = None
 
     @classmethod
     def of(
@@ -90,6 +93,7 @@ class Statistic:
         *,
         influence: Floats | None = None,
         scale: Scale = "identity",
+        degrees: int | None = None,
     ) -> Statistic:
         """Evaluate ``under`` with every weight 1 and keep it.
 
@@ -104,7 +108,8 @@ class Statistic:
                 f"{method} is not defined on {outcome.n_patients} patients with "
                 f"{outcome.n_events} events"
             )
-        return cls(value, outcome.n_patients, outcome.n_events, method, under, influence, scale)
+        n, events = outcome.n_patients, outcome.n_events
+        return cls(value, n, events, method, under, influence, scale, degrees)
 
     @property
     def se(self) -> float | None:
@@ -132,50 +137,57 @@ class Statistic:
             else f"{self.method} less {other.method}",
             lambda weights: self.under(weights) - other.under(weights),
             influence,
+            degrees=_fewest(self.degrees, other.degrees),
         )
 
     def interval(self, *, level: float = 0.95, clusters: ArrayLike | None = None) -> Interval:
-        """Wald interval from the infinitesimal jackknife.
+        """Wald interval from the infinitesimal jackknife, on the statistic's own scale.
 
         Parameters
         ----------
         level : float
             Coverage aimed at, between 0 and 1.
         clusters : array, shape (n_patients,), optional
-            Site (or other cluster) of each patient; influences are summed inside clusters first.
+            Site (or other cluster) of each patient; influences are summed inside clusters first,
+            and there are fewer degrees of freedom than clusters.
 
         Raises
         ------
         StatisticsError
-            If this statistic has no such standard error; `bootstrap` it.
+            If this statistic has no such standard error (`bootstrap` it), or rests on one event.
         """
         if self.influence is None:
             raise StatisticsError(
                 f"no formula for the standard error of {self.method}", fix="Use bootstrap()."
             )
-        influence, by = self.influence, ""
+        influence, degrees, by = self.influence, self.degrees, ""
         if clusters is not None:
             codes = label_codes(clusters, self.n_patients, "clusters")
-            summed = np.bincount(codes, weights=influence)
-            influence, by = np.asarray(summed, dtype=np.float64), f", {len(summed)} clusters"
+            influence = np.bincount(codes, weights=influence).astype(np.float64)
+            degrees, by = _fewest(degrees, len(influence) - 1), f", {len(influence)} clusters"
+        if degrees is not None and degrees < 1:
+            raise StatisticsError(
+                f"{self.method} rests on a single event (or a single patient without one)",
+                fix="An interval needs at least two.",
+            )
         se = float(np.sqrt(np.sum(influence**2)))
-        reach = float(norm.ppf(0.5 + level / 2)) * se
-        if self.scale == "log":
-            factor = np.exp(reach / self.value)
-            lower, upper = self.value / factor, self.value * factor
-        else:
-            lower, upper = self.value - reach, self.value + reach
+        quantile = float((norm if degrees is None else t(degrees)).ppf(0.5 + level / 2))
+        lower, upper, name = wald(self.value, quantile * se, self.scale)
         return Interval(
             self.value,
             se,
-            float(lower),
-            float(upper),
+            lower,
+            upper,
             self.n_patients,
             self.n_events,
-            f"{self.method}; {level:.0%} Wald interval"
-            f"{' on the log scale' if self.scale == 'log' else ''}, "
-            f"infinitesimal jackknife{by}",
+            f"{self.method}; {level:.0%} Wald interval{f' on {name}' if name else ''}, "
+            f"infinitesimal jackknife{by}"
+            f"{'' if degrees is None else f', {degrees} degrees of freedom'}",
         )
+
+
+def _fewest(*degrees: int | None) -> int | None:
+    return min((d for d in degrees if d is not None), default=None)
 
 
 def average(statistics: Sequence[Statistic]) -> Statistic:
@@ -195,6 +207,7 @@ def average(statistics: Sequence[Statistic]) -> Statistic:
         lambda weights: np.mean([s.under(weights) for s in statistics], axis=0),
         np.mean(influences, axis=0) if len(influences) == len(statistics) else None,
         first.scale,
+        _fewest(*(s.degrees for s in statistics)),
     )
 
 

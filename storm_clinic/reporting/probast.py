@@ -1,7 +1,7 @@
 """PROBAST+AI: signals of bias by domain, as far as the data of a report tell.
 
 No overall judgement is made: that belongs to a reviewer who knows the clinic. Wordings are short
-ones of this house; the full signalling questions are in the tool.
+ones of this house, and so are the numbers inside a domain; the tool has the full questions.
 
 References
 ----------
@@ -11,13 +11,14 @@ Moons et al., PROBAST+AI, BMJ 388 (2025) e082505.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.probast_answers import Domain, Part, Question, Signal
+from storm_clinic.reporting.probast_development import DEVELOPMENT
+from storm_clinic.reporting.probast_evaluation import EVALUATION
+from storm_clinic.reporting.reported_facts import ReportedFacts
 
-Part = Literal["development", "evaluation"]
-Domain = Literal["participants and data sources", "predictors", "outcome", "analysis"]
-Signal = Literal["low", "high", "unclear", "for the reviewer to judge"]
+__all__ = ["Domain", "Part", "ProbastRow", "Signal", "probast_rows"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class ProbastRow:
     domain : str
         Participants and data sources, predictors, outcome or analysis.
     question : str
-        Number in the tool, e.g. "4.2".
+        Domain and number in this list, e.g. "4.2".
     asks : str
         The question in short words.
     signal : {"low", "high", "unclear", "for the reviewer to judge"}
@@ -64,5 +65,18 @@ class ProbastRow:
 
 
 def probast_rows(content: ReportContent) -> tuple[ProbastRow, ...]:
-    """Every signalling question, development first where the report holds any."""
-    return ()
+    """Every signalling question, development first where the models were developed here.
+
+    Evaluation is that on validation cohorts where there is any, else cross-validation.
+    """
+    facts = ReportedFacts(content)
+    rows = _rows("development", DEVELOPMENT, facts) if facts.developed else []
+    return (*rows, *(_rows("evaluation", EVALUATION, facts) if facts.evidence else []))
+
+
+def _rows(part: Part, questions: tuple[Question, ...], facts: ReportedFacts) -> list[ProbastRow]:
+    found = [(question, question.answer(facts)) for question in questions]
+    return [
+        ProbastRow(part, q.domain, q.number, q.asks, said.signal, said.reason, said.anchors)
+        for q, said in found
+    ]

@@ -11,7 +11,7 @@ from storm_clinic.reporting.sections import placed
 from storm_clinic.reporting.tables import Cell, Row, Table
 from storm_clinic.reporting.tripod import tripod_rows
 
-_ANSWERED = {"answered": "pass", "in part": "warn", "authors": "na"}
+_ANSWERED = {"answered": "pass", "in part": "warn", "authors": "na", "not applicable": "na"}
 _SIGNALS = {"low": "pass", "high": "fail", "unclear": "warn"}
 _APPLIES = {"D": "development", "E": "evaluation", "D;E": "both"}
 

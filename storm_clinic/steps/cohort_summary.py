@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -19,18 +19,17 @@ from storm_clinic.files import write_json
 from storm_clinic.metrics.curves import follow_up
 from storm_clinic.reporting.content import CohortSummary, FlowStep, VariableRow
 from storm_clinic.steps.study_patients import Evaluated, StudyPatients
-from storm_clinic.study import Study
 
 COHORTS = "cohorts.json"
 
 
 def summarise_cohort(
-    study: Study, evaluated: Evaluated, role: Literal["development", "validation"]
+    columns: Sequence[str], evaluated: Evaluated, role: Literal["development", "validation"]
 ) -> CohortSummary:
-    """Size, follow-up, covariates and flow of the patients of a study in one cohort."""
+    """Size, follow-up, some declared columns and flow of the patients of one cohort."""
     patients, outcome = evaluated.patients, evaluated.outcome
     cohort = patients.cohort
-    shown = [name for name in (*study.clinical, *study.subgroups) if name in cohort.columns]
+    shown = [name for name in columns if name in cohort.columns]
     table = cohort.covariates(list(dict.fromkeys(shown))).loc[list(patients.patient_ids)]
     origin = {"source": cohort.origin.source, "licence": cohort.origin.licence}
     return CohortSummary(

@@ -18,6 +18,7 @@ from storm_clinic.registry.versions import Referring, RegisteredModel, reference
 from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
 from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
+from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.scoring import score_patients
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import join_outcome, scored_patients
@@ -195,18 +196,22 @@ class _Work:
             of_cohort = predictions.of(cohort=cohort).table
             kept = of_cohort["patient_key"].isin(set(evaluated.patients.keys))
             evidence = collect_evidence(
-                study,
+                EvaluationPlan.of(study),
                 Predictions(of_cohort[kept].reset_index(drop=True)),
                 [evaluated],
                 kind="external",
                 development=development.facts,
+                profiles=development.profiles,
                 clinical_parameters=development.clinical_parameters,
                 thresholds=bundle.manifest.risk_thresholds,
                 n_overlapping=0,
                 notes=notes,
             )
             evidence.write(files / EVIDENCE)
-            write_summaries(files, [summarise_cohort(study, evaluated, "validation")])
+            write_summaries(
+                files,
+                [summarise_cohort((*study.clinical, *study.subgroups), evaluated, "validation")],
+            )
             evaluated.patients.attrition.table().assign(cohort=cohort).to_csv(
                 files / ATTRITION, index=False
             )

@@ -12,8 +12,8 @@ from storm_clinic.cohort.outcome import Classes, Floats
 from storm_clinic.metrics.classes import one_against_rest
 from storm_clinic.metrics.inputs import Timed
 from storm_clinic.predictions import Predictions, horizon_column
+from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.study_patients import Evaluated
-from storm_clinic.study import Study
 from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.curves import (
     class_curves,
@@ -43,7 +43,7 @@ class Curves:
 
 
 def draw_curves(
-    study: Study,
+    plan: EvaluationPlan,
     predictions: Predictions,
     evaluated: Sequence[Evaluated],
     kind: Kind,
@@ -62,15 +62,17 @@ def draw_curves(
         outcome, cohort = item.outcome, item.patients.cohort.name
         for model in predictions.models:
             rows, note = _first_repeat(predictions, model, item)
-            calibration += _calibration(study, rows, outcome, cohort, model, note)
+            calibration += _calibration(plan, rows, outcome, cohort, model, note)
             if isinstance(outcome, Classes) and len(outcome.levels) > 2:
+                if not all(_given(rows, f"p_{level}") for level in outcome.levels):
+                    continue  # estimates say that no such column was predicted
                 p, about = _probabilities(rows, outcome), {"cohort": cohort, "model": model}
                 classes += curves_by_class(outcome, p, **about)
                 matrices.append(confusion(outcome, p, note=note, **about))
             elif isinstance(outcome, Classes):
                 classes.append(class_curves(outcome, rows["risk"], cohort=cohort, model=model))
             elif kind == "cross-validation":
-                groups.append(_groups_within_folds(study, rows, outcome, cohort, model, note))
+                groups.append(_groups_within_folds(plan, rows, outcome, cohort, model, note))
             elif model in thresholds:
                 groups.append(
                     risk_group_curves(
@@ -79,7 +81,7 @@ def draw_curves(
                         thresholds[model],
                         cohort=cohort,
                         model=model,
-                        until_months=_until(study),
+                        until_months=_until(plan),
                     )
                 )
     return Curves(tuple(groups), tuple(calibration), tuple(classes), tuple(matrices))
@@ -95,12 +97,17 @@ def _first_repeat(
     return rows.loc[list(item.patients.keys)], note
 
 
+def _given(rows: pd.DataFrame, column: str) -> bool:
+    """Whether the model predicts this; not every foreign one gives every probability."""
+    return column in rows and bool(rows[column].notna().any())
+
+
 def _probabilities(rows: pd.DataFrame, outcome: Classes) -> Floats:
     return rows[[f"p_{level}" for level in outcome.levels]].to_numpy(np.float64)
 
 
 def _calibration(
-    study: Study,
+    plan: EvaluationPlan,
     rows: pd.DataFrame,
     outcome: Timed | Classes,
     cohort: str,
@@ -117,14 +124,20 @@ def _calibration(
             model=model,
             horizon_months=horizon,
             note=note,
-            seed=study.evaluation.seed,
+            seed=plan.seed,
             level=level,
         )
 
     if not isinstance(outcome, Classes):
         # Beyond the longest follow-up nothing is observed; check SC102 says so in words.
-        reached = [h for h in study.endpoint.horizons_months if (outcome.time_months > h).any()]
+        reached = [
+            h
+            for h in plan.endpoint.horizons_months
+            if (outcome.time_months > h).any() and _given(rows, horizon_column(h))
+        ]
         return [curve(outcome, horizon_column(horizon), horizon) for horizon in reached]
+    if not all(_given(rows, f"p_{level}") for level in outcome.levels):
+        return []
     if len(outcome.levels) == 2:
         return [curve(outcome, f"p_{outcome.levels[1]}")]
     return [
@@ -134,9 +147,9 @@ def _calibration(
 
 
 def _groups_within_folds(
-    study: Study, rows: pd.DataFrame, outcome: Timed, cohort: str, model: str, note: str
+    plan: EvaluationPlan, rows: pd.DataFrame, outcome: Timed, cohort: str, model: str, note: str
 ) -> RiskGroupCurves:
-    quantiles = study.risk_groups.quantiles
+    quantiles = plan.quantiles
     risk, fold = rows["risk"].to_numpy(np.float64), rows["fold"].to_numpy(np.int64)
     return curves_of_groups(
         outcome,
@@ -144,12 +157,12 @@ def _groups_within_folds(
         n_groups=len(quantiles) + 1,
         cohort=cohort,
         model=model,
-        until_months=_until(study),
+        until_months=_until(plan),
         note="; ".join(part for part in ("groups cut inside each fold", note) if part),
     )
 
 
-def _until(study: Study) -> float | None:
+def _until(plan: EvaluationPlan) -> float | None:
     """Curves end a little after the last month that the study asks about."""
-    horizons = study.endpoint.horizons_months
+    horizons = plan.endpoint.horizons_months
     return 1.25 * horizons[-1] if horizons else None

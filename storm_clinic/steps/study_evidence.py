@@ -1,4 +1,4 @@
-"""From predictions and outcomes of a study to evidence: numbers, curves and checks together."""
+"""From predictions and outcomes to evidence: numbers, curves and checks together."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
+from storm_clinic.steps.evaluation_input import SITE, evaluation_data, lacking_subgroups
+from storm_clinic.steps.evaluation_plan import EvaluationPlan
+from storm_clinic.steps.further_analyses import analyse
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
-from storm_clinic.study import Study
+from storm_clinic.study import Endpoint
+from storm_clinic.validation.analyses import Analyses, CovariateProfile
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
 from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
-from storm_clinic.validation.fusion import parts_of
 from storm_clinic.validation.protocol import evaluate
 
 
 def collect_evidence(
-    study: Study,
+    plan: EvaluationPlan,
     predictions: Predictions,
     evaluated: Sequence[Evaluated],
     *,
     kind: Kind,
     development: Sequence[CohortFacts] = (),
+    profiles: Sequence[CovariateProfile] = (),
     thresholds: Mapping[str, tuple[float, ...]] | None = None,
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
@@ -34,8 +38,8 @@ def collect_evidence(
 
     Parameters
     ----------
-    study : Study
-        The question, and how it is resampled.
+    plan : EvaluationPlan
+        What is asked, and how it is resampled.
     predictions : Predictions
         Out-of-fold ones, or those of a locked model on cohorts it never saw.
     evaluated : sequence of Evaluated
@@ -44,6 +48,8 @@ def collect_evidence(
         Only external evidence supports claims.
     development : sequence of CohortFacts
         What the model was trained on, where ``evaluated`` is something else.
+    profiles : sequence of CovariateProfile
+        Of the patients the model was trained on, where ``evaluated`` are others.
     thresholds : mapping of model to cut points of its risk, optional
         Fixed on development data; needed for risk groups of external cohorts.
     clinical_parameters : int, optional
@@ -55,9 +61,7 @@ def collect_evidence(
     seconds : mapping of model to float, optional
         Wall seconds of fitting, all folds together.
     """
-    comparator = None if study.comparator is None else study.comparator.name
-    if comparator not in predictions.models:
-        comparator = None
+    comparator = plan.comparator if plan.comparator in predictions.models else None
     estimates = [
         estimate
         for item in evaluated
@@ -66,36 +70,47 @@ def collect_evidence(
             item.patients.keys,
             item.outcome,
             cohort=item.patients.cohort.name,
-            endpoint=study.endpoint,
-            candidate=study.candidate,
+            endpoint=plan.endpoint,
+            candidate=plan.candidate,
             comparator=comparator,
             kind=kind,
-            seed=study.evaluation.seed,
-            bootstraps=study.evaluation.bootstraps,
-            parts=parts_of(study),
+            seed=plan.seed,
+            bootstraps=plan.bootstraps,
+            parts=plan.parts,
+            thresholds=plan.threshold_grid,
+            sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
+    analyses = Analyses()
+    for item in evaluated:
+        data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
+        analyses += analyse(
+            data, plan, development=profiles, clinical_parameters=clinical_parameters
+        )
     role = "validation" if kind == "external" else "development"
-    facts = [*development, *(cohort_facts(study, item, role) for item in evaluated)]
+    facts = [*development, *(cohort_facts(plan.endpoint, item, role) for item in evaluated)]
     checks = run_checks(
         CheckInput(
             kind=kind,
             estimates=estimates,
             cohorts=facts,
-            candidate=study.candidate,
+            candidate=plan.candidate,
             comparator=comparator,
             clinical_parameters=clinical_parameters,
             n_overlapping=n_overlapping,
-            encoder=study.features.encoder if evaluated[0].patients.store else None,
-            inputs={spec.name: spec.inputs for spec in study.models},
+            encoder=plan.encoder if evaluated[0].patients.store else None,
+            inputs=plan.inputs,
+            analyses=analyses,
+            thresholds_named=plan.thresholds is not None if plan.from_study else None,
+            cut_points_from="development" if kind == "external" and thresholds else None,
         )
     )
-    curves = draw_curves(study, predictions, evaluated, kind, thresholds or {})
+    curves = draw_curves(plan, predictions, evaluated, kind, thresholds or {})
     return Evidence(
-        study=study.study,
-        study_digest=study.digest,
+        study=plan.name,
+        study_digest=plan.digest,
         kind=kind,
-        candidate=study.candidate,
+        candidate=plan.candidate,
         comparator=comparator,
         estimates=tuple(estimates),
         checks=checks,
@@ -103,9 +118,14 @@ def collect_evidence(
         calibration=curves.calibration,
         classes=curves.classes,
         confusion=curves.confusion,
+        analyses=analyses,
         outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
-        notes=(*notes, *(note for item in evaluated for note in _lacking(item))),
+        notes=(
+            *notes,
+            *(note for item in evaluated for note in _lacking(item)),
+            *(n for item in evaluated for n in lacking_subgroups(plan, item.patients.cohort)),
+        ),
         seconds=dict(seconds or {}),
     )
 
@@ -118,7 +138,7 @@ def _lacking(item: Evaluated) -> Iterator[str]:
             yield f"{item.patients.cohort.name}: {n} of {n_patients} patients have no {name}"
 
 
-def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
+def cohort_facts(endpoint: Endpoint, item: Evaluated, role: str) -> CohortFacts:
     """What the checks must know of one cohort."""
     cohort, outcome = item.patients.cohort, item.outcome
     covariates = item.patients.data.clinical
@@ -129,7 +149,7 @@ def cohort_facts(study: Study, item: Evaluated, role: str) -> CohortFacts:
         n_patients=outcome.n_patients,
         n_events=_fewest(outcome),
         n_sites=len(set(item.patients.sites)) if "site" in cohort.patients else None,
-        followed_beyond=_followed_beyond(study, outcome),
+        followed_beyond=_followed_beyond(endpoint, outcome),
         missing_share={str(name): float(share) for name, share in missing.items()},
         encoders_seen=cohort.origin.encoders_pretrained,
         simulated=cohort.origin.simulated,
@@ -143,10 +163,10 @@ def _fewest(outcome: Outcome) -> int:
     return outcome.n_events
 
 
-def _followed_beyond(study: Study, outcome: Outcome) -> dict[float, int]:
+def _followed_beyond(endpoint: Endpoint, outcome: Outcome) -> dict[float, int]:
     if isinstance(outcome, Classes):
         return {}
-    horizons = study.endpoint.horizons_months
+    horizons = endpoint.horizons_months
     return {horizon: int((outcome.time_months > horizon).sum()) for horizon in horizons}
 
 

@@ -48,7 +48,11 @@ def write_study_files(
     splits.write(folder / SPLITS)
     record.write(folder)
     write_summaries(
-        folder, [summarise_cohort(study, part, "development") for part in development.parts]
+        folder,
+        [
+            summarise_cohort((*study.clinical, *study.subgroups), part, "development")
+            for part in development.parts
+        ],
     )
     tables = [
         part.patients.attrition.table().assign(cohort=part.patients.cohort.name)

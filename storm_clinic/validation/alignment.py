@@ -38,6 +38,15 @@ class ModelPredictions:
     def n_repeats(self) -> int:
         return len(self.risk)
 
+    def take(self, index: Ints) -> ModelPredictions:
+        """The patients at these positions, in that order."""
+        return ModelPredictions(
+            self.model,
+            tuple(risk[index] for risk in self.risk),
+            tuple(fold[index] for fold in self.fold),
+            {k: tuple(p[index] for p in repeats) for k, repeats in self.probabilities.items()},
+        )
+
     def risk_by(self, horizon_months: float) -> tuple[Floats, ...]:
         """Probability of the event by a horizon, a repeat at a time.
 
@@ -91,7 +100,11 @@ def _one_model(
         model,
         tuple(part["risk"].to_numpy(np.float64) for part in ordered),
         tuple(part["fold"].to_numpy(np.int64) for part in ordered),
-        {name: tuple(part[name].to_numpy(np.float64) for part in ordered) for name in columns},
+        {
+            name: tuple(part[name].to_numpy(np.float64) for part in ordered)
+            for name in columns
+            if rows[name].notna().any()
+        },
     )
 
 

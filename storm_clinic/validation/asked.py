@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome
+from storm_clinic.cohort.outcome import (
+    Classes,
+    CompetingRisks,
+    Floats,
+    Ints,
+    Outcome,
+    Survival,
+)
 from storm_clinic.metrics.calibration import (
     calibration_intercept,
     calibration_slope,
@@ -32,9 +39,13 @@ from storm_clinic.metrics.discrimination import (
     uno_concordance,
 )
 from storm_clinic.metrics.inputs import Timed
+from storm_clinic.metrics.integrated import integrated_auc, integrated_brier
 from storm_clinic.metrics.overall import brier, brier_scaled
-from storm_clinic.metrics.smoothing import calibration_error
+from storm_clinic.metrics.overall import log_score as overall_log_score
+from storm_clinic.metrics.smoothing import Summary, calibration_error
 from storm_clinic.metrics.uncertainty import Statistic, average
+from storm_clinic.metrics.utility import net_benefit
+from storm_clinic.predictions import horizon_column
 from storm_clinic.study import Endpoint
 from storm_clinic.validation.alignment import ModelPredictions
 from storm_clinic.validation.evidence import Kind
@@ -50,12 +61,17 @@ class Asked:
     level: str | None = None  # the class that is held against the rest
 
 
-def all_asked(outcome: Outcome, endpoint: Endpoint, kind: Kind) -> list[Asked]:
-    """Everything that is asked of models of this outcome, in the order of the measures."""
+def all_asked(
+    outcome: Outcome, endpoint: Endpoint, kind: Kind, thresholds: Sequence[float] = ()
+) -> list[Asked]:
+    """Everything that is asked of models of this outcome, in the order of the measures.
+
+    Net benefit, the mean over ``thresholds``, is asked only where there are some.
+    """
     if not isinstance(outcome, Classes):
-        return _timed_measures(outcome, endpoint, kind)
+        return _timed_measures(outcome, endpoint, kind, thresholds)
     if len(outcome.levels) == 2:
-        return _binary_measures(outcome, kind)
+        return _binary_measures(outcome, kind, thresholds)
     return _class_measures(outcome, kind)
 
 
@@ -64,12 +80,17 @@ def _folds(m: ModelPredictions, kind: Kind) -> Sequence[Ints | None]:
     return m.fold if kind == "cross-validation" else [None] * m.n_repeats
 
 
-def _timed_measures(outcome: Timed, endpoint: Endpoint, kind: Kind) -> list[Asked]:
+def _timed_measures(
+    outcome: Timed, endpoint: Endpoint, kind: Kind, thresholds: Sequence[float]
+) -> list[Asked]:
     asked = _rankings(outcome, endpoint.tau_months, kind)
+    asked += _measures_over_time(outcome, endpoint, kind)
     for horizon in endpoint.horizons_months:
         asked += _horizon_measures(outcome, horizon, kind)
         if kind == "external":
-            asked.append(Asked("ici", horizon, _ici(outcome, horizon)))
+            asked += _distances(outcome, horizon)
+        if thresholds:
+            asked.append(_net_benefit(outcome, thresholds, horizon))
     if endpoint.horizons_months:
         last = _last_followed(outcome, endpoint.horizons_months)
         asked.append(Asked("calibration_slope", None, lambda m: _slope(outcome, m, last)))
@@ -119,12 +140,67 @@ def _horizon_measures(outcome: Timed, horizon: float, kind: Kind) -> list[Asked]
         Asked("auc", horizon, auc),
         pooled("brier", lambda p: brier(outcome, p, horizon_months=horizon)),
         pooled("brier_scaled", lambda p: brier_scaled(outcome, p, horizon_months=horizon)),
+        pooled("log_score", lambda p: overall_log_score(outcome, p, horizon_months=horizon)),
         pooled("o_e", lambda p: observed_expected(outcome, p, horizon_months=horizon)),
     ]
 
 
-def _ici(outcome: Timed, horizon: float) -> Callable[[ModelPredictions], Statistic]:
-    return lambda m: calibration_error(outcome, m.risk_by(horizon)[0], horizon_months=horizon)
+def _measures_over_time(outcome: Timed, endpoint: Endpoint, kind: Kind) -> list[Asked]:
+    followed = [h for h in endpoint.horizons_months if h < outcome.time_months.max()]
+    asked = []
+    until = endpoint.tau_months or max(followed, default=None)
+    # Folds share no scale of risk, and inside one there are few events at any time.
+    if kind == "external" and isinstance(outcome, Survival) and until is not None:
+        survival, tau = outcome, until
+        asked.append(
+            Asked(
+                "auc_integrated",
+                None,
+                lambda m: integrated_auc(survival, m.risk[0], tau_months=tau),
+            )
+        )
+    if len(followed) > 1:
+
+        def brier_over_time(m: ModelPredictions) -> Statistic:
+            by_horizon = [m.risk_by(h) for h in followed]
+            repeats = [np.stack(parts, axis=1) for parts in zip(*by_horizon, strict=True)]
+            return average([integrated_brier(outcome, p, followed) for p in repeats])
+
+        asked.append(Asked("brier_integrated", None, brier_over_time))
+    return asked
+
+
+def _distances(outcome: Timed | Classes, horizon: float | None) -> list[Asked]:
+    """Distances between predicted and smoothly observed risk."""
+    column = (
+        f"p_{outcome.levels[-1]}" if isinstance(outcome, Classes) else horizon_column(horizon or 0)
+    )
+
+    def distance(summary: Summary) -> Asked:
+        return Asked(
+            summary,
+            horizon,
+            lambda m: calibration_error(
+                outcome, m.column(column)[0], horizon_months=horizon, summary=summary
+            ),
+        )
+
+    return [distance("ici"), distance("e50"), distance("e90")]
+
+
+def _net_benefit(
+    outcome: Timed | Classes, thresholds: Sequence[float], horizon: float | None
+) -> Asked:
+    column = (
+        f"p_{outcome.levels[-1]}" if isinstance(outcome, Classes) else horizon_column(horizon or 0)
+    )
+    return Asked(
+        "net_benefit",
+        horizon,
+        lambda m: average(
+            [net_benefit(outcome, p, thresholds, horizon_months=horizon) for p in m.column(column)]
+        ),
+    )
 
 
 def _last_followed(outcome: Timed, horizons: Sequence[float]) -> float:
@@ -143,7 +219,7 @@ def _slope(outcome: Timed, m: ModelPredictions, horizon: float) -> Statistic:
     )
 
 
-def _binary_measures(outcome: Classes, kind: Kind) -> list[Asked]:
+def _binary_measures(outcome: Classes, kind: Kind, thresholds: Sequence[float]) -> list[Asked]:
     column = f"p_{outcome.levels[-1]}"
 
     def pooled(name: str, compute: Callable[[Floats], Statistic]) -> Asked:
@@ -156,10 +232,13 @@ def _binary_measures(outcome: Classes, kind: Kind) -> list[Asked]:
         pooled("brier_scaled", lambda p: brier_scaled(outcome, p)),
         pooled("calibration_slope", lambda p: calibration_slope(outcome, log_odds(p))),
         pooled("calibration_intercept", lambda p: calibration_intercept(outcome, p)),
+        pooled("log_score", lambda p: overall_log_score(outcome, p)),
         pooled("o_e", lambda p: observed_expected(outcome, p)),
     ]
     if kind == "external":
-        asked.append(pooled("ici", lambda p: calibration_error(outcome, p)))
+        asked += _distances(outcome, None)
+    if thresholds:
+        asked.append(_net_benefit(outcome, thresholds, None))
     return asked
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from storm_clinic.cohort.outcome import Bools, Classes, CompetingRisks, Ints
@@ -78,8 +79,9 @@ def cross_validated_groups(risk: ArrayLike, fold: ArrayLike, quantiles: Sequence
     groups = np.zeros(len(values), dtype=np.int64)
     for code in np.unique(folds):
         member = folds == code
-        cuts = np.unique(np.quantile(values[member], quantiles))
-        groups[member] = risk_groups(values[member], cuts)
+        # Tied risks stand at the middle of their ranks, so that they stay in one group.
+        share = (rankdata(values[member]) - 0.5) / member.sum()
+        groups[member] = np.searchsorted(quantiles, share, side="right")
     return groups
 
 

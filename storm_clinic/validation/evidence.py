@@ -26,6 +26,17 @@ TIMINGS = "timings.json"
 _CROSS = "cross_validation"
 
 
+class ResampledInterval(Finite):
+    """An interval made a second time by the bootstrap, as a check of the formula's."""
+
+    unit: Literal["patients", "sites"] = Field(description="What was drawn with replacement.")
+    n_units: Count
+    n_resamples: Count
+    lower: float | None = None
+    upper: float | None = None
+    note: str = Field(default="", description="Why there is none.")
+
+
 class Estimate(Finite):
     """One number about one model on one cohort, with its interval."""
 
@@ -42,7 +53,8 @@ class Estimate(Finite):
     horizon_months: float | None = Field(default=None, description="Month it is judged at.")
     note: str = Field(default="", description="Why a value or an interval is missing.")
     level: str | None = Field(default=None, description="Class that is held against the rest.")
-    _later: ClassVar[frozenset[str]] = frozenset({"level"})
+    resampled: tuple[ResampledInterval, ...] = ()
+    _later: ClassVar[frozenset[str]] = frozenset({"level", "resampled"})
 
     @model_validator(mode="after")
     def _honest(self) -> Estimate:

@@ -84,6 +84,15 @@ MEASURES: dict[str, Measure] = {
             has_gain=True,
         ),
         Measure(
+            "auc_integrated",
+            "AUC (mean over time)",
+            "The AUC averaged over the times of events, so that no single horizon decides. 0.5 is "
+            "chance, 1 is perfect.",
+            "higher",
+            0.5,
+            has_gain=True,
+        ),
+        Measure(
             "auroc",
             "AUROC",
             "Chance that a patient with the event had a higher predicted risk than one without. "
@@ -129,6 +138,14 @@ MEASURES: dict[str, Measure] = {
             digits=3,
         ),
         Measure(
+            "brier_integrated",
+            "Brier score (mean over time)",
+            "The Brier score averaged from the first to the last horizon; lower is better.",
+            "lower",
+            None,
+            digits=3,
+        ),
+        Measure(
             "brier_multiclass",
             "Brier score (all classes)",
             "Squared distance between predicted probabilities and the class that was, summed over "
@@ -140,7 +157,7 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "log_score",
             "Log score",
-            "Mean of minus the logarithm of the probability that was given to the class that was; "
+            "Mean of minus the logarithm of the probability that was given to what happened; "
             "lower is better.",
             "lower",
             None,
@@ -188,6 +205,35 @@ MEASURES: dict[str, Measure] = {
             None,
             digits=3,
             claimable=False,
+        ),
+        Measure(
+            "e50",
+            "E50",
+            "Half of the patients have predicted and smoothly observed risks closer than this.",
+            "lower",
+            None,
+            digits=3,
+            claimable=False,
+        ),
+        Measure(
+            "e90",
+            "E90",
+            "Nine of ten patients have predicted and smoothly observed risks closer than this.",
+            "lower",
+            None,
+            digits=3,
+            claimable=False,
+        ),
+        Measure(
+            "net_benefit",
+            "Net benefit",
+            "Patients with the event who are rightly treated, less those wrongly treated at the "
+            "threshold's rate of exchange, per patient, averaged over the study's thresholds. "
+            "Treating nobody has 0.",
+            "higher",
+            None,
+            digits=3,
+            has_gain=True,
         ),
     )
 }

@@ -1,27 +1,35 @@
 """One fixed protocol from predictions and outcomes to estimates, the patient as the unit.
 
-All intervals come from one set of bootstrap resamples of patients, drawn from one seed, so that
-gains of one model over another are paired. A number that the data cannot give becomes an estimate
-without a value, with its reason.
+On external cohorts an interval comes from the infinitesimal jackknife where there is a formula and
+enough events for it, else from bootstrap resamples of patients. In cross-validation all intervals
+come from resamples: they describe no more than that. One seed draws one set of resamples, and
+influences are subtracted patient by patient, so that gains of one model over another are paired. A
+number that the data cannot give becomes an estimate without a value, with its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import Literal
+
+import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, Floats, Outcome
 from storm_clinic.errors import PredictionsError, StatisticsError
-from storm_clinic.metrics.uncertainty import Statistic, bootstrap
+from storm_clinic.metrics.uncertainty import Interval, Statistic, bootstrap
 from storm_clinic.predictions import Predictions
 from storm_clinic.study import Endpoint
 from storm_clinic.validation.alignment import ModelPredictions, align
 from storm_clinic.validation.asked import Asked, all_asked
-from storm_clinic.validation.evidence import Estimate, Kind
+from storm_clinic.validation.evidence import Estimate, Kind, ResampledInterval
 from storm_clinic.validation.measures import MEASURES, gain_of
 
 RESAMPLING_ONLY = "describes resampling of these patients, supports no claim"
+FEWEST_EVENTS = 10  # below, a normal approximation is not to be trusted
+_RESAMPLED_TOO = ("c_index", "c_index_uno", "auroc", "auroc_macro")  # their intervals are checked
+_FEWEST_SITES = 5  # to resample whole sites
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class _Protocol:
     candidate: str
     comparator: str | None
     parts: Mapping[str, Sequence[str]]
+    sites: Sequence[str | None] | None
 
 
 def evaluate(
@@ -51,6 +60,8 @@ def evaluate(
     seed: int,
     bootstraps: int = 1000,
     parts: Mapping[str, Sequence[str]] | None = None,
+    thresholds: Sequence[float] = (),
+    sites: Sequence[str | None] | None = None,
 ) -> list[Estimate]:
     """Every measure of every model on one cohort, and the gains between models.
 
@@ -79,6 +90,11 @@ def evaluate(
     parts : mapping of model to models, optional
         For a model that fuses inputs: models that see some of them and no other. Its gains over
         each are estimated too.
+    thresholds : sequence of float, optional
+        Over which net benefit is averaged; without them there is none.
+    sites : sequence of (str or None), length n_patients, optional
+        Hospitals. Where there are several, ranking measures of an external cohort are resampled
+        by whole hospitals too.
 
     Returns
     -------
@@ -96,10 +112,12 @@ def evaluate(
     for name in (candidate, comparator):
         if name is not None and name not in {model.model for model in models}:
             raise PredictionsError(f"no row of model {name!r} for {cohort}", where="predictions")
-    shared = _Protocol(outcome, cohort, kind, bootstraps, seed, candidate, comparator, parts or {})
+    shared = _Protocol(
+        outcome, cohort, kind, bootstraps, seed, candidate, comparator, parts or {}, sites
+    )
     return [
         estimate
-        for asked in all_asked(outcome, endpoint, kind)
+        for asked in all_asked(outcome, endpoint, kind, thresholds)
         for estimate in _measure(asked, models, shared)
     ]
 
@@ -155,7 +173,13 @@ def _estimate(
         return Estimate(value=None, method="not estimable", note=found, **place)
     limits = f"; {RESAMPLING_ONLY}" if shared.kind == "cross-validation" else ""
     try:
-        interval = bootstrap(found, n=shared.bootstraps, seed=shared.seed)
+        interval = interval_of(
+            found,
+            shared.outcome,
+            kind=shared.kind,
+            bootstraps=shared.bootstraps,
+            seed=shared.seed,
+        )
     except StatisticsError as error:
         return Estimate(value=found.value, method=found.method, note=str(error), **place)
     return Estimate(
@@ -163,8 +187,54 @@ def _estimate(
         lower=interval.lower,
         upper=interval.upper,
         method=f"{interval.method}{limits}",
+        resampled=tuple(_resampled(asked, found, shared)),
         **place,
     )
+
+
+def interval_of(
+    found: Statistic, outcome: Outcome, *, kind: Kind, bootstraps: int, seed: int
+) -> Interval:
+    """The interval that the protocol gives a number on these patients.
+
+    Raises
+    ------
+    StatisticsError
+        If there are too few patients or events for one.
+    """
+    by_formula = found.influence is not None and _fewest_events(outcome) >= FEWEST_EVENTS
+    if kind == "external" and by_formula:
+        return found.interval()
+    return bootstrap(found, n=bootstraps, seed=seed)
+
+
+def _resampled(asked: Asked, found: Statistic, shared: _Protocol) -> Iterator[ResampledInterval]:
+    """The interval once more, by resampling patients, and hospitals where there are several."""
+    formula = shared.kind == "external" and found.influence is not None
+    if asked.metric not in _RESAMPLED_TOO or asked.level is not None or not formula:
+        return
+    units: list[tuple[Literal["patients", "sites"], Sequence[str] | None, int]] = [
+        ("patients", None, shared.outcome.n_patients)
+    ]
+    if shared.sites is not None:
+        sites = [site or "no site" for site in shared.sites]
+        if len(set(sites)) >= _FEWEST_SITES:
+            units.append(("sites", sites, len(set(sites))))
+    for unit, clusters, n_units in units:
+        about = {"unit": unit, "n_units": n_units, "n_resamples": shared.bootstraps}
+        try:
+            again = bootstrap(found, n=shared.bootstraps, seed=shared.seed, clusters=clusters)
+        except StatisticsError as error:
+            yield ResampledInterval(note=str(error), **about)
+        else:
+            yield ResampledInterval(lower=again.lower, upper=again.upper, **about)
+
+
+def _fewest_events(outcome: Outcome) -> int:
+    """Patients with the event or without it, or of the rarest class, whichever are fewer."""
+    if isinstance(outcome, Classes):
+        return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+    return outcome.n_events
 
 
 def _n_events(outcome: Outcome, level: str | None) -> int:

@@ -2,6 +2,8 @@
 suppressPackageStartupMessages({
   library(survival)
   library(cmprsk)
+  library(riskRegression)
+  library(prodlim)
   library(jsonlite)
 })
 
@@ -75,27 +77,23 @@ wolbers <- function(d) {
   credit / pairs
 }
 
+# AUC, Brier score and its scaled form of riskRegression; observed/expected of survfit.
 at_horizon <- function(d) {
   h <- d$horizon[1]
-  g <- uncensored(d)
-  case <- d$cause == 1 & d$time <= h
-  other <- d$cause > 1 & d$time <= h
-  free <- d$time > h
-  weight <- ifelse(case | other, 1 / g$before(d$time), ifelse(free, 1 / g$at(h), 0))
-  square <- sum(weight * (case - d$probability)^2) / nrow(d)
+  score <- function(prediction, metric) {
+    s <- Score(list(model = prediction), formula = Hist(time, cause) ~ 1, data = d, times = h,
+               metrics = metric, summary = "ipa", null.model = TRUE, cens.model = "km",
+               cens.method = "ipcw", se.fit = FALSE, cause = 1)
+    values <- as.data.frame(if (metric == "auc") s$AUC$score else s$Brier$score)
+    values[values$model == "model", ]
+  }
+  brier <- score(d$probability, "brier")
   # pseudo() looks for the data by name, outside this function.
   assign("patients", data.frame(time = d$time, state = factor(d$cause, 0:max(d$cause))),
          envir = globalenv())
   fit <- survfit(Surv(time, state) ~ 1, data = patients)
   share <- summary(fit, times = h)$pstate[1, 2]
-  null <- sum(weight * (case - share)^2) / nrow(d)
-  control <- which(other | free)
-  credit <- sapply(which(case), function(i) {
-    r <- d$risk[control]
-    sum(weight[control] * ((r < d$risk[i]) + 0.5 * (r == d$risk[i])))
-  })
-  list(auc = sum(weight[case] * credit) / (sum(weight[case]) * sum(weight[control])),
-       brier = square, brier_scaled = 1 - square / null,
+  list(auc = score(rank(d$risk) / (nrow(d) + 1), "auc")$AUC, brier = brier$Brier, brier_scaled = brier$IPA,
        o_e = share / mean(d$probability),
        pseudo = unname(pseudo(fit, times = h, type = "pstate")[, 2]))
 }
@@ -118,7 +116,7 @@ values <- lapply(files, one_case)
 names(values) <- sub("[.]csv$", "", basename(files))
 values$versions <- c(
   list(R = paste(R.version$major, R.version$minor, sep = ".")),
-  sapply(c("survival", "cmprsk"),
+  sapply(c("survival", "cmprsk", "riskRegression"),
          function(package) as.character(packageVersion(package)), simplify = FALSE)
 )
 # One line a case.

@@ -16,8 +16,8 @@ from storm_clinic.cohort.outcome import Survival
 _GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
-def _load_cases() -> Any:
-    spec = importlib.util.spec_from_file_location("golden_cases", _GOLDEN / "cases.py")
+def _load_cases(file: str = "cases") -> Any:
+    spec = importlib.util.spec_from_file_location(f"golden_{file}", _GOLDEN / f"{file}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -31,6 +31,17 @@ _VALUES = json.loads((_GOLDEN / "metrics.json").read_text())
 @pytest.fixture(scope="session")
 def cases() -> dict[str, Any]:
     return {name: build() for name, build in _CASES.items()}
+
+
+@pytest.fixture(scope="session")
+def competing_cases() -> dict[str, Any]:
+    return {name: build() for name, build in _load_cases("competing_cases").CASES.items()}
+
+
+@pytest.fixture(scope="session")
+def accuracy_cases() -> dict[str, Any]:
+    """The tables behind `accuracy.json`, each with a second prediction."""
+    return _load_cases("accuracy_cases").tables()
 
 
 def pytest_configure(config):

@@ -182,6 +182,21 @@ def test_no_event_up_to_the_horizon_is_said():
         calibration_slope(outcome, [1, 2, 3], horizon_months=4)
 
 
+def test_if_everybody_has_the_event_no_shift_of_predictions_is_right():
+    outcome = Survival.from_arrays([1, 2, 3], [1, 1, 1])
+    with pytest.raises(StatisticsError, match="not defined"):
+        calibration_intercept(outcome, [0.2, 0.5, 0.4], horizon_months=3)
+
+
+def test_predictions_right_on_average_have_nothing_to_shift(lung):
+    at = lung.case.horizon_months
+    share = observed_expected(lung.outcome, np.ones(227), horizon_months=at).value
+    found = calibration_intercept(lung.outcome, np.full(227, share), horizon_months=at)
+    assert found.value == pytest.approx(0, abs=1e-12)
+    with pytest.raises(StatisticsError, match="horizon_months"):
+        calibration_intercept(lung.outcome, np.full(227, share))
+
+
 def test_nothing_expected_cannot_divide(lung):
     with pytest.raises(StatisticsError, match="nothing is expected"):
         observed_expected(lung.outcome, np.zeros(227), horizon_months=12)

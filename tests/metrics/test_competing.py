@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storm_clinic.cohort.outcome import CompetingRisks, Survival
 from storm_clinic.errors import NoComparablePairs, StatisticsError
 from storm_clinic.metrics.calibration import (
+    calibration_intercept,
     calibration_slope,
     complementary_log_log,
     observed_expected,
@@ -21,7 +24,8 @@ from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.metrics.curves import kaplan_meier
 from storm_clinic.metrics.discrimination import concordance, dynamic_auc, uno_concordance
 from storm_clinic.metrics.incidence import Incidence, cumulative_incidence
-from storm_clinic.metrics.overall import brier, brier_scaled
+from storm_clinic.metrics.integrated import integrated_brier
+from storm_clinic.metrics.overall import brier, brier_scaled, log_score
 from storm_clinic.metrics.smoothing import calibration_error, pseudo_observations
 from storm_clinic.metrics.uncertainty import bootstrap
 
@@ -32,6 +36,7 @@ sys.modules[_SPEC.name] = _MODULE
 _SPEC.loader.exec_module(_MODULE)
 _R = json.loads((_GOLDEN / "competing.json").read_text())
 
+few = settings(max_examples=10, deadline=None)
 all_cases = pytest.mark.parametrize("name", _MODULE.CASES)
 whole_follow_up = pytest.mark.parametrize("name", [n for n in _MODULE.CASES if "wolbers" in _R[n]])
 
@@ -45,6 +50,11 @@ METRICS = {
     "calibration_slope": lambda o, p, h: calibration_slope(
         o, complementary_log_log(p), horizon_months=h
     ),
+    "calibration_intercept": lambda o, p, h: calibration_intercept(o, p, horizon_months=h),
+    "brier_integrated": lambda o, p, h: integrated_brier(
+        o, np.stack([0.8 * p, p], axis=1), [0.8 * h, h]
+    ),
+    "log_score": lambda o, p, h: log_score(o, p, horizon_months=h),
     "ici": lambda o, p, h: calibration_error(o, p, horizon_months=h),
 }
 # The same numbers where there is one cause.
@@ -119,7 +129,7 @@ def test_the_slope_is_that_of_finegray_and_coxph(name):
 
 
 @whole_follow_up
-def test_numbers_at_a_horizon_are_those_of_their_definitions_in_r(name):
+def test_numbers_at_a_horizon_are_those_of_risk_regression_and_survfit(name):
     given, r = case(name), _R[name]["horizon"]
     p, at = given.table["probability"], given.horizon
     assert dynamic_auc(given.outcome, given.table["risk"], at).value == pytest.approx(r["auc"])
@@ -281,11 +291,45 @@ def test_only_wolbers_c_sees_that_a_model_predicts_just_any_event():
     assert wolbers_concordance(outcome, any_event).value == pytest.approx(credit / pairs)
 
 
-def test_intervals_come_from_resampling_patients():
+@pytest.mark.parametrize("metric", ["c_index", "auc", "brier_scaled", "calibration_slope"])
+def test_the_formula_and_the_bootstrap_give_intervals_of_one_width(metric):
     outcome, p = drawn(9, 200)
-    interval = bootstrap(wolbers_concordance(outcome, p, tau_months=24), n=200, seed=1)
+    statistic = METRICS[metric](outcome, p, 24)
+    resampled, formula = bootstrap(statistic, n=1000, seed=1), statistic.interval()
+    assert formula.upper - formula.lower == pytest.approx(
+        resampled.upper - resampled.lower, rel=0.12
+    )
+
+
+def test_an_interval_says_which_cause_and_until_when():
+    outcome, p = drawn(9, 200)
+    interval = wolbers_concordance(outcome, p, tau_months=24).interval()
     assert 0.5 < interval.lower < interval.value < interval.upper < 1
     assert "Wolbers' C for relapse, events before 24 months" in interval.method
+
+
+@few
+@given(seed=st.integers(0, 10_000))
+def test_wolbers_c_knows_only_the_order_of_risks_and_turns_round_with_it(seed):
+    outcome, p = drawn(seed)
+    plain, moved, back = (
+        wolbers_concordance(outcome, risk, tau_months=24) for risk in (p, np.log(p), -p)
+    )
+    assert (moved.value, moved.se) == pytest.approx((plain.value, plain.se), abs=1e-9)
+    assert plain.value + back.value == pytest.approx(1, abs=1e-9)
+    assert plain.se == pytest.approx(back.se, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS if m not in ("calibration_slope", "ici")])
+@few
+@given(seed=st.integers(0, 10_000))
+def test_twice_as_many_of_the_same_patients_divide_the_error_by_root_two(metric, seed):
+    outcome, p = drawn(seed)
+    twice = np.tile(np.arange(len(p)), 2)
+    once = METRICS[metric](outcome, p, 24)
+    double = METRICS[metric](outcome.take(twice), p[twice], 24)
+    assert double.value == pytest.approx(once.value, abs=1e-9)
+    assert double.se == pytest.approx(once.se / np.sqrt(2), rel=1e-6)
 
 
 @every_metric

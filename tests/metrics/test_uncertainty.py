@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
 from storm_clinic.cohort.outcome import Classes, Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics import resampling
 from storm_clinic.metrics.discrimination import auroc, concordance, dynamic_auc
-from storm_clinic.metrics.overall import brier
+from storm_clinic.metrics.overall import brier_scaled
+from storm_clinic.metrics.smoothing import calibration_error
 from storm_clinic.metrics.uncertainty import (
     Interval,
     average,
@@ -140,10 +142,44 @@ def test_a_few_failing_resamples_are_counted_in_the_method():
 
 
 def test_without_a_formula_an_interval_asks_for_the_bootstrap(lung):
-    statistic = brier(lung.outcome, lung.probability, horizon_months=12)
+    statistic = calibration_error(lung.outcome, lung.probability, horizon_months=12)
     assert statistic.se is None
     with pytest.raises(StatisticsError, match=r"bootstrap\(\)"):
         statistic.interval()
+
+
+def test_intervals_are_symmetric_on_the_scale_of_their_number(lung):
+    at = lung.case.horizon_months
+
+    def logit(x):
+        return np.log(x / (1 - x))
+
+    c = concordance(lung.outcome, lung.risk).interval()
+    assert logit(c.lower) + logit(c.upper) == pytest.approx(2 * logit(c.value))
+    assert "logit scale" in c.method
+    scaled = brier_scaled(lung.outcome, lung.probability, horizon_months=at).interval()
+    assert (1 - scaled.lower) * (1 - scaled.upper) == pytest.approx((1 - scaled.value) ** 2)
+    gain = concordance(lung.outcome, lung.risk) - concordance(
+        lung.outcome, -lung.outcome.time_months
+    )
+    interval = gain.interval()
+    assert interval.lower + interval.upper == pytest.approx(2 * gain.value)
+
+
+def test_a_value_at_the_edge_of_its_scale_has_the_plain_interval():
+    outcome = Survival.from_arrays(np.arange(1, 9), [1, 1, 1, 1, 0, 0, 0, 0])
+    interval = concordance(outcome, np.arange(8)[::-1]).interval()
+    assert (interval.lower, interval.value, interval.upper) == (1, 1, 1)
+    assert "scale" not in interval.method
+
+
+def test_the_quantile_knows_how_few_events_or_clusters_there_are(lung):
+    statistic = concordance(lung.outcome, lung.risk)
+    gain = statistic - concordance(lung.outcome, np.cos(np.arange(227.0)))
+    plain, by_site = gain.interval(), gain.interval(clusters=np.arange(227) % 7)
+    assert (plain.upper - plain.value) / plain.se == pytest.approx(student(163).ppf(0.975))
+    assert (by_site.upper - by_site.value) / by_site.se == pytest.approx(student(6).ppf(0.975))
+    assert by_site.method.endswith("7 clusters, 6 degrees of freedom")
 
 
 def test_a_band_is_pointwise():

@@ -12,6 +12,7 @@ from storm_clinic.cohort.outcome import Classes, CompetingRisks
 from storm_clinic.metrics.classes import macro_auroc
 from storm_clinic.metrics.competing import wolbers_concordance
 from storm_clinic.predictions import Predictions
+from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.study_evidence import cohort_facts, collect_evidence
 from storm_clinic.steps.training_files import fold_metrics, headline_metrics
 from storm_clinic.study import Endpoint, Study
@@ -53,11 +54,16 @@ class FewFacts(SimpleNamespace):
 def evaluated(outcome) -> SimpleNamespace:
     cohort = SimpleNamespace(
         name="north",
-        patients=pd.DataFrame({"site": ["a"] * N}),
+        patients=pd.DataFrame({"site": ["a"] * N}, index=list(KEYS)),
+        columns={},
+        slides=pd.DataFrame({"patient_id": [], "scanner": []}),
+        covariates=lambda names: pd.DataFrame(index=list(KEYS), columns=names),
         origin=SimpleNamespace(encoders_pretrained=(), simulated=False),
     )
     patients = FewFacts(
         keys=KEYS,
+        patient_ids=KEYS,
+        mean_embeddings={},
         cohort=cohort,
         data=SimpleNamespace(clinical=None),
         sites=["a"] * N,
@@ -108,7 +114,11 @@ def graded() -> tuple[Classes, dict[str, dict[str, np.ndarray]]]:
 
 def collect(study, outcome, models, **more):
     return collect_evidence(
-        study, predictions(**models), [evaluated(outcome)], kind="cross-validation", **more
+        EvaluationPlan.of(study),
+        predictions(**models),
+        [evaluated(outcome)],
+        kind="cross-validation",
+        **more,
     )
 
 
@@ -142,7 +152,7 @@ def test_several_classes_go_the_whole_way_and_stay_out_of_names_of_metrics(study
 
 def test_checks_count_the_rarest_class(study, graded):
     outcome, _ = graded
-    found = cohort_facts(study, evaluated(outcome), "development").n_events
+    found = cohort_facts(study.endpoint, evaluated(outcome), "development").n_events
     assert found == np.bincount(outcome.label).min() < N / 3
 
 

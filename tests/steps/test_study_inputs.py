@@ -231,7 +231,7 @@ def test_of_494_real_patients_160_have_no_rna(kirc):
     )
     evaluated = join_outcome(masked, patients)
     assert evaluated.patients.lacking == {"image": 0, "rna": 158, "mutations": 158}
-    summary = summarise_cohort(masked, evaluated, "development")
+    summary = summarise_cohort((*masked.clinical, *masked.subgroups), evaluated, "development")
     rna = next(row for row in summary.variables if row.variable == "rna")
     assert (rna.value, rna.n_missing) == ("332 patients", 158)
     complete = make_study(kirc, "image", "rna", require="image rna", **changed)

@@ -163,3 +163,11 @@ def test_each_of_several_classes_has_its_curve_and_an_absent_one_none():
     assert [curve.event for curve in curves] == ["a", "b"]
     area = np.trapezoid(curves[0].true_positive_rate, curves[0].false_positive_rate)
     assert area == pytest.approx(roc_auc_score(outcome.label == 0, p[:, 0]))
+
+
+def test_risks_that_tie_over_a_cut_stay_together_and_move_nobody_else():
+    risk = np.array([0.0] * 7 + [2.0, 3.0, 4.0])
+    groups = cross_validated_groups(risk, np.zeros(10, int), (0.33, 0.6))
+    assert groups.tolist() == [1] * 7 + [2] * 3
+    groups = cross_validated_groups(np.arange(10.0), np.zeros(10, int), (0.33, 0.67))
+    assert groups.tolist() == [0] * 3 + [1] * 4 + [2] * 3
