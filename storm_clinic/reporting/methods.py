@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from storm_clinic.reporting.analysis_methods import analysis_methods
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
@@ -128,8 +130,10 @@ def _validation(content: ReportContent) -> str:
 
 def _measures(measured: list[Evidence]) -> str:
     plans = sorted({e.method for item in measured for e in item.estimates if e.lower is not None})
-    short = sorted({plan.split("; ")[1] for plan in plans if "; " in plan})
-    text = "The patient is the unit of every number. Intervals: " + (listed(short) or "none")
+    whole = [plan.split("; ")[1] for plan in plans if "; " in plan]
+    # How many degrees of freedom each number has stands beside it in the CSV.
+    short = sorted({re.sub(r", [\d.]+ degrees? of freedom", "", plan) for plan in whole})
+    text = "The patient is the unit of every number. Intervals: " + ("; ".join(short) or "none")
     text += ". Gains are differences between two models on the same resamples of patients."
     return f"{text} The exact method of every number stands in the CSV tables."
 

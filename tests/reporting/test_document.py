@@ -14,26 +14,47 @@ from storm_clinic.validation import checks
 TEXT = (Path(__file__).parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
 
 
+MANIFEST = """\
+format: 1
+cohort: tcga_kirp
+tables:
+  clinical: {path: clinical.csv, patient_id: patient}
+columns:
+  age: {from: age, kind: continuous, unit: years}
+endpoints:
+  pfi: {kind: survival, time: time, unit: months, event: event, codes: {0: censored, 1: event}}
+missing: [""]
+origin: {source: made up for a test, licence: none}
+"""
+
+
 def test_the_example_runs_on_a_csv_from_another_program(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    keys = [f"p{i}" for i in range(80)]
-    lp = rng.normal(size=80)
-    months = rng.exponential(30 / np.exp(lp))
+    n = 120
+    lp = rng.normal(size=n)
+    months = np.ceil(rng.exponential(30 / np.exp(lp)))
+    ids = [f"p{i}" for i in range(n)]
     parts = []
-    for model, risk in (("theirs", lp), ("clinical", lp + rng.normal(size=80))):
+    for model, risk in (("theirs", lp), ("clinical", lp + rng.normal(size=n))):
         p = {f"risk_at_{h}m": 1 - np.exp(-h / 30 * np.exp(risk)) for h in (12, 36)}
-        parts.append(
-            pd.DataFrame({"cohort": "b", "patient_key": keys, "model": model, "risk": risk, **p})
-        )
+        parts.append(pd.DataFrame({"patient_id": ids, "model": model, "risk": risk, **p}))
     pd.concat(parts).to_csv(tmp_path / "predictions.csv", index=False)
+    folder = tmp_path / "cohorts" / "tcga_kirp"
+    folder.mkdir(parents=True)
+    (folder / "cohort.yaml").write_text(MANIFEST, encoding="utf-8")
+    outcome = {"time": np.minimum(months, 60), "event": (months < 60).astype(int)}
+    age = rng.normal(60, 10, n).round()
+    pd.DataFrame({"patient": ids, "age": age, **outcome}).to_csv(
+        folder / "clinical.csv", index=False
+    )
     monkeypatch.chdir(tmp_path)
     example = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)[-1]
-    exec(  # the document's own words are what is tested
-        compile(example, "docs/reports.md", "exec"),
-        {"keys": keys, "months": np.minimum(months, 60), "event": months < 60},
-    )
+    # The document's own words are what is tested.
+    exec(compile(example, "docs/reports.md", "exec"), {})
     page = (tmp_path / "theirs.html").read_text(encoding="utf-8")
-    assert "In 80 patients of b" in page
+    assert "In 120 patients of tcga_kirp" in page
+    assert "how the model was trained is not known to this report" in page
+    assert '<section id="adequacy"' in page
     assert (tmp_path / "theirs_tables" / "all-estimates.csv").exists()
 
 

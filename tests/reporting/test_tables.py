@@ -127,7 +127,7 @@ def test_each_of_several_classes_has_a_line_of_its_own():
 
 def test_every_model_has_a_row_and_the_comparator_is_the_reference(validated):
     [evidence] = validated.validation
-    [table] = performance_tables(validated, evidence, "hospital_b", "t")
+    table = performance_tables(validated, evidence, "hospital_b", "t")[0]
     assert [row.cells[0].text for row in table.rows] == ["clinical", "abmil", "fusion"]
     header = [cell.text for cell in table.header]
     gain = header.index("Gain in C-index over clinical")
@@ -138,7 +138,7 @@ def test_every_model_has_a_row_and_the_comparator_is_the_reference(validated):
 
 def test_the_csv_holds_what_the_page_rounds(validated):
     [evidence] = validated.validation
-    [table] = performance_tables(validated, evidence, "hospital_b", "t")
+    table = performance_tables(validated, evidence, "hospital_b", "t")[0]
     rows = read(table.to_csv())
     [row] = [r for r in rows if (r["metric"], r["model"]) == ("c_index", "fusion")]
     assert float(row["value"]) == evidence.one("c_index", model="fusion").value
