@@ -17,7 +17,8 @@ from storm_clinic.reporting.patients_shown import (
 )
 from storm_clinic.reporting.regressions_shown import regressions_shown
 from storm_clinic.reporting.sections import SECTIONS
-from storm_clinic.reporting.strata_shown import sites_shown, subgroups_shown
+from storm_clinic.reporting.sites_shown import sites_shown
+from storm_clinic.reporting.strata_shown import subgroups_shown
 from storm_clinic.reporting.tables import Table
 from storm_clinic.reporting.utility_shown import utility_shown
 from storm_clinic.reporting.validity_shown import internal_shown, probes_shown

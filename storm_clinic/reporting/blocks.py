@@ -48,6 +48,7 @@ def absent(what: str, note: str) -> Words:
 def made(*methods: str) -> list[Words]:
     """How something was made, each way said once."""
     ways = [text.strip().rstrip(".") for text in dict.fromkeys(methods) if text.strip()]
+    ways = [text[:1].upper() + text[1:] for text in ways]
     return [Words(f"{'. '.join(ways)}.", "small")] if ways else []
 
 

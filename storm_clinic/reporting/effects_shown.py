@@ -63,7 +63,7 @@ def _named(test: HypothesisTest, name: str) -> HypothesisTest:
 
 def effects_sentence(pairs: Sequence[tuple[str, HypothesisTest]], does: str, nothing: str) -> str:
     """Of which terms something is shown; where of none, that it is not ruled out either."""
-    names = list(dict.fromkeys(readable(name) for name, test in pairs if shown_by(test)))
+    names = list(dict.fromkeys(f"‘{readable(name)}’" for name, test in pairs if shown_by(test)))
     if names:
         return f"It is shown that the effect of {listed(names)} {does}."
     if all(decisive(test) is None for _, test in pairs):

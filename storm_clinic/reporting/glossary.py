@@ -66,5 +66,6 @@ def glossary(content: ReportContent) -> list[tuple[str, str]]:
         (name, meaning)
         for field, name, meaning in _OF_ANALYSES
         if any(getattr(item.analyses, field) for item in content.evidence)
+        and name not in {label for label, _ in measures}
     ]
     return [*(_GENERAL if content.evidence else ()), *measures, *further]

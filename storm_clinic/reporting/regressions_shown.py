@@ -93,7 +93,8 @@ def added_sentences(item: Regression) -> list[str]:
     who = f"{count(item.n_patients)} patients, {count(item.n_events)} events, {_how(item)}"
     said = []
     for test in item.tests:
-        if not _ADDED.search(test.name) or not item.model:
+        words = f"{test.name} {test.about}"
+        if "likelihood ratio" not in test.name.lower() or not _ADDED.search(words):
             continue
         if decisive(test) is None:
             text = f"Whether the risk of ‘{item.model}’ adds to the other terms is not known"

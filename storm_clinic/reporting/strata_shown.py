@@ -1,22 +1,20 @@
-"""Subgroups and sites: forest plots, heterogeneity, and what a new site may expect."""
+"""Subgroups: forest plots, heterogeneity, and strata that are too small to say."""
 
 from __future__ import annotations
 
 from storm_clinic.reporting.blocks import Block, Heading, Picture, Words, absent, cautions, made
 from storm_clinic.reporting.interval_figure import IntervalRow, interval_forest
-from storm_clinic.reporting.notation import count, listed, months, number, readable
+from storm_clinic.reporting.notation import count, listed, months, readable
 from storm_clinic.reporting.numbers import (
     EXPLORATORY,
     bare_p,
     bounded_cell,
     decisive,
     digits_of_metric,
-    ends,
     flat,
     holm_header,
     p_short,
     shown_by,
-    spoken,
 )
 from storm_clinic.reporting.parts import CohortPart
 from storm_clinic.reporting.phrases import capital
@@ -30,17 +28,18 @@ _Measured = SubgroupAnalysis | MetaAnalysis
 def subgroups_shown(part: CohortPart) -> list[Block]:
     """One plot and table a measure: every level of every declared variable."""
     found: tuple[SubgroupAnalysis, ...] = part.analyses("subgroups")
-    measured = list(dict.fromkeys(_about(item) for item in found))
+    measured = list(dict.fromkeys(about_of(item) for item in found))
     blocks: list[Block] = []
     for at, about in enumerate(measured, start=1):
-        here = [item for item in found if _about(item) == about]
+        here = [item for item in found if about_of(item) == about]
         if len(measured) > 1:
             blocks.append(Heading(about, 4))
         blocks += _subgroups(here, about, f"{part.slug}-{at}")
     return blocks
 
 
-def _about(item: _Measured) -> str:
+def about_of(item: _Measured) -> str:
+    """What a number is about, e.g. ``C-index of fusion by 36 months``."""
     over = f" over {item.over}" if item.over else ""
     horizon = item.horizon_months if isinstance(item, SubgroupAnalysis) else None
     at = "" if horizon is None else f" by {months(horizon)}"
@@ -69,7 +68,7 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     for item in here:
         words = "" if item.heterogeneity is None else p_short(item.heterogeneity)
         rows.append(IntervalRow(readable(item.variable), kind="heading", words=words))
-        rows += [_row(stratum) for stratum in item.strata]
+        rows += [interval_row(stratum) for stratum in item.strata]
     figure = interval_forest(
         rows,
         slug=f"{slug}-plot",
@@ -83,7 +82,7 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
         f"{about} in subgroups of {first.cohort}, with 95% intervals. Beside a variable: whether "
         "its levels differ."
     )
-    drawn = [Picture(figure, caption)] if _any_number(rows) else []
+    drawn = [Picture(figure, caption)] if any_number(rows) else []
     return [
         Words(heterogeneity_sentence(here)),
         *drawn,
@@ -94,12 +93,13 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     ]
 
 
-def _any_number(rows: list[IntervalRow]) -> bool:
+def any_number(rows: list[IntervalRow]) -> bool:
     """Whether there is anything to draw."""
     return any(row.value is not None for row in rows)
 
 
-def _row(stratum: Stratum) -> IntervalRow:
+def interval_row(stratum: Stratum) -> IntervalRow:
+    """A line of the forest plot; a stratum without a number is put into words."""
     words = "too few to say" if stratum.value is None else ""
     if stratum.value is not None and stratum.lower is None:
         words = f"{stratum.value:.2f}, no interval"
@@ -187,124 +187,3 @@ def _subgroup_table(here: list[SubgroupAnalysis], about: str, slug: str) -> Tabl
     )
     caption = f"{about} in subgroups of {here[0].cohort}: value over 95% interval"
     return Table(slug, caption, tuple(header), tuple(rows), records, notes.all(), EXPLORATORY)
-
-
-def sites_shown(part: CohortPart) -> list[Block]:
-    """Each measure by site, pooled, and where that of a new site may be expected."""
-    blocks: list[Block] = []
-    for at, item in enumerate(part.analyses("sites"), start=1):
-        about = _about(item)
-        if at > 1:
-            blocks.append(Heading(about, 4))
-        if not item.sites:
-            blocks.append(absent(f"{about} by site", item.note))
-            continue
-        blocks += _sites(item, about, f"{part.slug}-{at}")
-    return blocks
-
-
-def _sites(item: MetaAnalysis, about: str, slug: str) -> list[Block]:
-    pooled, low, high = item.pooled, item.prediction_lower, item.prediction_upper
-    words = "" if pooled.lower is not None else "not pooled"
-    rows = [_row(site) for site in item.sites]
-    rows.append(
-        IntervalRow("Pooled", pooled.value, pooled.lower, pooled.upper, kind="pooled", words=words)
-    )
-    if low is not None and high is not None:
-        rows.append(IntervalRow("Expected in a new site", None, low, high, kind="prediction"))
-    figure = interval_forest(
-        rows,
-        slug=f"{slug}-plot",
-        title=f"{about} by site of {item.cohort}",
-        axis=about,
-        neutral=neutral_of(item.metric),
-        digits=digits_of_metric(item.metric),
-        signed=item.metric.endswith("_gain"),
-    )
-    caption = f"{about} by site of {item.cohort}; diamond: pooled"
-    caption += "; thick line: 95% prediction interval of a new site." if low is not None else "."
-    drawn = [Picture(figure, caption)] if _any_number(rows) else []
-    return [
-        Words(new_site_sentence(item)),
-        *drawn,
-        _site_table(item, about, slug),
-        *cautions(item.note),
-        *made(item.method),
-    ]
-
-
-def _higher_is_better(metric: str) -> bool:
-    measure = MEASURES.get(base_of(metric))
-    return metric.endswith("_gain") or (measure is not None and measure.better == "higher")
-
-
-def _sites_in_words(item: MetaAnalysis) -> str:
-    return "one site" if len(item.sites) == 1 else f"{len(item.sites)} sites"
-
-
-def new_site_sentence(item: MetaAnalysis) -> str:
-    """What is pooled, and what a new site may find."""
-    digits, signed = digits_of_metric(item.metric), item.metric.endswith("_gain")
-    text = (
-        f"{_about(item)} over {_sites_in_words(item)}: {spoken(item.pooled, digits, signed=signed)}"
-    )
-    low, high, neutral = item.prediction_lower, item.prediction_upper, neutral_of(item.metric)
-    if low is None or high is None:
-        return f"{text}. What a new site may find cannot be said from these."
-    text += f". A new site may find {ends(low, high, digits, signed=signed)}"
-    # Below nothing altogether is no better than around it.
-    if neutral is not None and low <= neutral and _higher_is_better(item.metric):
-        nothing = "no gain or a loss" if signed else "what chance gives, or less,"
-        text += f", so {nothing} is among what it may find"
-    return f"{text}."
-
-
-def _site_table(item: MetaAnalysis, about: str, slug: str) -> Table:
-    notes = Footnotes()
-    digits, signed = digits_of_metric(item.metric), item.metric.endswith("_gain")
-    rows = [
-        Row(
-            (
-                Cell(site.label),
-                Cell(count(site.n_patients), numeric=True),
-                Cell(count(site.n_events), numeric=True),
-                bounded_cell(site, notes, digits, signed=signed),
-            )
-        )
-        for site in item.sites
-    ]
-    empty = Cell("", numeric=True)
-    rows.append(
-        Row(
-            (
-                Cell("Pooled", strong=True),
-                Cell(count(sum(s.n_patients for s in item.sites)), numeric=True),
-                Cell(count(sum(s.n_events for s in item.sites)), numeric=True),
-                bounded_cell(item.pooled, notes, digits, signed=signed),
-            )
-        )
-    )
-    if item.prediction_lower is not None:
-        between = ends(item.prediction_lower, item.prediction_upper, digits, signed=signed)
-        rows.append(
-            Row((Cell("Expected in a new site"), empty, empty, Cell(between, numeric=True)))
-        )
-    spread = [
-        f"{name} {number(value, 3)}"
-        for name, value in (("τ²", item.tau2), ("I²", item.i2))
-        if value is not None
-    ]
-    header = (
-        Cell("Site"),
-        Cell("Patients", numeric=True),
-        Cell("Events", numeric=True),
-        Cell(label_of(item.metric), numeric=True),
-    )
-    base = {"cohort": item.cohort, "metric": item.metric, "model": item.model, "over": item.over}
-    records = [{**base, "what": "site", **flat(s.model_dump())} for s in item.sites]
-    records.append({**base, "what": "pooled", "label": "", **flat(item.pooled.model_dump())})
-    if item.prediction_lower is not None:
-        limits = {"lower": item.prediction_lower, "upper": item.prediction_upper}
-        records.append({**base, "what": "new site", "label": "", **limits})
-    caption = f"{about} by site of {item.cohort}{f' ({listed(spread)})' if spread else ''}"
-    return Table(slug, caption, header, tuple(rows), tuple(records), notes.all(), EXPLORATORY)

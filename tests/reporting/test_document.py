@@ -30,7 +30,7 @@ origin: {source: made up for a test, licence: none}
 
 def test_the_example_runs_on_a_csv_from_another_program(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    n = 120
+    n = 90
     lp = rng.normal(size=n)
     months = np.ceil(rng.exponential(30 / np.exp(lp)))
     ids = [f"p{i}" for i in range(n)]
@@ -52,7 +52,7 @@ def test_the_example_runs_on_a_csv_from_another_program(tmp_path, monkeypatch):
     # The document's own words are what is tested.
     exec(compile(example, "docs/reports.md", "exec"), {})
     page = (tmp_path / "theirs.html").read_text(encoding="utf-8")
-    assert "In 120 patients of tcga_kirp" in page
+    assert "In 90 patients of tcga_kirp" in page
     assert "how the model was trained is not known to this report" in page
     assert '<section id="adequacy"' in page
     assert (tmp_path / "theirs_tables" / "all-estimates.csv").exists()

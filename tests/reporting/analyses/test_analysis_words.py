@@ -11,8 +11,11 @@ from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.effects_shown import effects_sentence
 from storm_clinic.reporting.findings import findings, not_for
 from storm_clinic.reporting.groups_shown import contrast_sentence
+from storm_clinic.reporting.parts import CohortPart
 from storm_clinic.reporting.regressions_shown import added_sentences
-from storm_clinic.reporting.strata_shown import heterogeneity_sentence, new_site_sentence
+from storm_clinic.reporting.sites_shown import new_site_sentence, sites_shown
+from storm_clinic.reporting.strata_shown import heterogeneity_sentence
+from storm_clinic.reporting.tables import Table
 from storm_clinic.reporting.utility_shown import utility_sentence
 from storm_clinic.reporting.validity_shown import internal_sentences, probe_sentence
 from storm_clinic.validation.analyses import (
@@ -246,3 +249,39 @@ def test_more_than_chance_is_said_only_where_permutation_shows_it(p):
     [text] = internal_sentences(item)
     assert text.startswith("‘deep’ found more than chance") == (p < 0.05)
     assert ("was not shown" in text) == (p >= 0.05)
+
+
+def test_sites_without_a_number_are_not_counted_among_those_pooled(full):
+    [evidence] = full.validation
+    meta = evidence.analyses.sites[0]
+    small = Stratum(label="tiny", n_patients=4, n_events=1, note="fewer than 10 events")
+    changed = meta.model_copy(update={"sites": (*meta.sites, small)})
+    assert "over 4 of 5 sites" in new_site_sentence(changed)
+    analyses = evidence.analyses.model_copy(update={"sites": (changed,)})
+    part = CohortPart(
+        full, evidence.model_copy(update={"analyses": analyses}), "hospital_b", "slug"
+    )
+    [table] = [block for block in sites_shown(part) if isinstance(block, Table)]
+    lines = {row.cells[0].text: row.cells[1].text for row in table.rows}
+    assert lines["Pooled"] == "260"
+    assert lines["one site left out"] == "4"
+    assert [r["label"] for r in table.records if r["what"] == "site"][-1] == "tiny"
+
+
+def test_added_value_is_found_in_what_a_test_is_about():
+    test = HypothesisTest(name="likelihood ratio", about="added value beside age", p=0.5)
+    index = HypothesisTest(name="adequacy index", about="added value beside age", note="no test")
+    model = Regression(
+        cohort="c",
+        model="deep",
+        kind="cox",
+        title="t",
+        missing="none",
+        n_patients=50,
+        n_events=12,
+        terms=(),
+        tests=(test, index),
+        method="m",
+    )
+    [text] = added_sentences(model)
+    assert text.startswith("It was not shown")
