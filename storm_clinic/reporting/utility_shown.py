@@ -64,14 +64,17 @@ def _shown(curve: DecisionCurve) -> str:
         above = _ranges(curve.thresholds, [low > 0 for low in curve.lower])
         what = f"net benefit of ‘{curve.model}’ above treating nobody is shown at"
         return f"a {what} thresholds of {above}." if above else f"no {what} any of {n} thresholds."
-    gains = _ranges(curve.thresholds, [low > 0 for low in curve.gain_lower])
-    losses = _ranges(curve.thresholds, [high < 0 for high in curve.gain_upper])
+    wins, losses = [low > 0 for low in curve.gain_lower], [high < 0 for high in curve.gain_upper]
     what = f"in net benefit of ‘{curve.model}’ over {curve.over} is shown at"
-    if not gains and not losses:
+    if not any(wins) and not any(losses):
         return f"no gain {what} any of {n} thresholds."
-    said = [f"a gain {what} thresholds of {gains}"] if gains else []
-    said += [f"a loss {what} thresholds of {losses}"] if losses else []
-    return f"{' and '.join(said)}, each threshold taken alone."
+    said = [
+        f"a {word} {what} {sum(holds)} of {n} thresholds ({_ranges(curve.thresholds, holds)})"
+        for word, holds in (("gain", wins), ("loss", losses))
+        if any(holds)
+    ]
+    # Pointwise intervals: of many thresholds a few lie apart from 0 by chance alone.
+    return f"{' and '.join(said)}, each taken alone, so that a few may be chance."
 
 
 def _at(curves: list[DecisionCurve]) -> str:

@@ -132,7 +132,7 @@ def test_thresholds_are_named_as_ranges():
         gain_upper=(0.1,) * 5,
         method="m",
     )
-    assert "at thresholds of 10 to 20% and 50%" in utility_sentence(curve)
+    assert "at 3 of 5 thresholds (10 to 20% and 50%)" in utility_sentence(curve)
 
 
 @FAST
