@@ -42,7 +42,8 @@ Block = Heading | Words | Picture | Table
 
 def absent(what: str, note: str) -> Words:
     """One line that says why something is not shown."""
-    return Words(f"{what} cannot be shown: {note or 'no reason was recorded'}.", "absent")
+    reason = note.strip().rstrip(".") or "no reason was recorded"
+    return Words(f"{what} cannot be shown: {reason}.", "absent")
 
 
 def made(*methods: str) -> list[Words]:

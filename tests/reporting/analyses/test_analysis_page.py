@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -14,6 +15,18 @@ from storm_clinic.reporting.analysis_sections import analysis_tables
 from storm_clinic.reporting.labels import section_label
 from storm_clinic.reporting.page import Report, render
 from storm_clinic.reporting.sections import SECTIONS, number_of, parts, placed, see
+from storm_clinic.reporting.svg import (
+    BLUE,
+    DARKER,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PALE,
+    PURPLE,
+    RULE,
+    VERMILLION,
+)
 from storm_clinic.study import Claim
 
 VOID = {"meta", "img", "br", "hr"}
@@ -271,3 +284,51 @@ def test_hostile_words_in_an_analysis_stay_words(full):
     page = render(content)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+PALETTE = {
+    *(
+        colour.lower()
+        for colour in (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, INK, MUTED, RULE, PALE)
+    ),
+    *(colour.lower() for colour in DARKER.values()),
+    *("#ffffff", "#000000"),
+}
+
+
+@pytest.mark.parametrize("name", ["full", "noted"])
+def test_every_figure_is_vector_with_words_for_who_cannot_see_it(html, name):
+    figures = re.findall(r"<svg .*?</svg>", html[name], re.DOTALL)
+    assert figures
+    for figure in figures:
+        root = ET.fromstring(figure)
+        assert root.get("role") == "img"
+        assert (root.find(f"{SVG}title").text or "").strip()
+        assert (root.find(f"{SVG}desc").text or "").strip()
+        assert "<image" not in figure
+
+
+def test_figures_use_only_colours_that_all_can_tell_apart(html):
+    for figure in re.findall(r"<svg .*?</svg>", html["full"], re.DOTALL):
+        assert {colour.lower() for colour in re.findall(r"#[0-9A-Fa-f]{6}\b", figure)} <= PALETTE
+
+
+@pytest.mark.parametrize(
+    ("key", "labels"),
+    [
+        ("utility", ("Net benefit", "Threshold of risk", "treat all", "treat none")),
+        ("adjusted", ("Hazard ratio (logarithmic)", "multiple imputation (20 times)")),
+        ("time-effects", ("Months", "Log hazard ratio")),
+        ("shapes", ("age, years", "Log hazard ratio")),
+        ("subgroups", ("C-index of fusion", "Patients", "Events", "p = 0.60 (Holm)")),
+        ("sites", ("Pooled", "Expected in a new site")),
+        ("internal", ("Patients (events beneath) of training", "C-index")),
+        ("case-mix", ("Standardised difference: evaluated less development",)),
+        ("calibration", ("Observed", "Predicted risk", "fusion", "clinical")),
+    ],
+)
+def test_axes_and_lines_are_named(html, key, labels):
+    figures = re.findall(r"<svg .*?</svg>", section_of(html["full"], key), re.DOTALL)
+    words = {word.strip() for figure in figures for word in ET.fromstring(figure).itertext()}
+    assert set(labels) <= words
