@@ -34,6 +34,10 @@ from storm_clinic.validation.strata import (
 NO_SITE = "no site declared"
 _PRIOR_PATIENTS = 5.0  # weight of the overall event rate in that of a site
 _FOLDS = 5
+_NARROW = (
+    "the sites agree better than chance would let them, so that this interval is shorter than one "
+    "that takes them for equal, and too short"
+)
 
 
 def site_analyses(data: EvaluationData) -> Analyses:
@@ -78,7 +82,15 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
     found = random_effects(pairs[:, 0], pairs[:, 1])
     scale = usable[0].scale
     lower, upper = sorted((back(found.lower, scale), back(found.upper, scale)))
-    ends = sorted((back(found.prediction_lower, scale), back(found.prediction_upper, scale)))
+    ends: list[float | None] = [None, None]
+    ahead = ""
+    if found.prediction_lower is not None and found.prediction_upper is not None:
+        ends = [*sorted(back(x, scale) for x in (found.prediction_lower, found.prediction_upper))]
+        ahead = f", 95% prediction interval (Student, {found.n_studies - 2} degrees of freedom)"
+    else:
+        notes = [*notes, "two sites say nothing about where a third may lie"]
+    if found.narrow:
+        notes = [*notes, _NARROW]
     return MetaAnalysis(
         pooled=Bounded(value=back(found.value, scale), lower=lower, upper=upper),
         prediction_lower=ends[0],
@@ -86,8 +98,8 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
         tau2=found.tau2,
         i2=found.i2,
         method=f"random effects on {name_of(scale)} over {len(usable)} sites: restricted maximum "
-        "likelihood, Hartung-Knapp-Sidik-Jonkman interval, 95% prediction interval (Student, "
-        f"{found.n_studies - 1} degrees of freedom)",
+        f"likelihood, Hartung-Knapp-Sidik-Jonkman interval (Student, {found.n_studies - 1} degrees "
+        f"of freedom){ahead}",
         note="; ".join(notes),
         **about,
     )
