@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import rankdata
 from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -46,16 +47,17 @@ def probe_sites(
 ) -> Probe:
     """Tell sites from features by ridge regression on indicators, out of fold.
 
-    Five folds that do not look at the sites, so that permuting them gives an exact test of
-    "features say nothing about the site". Features are standardised inside the folds; the penalty
-    is the number of features, as for a prior share of explained variance of one half.
+    Five folds with the same share of each site; sites are permuted inside folds, which keeps these
+    shares and gives an exact test of "features say nothing about the site". Features are
+    standardised inside the folds; the penalty is the number of features, as for a prior share of
+    explained variance of one half.
 
     Parameters
     ----------
     features : float array, shape (n_patients, n_features)
         Finite.
     sites : int array, shape (n_patients,)
-        0, 1, ...; each site with ten patients or more.
+        0, 1, ... without a gap; each site with ten patients or more.
     seed : int
         Of folds and permutations.
     permutations : int
@@ -64,7 +66,7 @@ def probe_sites(
     Raises
     ------
     StatisticsError
-        If there are fewer than two sites, or a feature is missing.
+        If there are fewer than two sites, one is too small, or a feature is missing.
 
     References
     ----------
@@ -77,10 +79,16 @@ def probe_sites(
         raise StatisticsError(f"{n_sites} site", fix="Two are needed to tell one from another.")
     if x.ndim != 2 or len(x) != len(codes) or not np.isfinite(x).all():
         raise StatisticsError("features must be finite, one row a patient")
-    rng = np.random.default_rng(seed)
-    shuffled = np.array([codes, *(rng.permutation(codes) for _ in range(permutations))])
+    smallest = int(np.bincount(codes, minlength=n_sites).min())
+    if smallest < FEWEST_PATIENTS:
+        raise StatisticsError(
+            f"a site with {smallest} patients", fix=f"Leave out sites below {FEWEST_PATIENTS}."
+        )
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    tests = [test for _, test in folds.split(x, codes)]
+    shuffled = _permuted(codes, tests, permutations, np.random.default_rng(seed))
     scores = [
-        _out_of_fold(x, shuffled[first : first + _BLOCK], n_sites, seed)
+        _out_of_fold(x, shuffled[first : first + _BLOCK], n_sites, tests)
         for first in range(0, len(shuffled), _BLOCK)
     ]
     areas = np.concatenate(
@@ -96,12 +104,23 @@ def probe_sites(
     return Probe(interval, p, len(codes), n_sites)
 
 
-def _out_of_fold(x: Floats, codes: Ints, n_sites: int, seed: int) -> Floats:
+def _permuted(
+    codes: Ints, tests: Sequence[Ints], permutations: int, rng: np.random.Generator
+) -> Ints:
+    """The sites as they are, and shuffled inside folds, (1 + permutations, n_patients)."""
+    rows = np.tile(codes, (permutations + 1, 1))
+    for test in tests:
+        rows[1:, test] = rng.permuted(rows[1:, test], axis=1)
+    return rows
+
+
+def _out_of_fold(x: Floats, codes: Ints, n_sites: int, tests: Sequence[Ints]) -> Floats:
     """Scores of each site under each shuffling, (n_patients, n_shufflings, n_sites)."""
     targets = (codes.T[:, :, None] == np.arange(n_sites)).astype(np.float64)
     flat = targets.reshape(len(x), -1)
     found = np.empty_like(flat)
-    for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(x):
+    for test in tests:
+        train = np.setdiff1d(np.arange(len(x)), test)
         model = make_pipeline(StandardScaler(), Ridge(alpha=float(x.shape[1])))
         found[test] = model.fit(x[train], flat[train]).predict(x[test]).reshape(len(test), -1)
     return np.asarray(found.reshape(targets.shape), dtype=np.float64)
