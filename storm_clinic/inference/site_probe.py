@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import solve
 from scipy.stats import rankdata
-from sklearn.linear_model import Ridge
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from storm_clinic.cohort.outcome import Classes, Floats, Ints
 from storm_clinic.errors import StatisticsError
@@ -20,7 +18,9 @@ from storm_clinic.metrics.uncertainty import Interval
 
 FEWEST_PATIENTS = 10  # of a site, to tell it from others
 _FOLDS = 5
-_BLOCK = 100  # permutations fitted together
+_BLOCK_VALUES = 4_000_000  # scores held at once: 32 MB
+
+_Smoother = tuple[Ints, Ints, Floats]  # patients trained on, patients scored, (scored, trained on)
 
 
 @dataclass(frozen=True)
@@ -87,17 +87,15 @@ def probe_sites(
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
     tests = [test for _, test in folds.split(x, codes)]
     shuffled = _permuted(codes, tests, permutations, np.random.default_rng(seed))
-    scores = [
-        _out_of_fold(x, shuffled[first : first + _BLOCK], n_sites, tests)
-        for first in range(0, len(shuffled), _BLOCK)
-    ]
-    areas = np.concatenate(
-        [
-            _macro_areas(part, shuffled[first : first + _BLOCK], n_sites)
-            for first, part in zip(range(0, len(shuffled), _BLOCK), scores, strict=True)
-        ]
-    )
-    own = scores[0][:, 0]
+    smoothers = [_smoother(x, test) for test in tests]
+    rows = max(1, _BLOCK_VALUES // (len(x) * n_sites))
+    areas, own = np.empty(len(shuffled)), np.empty((len(x), n_sites))
+    for first in range(0, len(shuffled), rows):
+        block = shuffled[first : first + rows]
+        scores = _out_of_fold(smoothers, block, n_sites)
+        areas[first : first + rows] = _macro_areas(scores, block, n_sites)
+        if first == 0:
+            own = scores[:, 0]
     labelled = Classes(codes, tuple(f"site {k}" for k in range(n_sites)))
     interval = macro_auroc(labelled, _as_shares(own)).interval()
     p = float((areas >= areas[0] - 1e-12).mean())
@@ -114,15 +112,28 @@ def _permuted(
     return rows
 
 
-def _out_of_fold(x: Floats, codes: Ints, n_sites: int, tests: Sequence[Ints]) -> Floats:
+def _smoother(x: Floats, test: Ints) -> _Smoother:
+    """Ridge regression as the matrix that takes any targets of a fold's others to its scores."""
+    train = np.setdiff1d(np.arange(len(x)), test)
+    center, spread = x[train].mean(axis=0), x[train].std(axis=0)
+    # A constant feature tells nothing, and rounding must not make it say something.
+    varies = spread > 1e-12 * np.maximum(np.abs(center), 1.0)
+    z = (x[:, varies] - center[varies]) / spread[varies]
+    penalty, known, asked = float(x.shape[1]), z[train], z[test]
+    if len(known) <= known.shape[1]:
+        inner = known @ known.T + penalty * np.eye(len(known))
+        return train, test, np.asarray(solve(inner, known @ asked.T, assume_a="pos").T)
+    inner = known.T @ known + penalty * np.eye(known.shape[1])
+    return train, test, np.asarray(asked @ solve(inner, known.T, assume_a="pos"))
+
+
+def _out_of_fold(smoothers: Sequence[_Smoother], codes: Ints, n_sites: int) -> Floats:
     """Scores of each site under each shuffling, (n_patients, n_shufflings, n_sites)."""
     targets = (codes.T[:, :, None] == np.arange(n_sites)).astype(np.float64)
-    flat = targets.reshape(len(x), -1)
+    flat = targets.reshape(codes.shape[1], -1)
     found = np.empty_like(flat)
-    for test in tests:
-        train = np.setdiff1d(np.arange(len(x)), test)
-        model = make_pipeline(StandardScaler(), Ridge(alpha=float(x.shape[1])))
-        found[test] = model.fit(x[train], flat[train]).predict(x[test]).reshape(len(test), -1)
+    for train, test, matrix in smoothers:
+        found[test] = flat[train].mean(axis=0) + matrix @ flat[train]
     return np.asarray(found.reshape(targets.shape), dtype=np.float64)
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from storm_clinic.errors import StatisticsError
-from storm_clinic.inference.site_probe import _macro_areas, probe_sites
+from storm_clinic.inference.site_probe import (
+    _macro_areas,
+    _out_of_fold,
+    _smoother,
+    probe_sites,
+)
 
 
 def _sites(sizes):
@@ -65,6 +73,18 @@ def test_the_area_is_that_of_scikit_learn_for_every_shuffling_with_ties():
     for at, labels in enumerate(codes):
         theirs = [roc_auc_score(labels == site, scores[:, at, site]) for site in range(3)]
         assert ours[at] == pytest.approx(np.mean(theirs))
+
+
+@pytest.mark.parametrize("n_features", [3, 200])
+def test_scores_are_those_of_scikit_learns_ridge(n_features):
+    rng = np.random.default_rng(10)
+    x, codes = rng.normal(3, 2, size=(60, n_features)), rng.permutation(_sites([20, 40]))
+    test = np.arange(0, 60, 4)
+    train = np.setdiff1d(np.arange(60), test)
+    model = make_pipeline(StandardScaler(), Ridge(alpha=n_features))
+    theirs = model.fit(x[train], (codes[train] == 1).astype(float)).predict(x[test])
+    ours = _out_of_fold([_smoother(x, test)], codes[None, :], 2)[test, 0, 1]
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 def test_units_of_features_and_names_of_sites_do_not_matter():

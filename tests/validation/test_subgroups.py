@@ -151,7 +151,7 @@ def test_holm_adjusts_over_the_variables_of_one_measure():
     rng = np.random.default_rng(2)
     for name in ("stage", "scanner"):
         table[name] = pd.Categorical(rng.choice(["1", "2"], 240))
-    found = [item for item in subgroup_analyses(made_data(subgroups=table))]
+    found = subgroup_analyses(made_data(subgroups=table))
     for metric in ("c_index", "o_e", "c_index_gain"):
         tests = [
             item.heterogeneity for item in found if item.metric == metric and item.model == "fusion"
