@@ -36,6 +36,7 @@ def fit_cox(
     outcome : Survival, length n_patients
         Entry times are honoured: at risk is who has ``entry < t <= time``.
     names : sequence of str, length p
+        Of the covariates.
     weights : float array, shape (n_patients,), optional
         Case weights, not negative; a patient of weight 0 is absent, also from ties.
     strata : array, shape (n_patients,), optional
@@ -141,13 +142,13 @@ def require_events(n_events: int, n_patients: int, what: str) -> None:
         )
 
 
-def few_events(n_events: int, n_coefficients: int) -> str:
+def few_events(n_events: int, n_coefficients: int, what: str = "events") -> str:
     """A caution where there are fewer than ten events a coefficient; empty where not."""
     if n_events >= _FEW_EVENTS * n_coefficients:
         return ""
-    fewer = "fewer events than coefficients: " if n_events < n_coefficients else ""
+    fewer = f"fewer {what} than coefficients: " if n_events < n_coefficients else ""
     return (
-        f"{fewer}{n_events} events for {n_coefficients} coefficients "
+        f"{fewer}{n_events} {what} for {n_coefficients} coefficients "
         f"(fewer than {_FEW_EVENTS} each); estimates are pulled away from 0 and intervals too short"
     )
 

@@ -29,6 +29,7 @@ def fit_fine_gray(design: ArrayLike, outcome: CompetingRisks, *, names: Sequence
     outcome : CompetingRisks, length n_patients
         Without entry times.
     names : sequence of str, length p
+        Of the covariates.
 
     Raises
     ------

@@ -25,7 +25,7 @@ class ChiSquared(NamedTuple):
         return float(chi2.sf(self.statistic, self.df))
 
 
-class Interval(NamedTuple):
+class WaldInterval(NamedTuple):
     """A coefficient with its Wald interval and p."""
 
     coefficient: float
@@ -94,11 +94,11 @@ class Fitted:
         statistic = float(b @ np.linalg.solve(self.covariance[np.ix_(at, at)], b))
         return ChiSquared(max(statistic, 0.0), len(at))
 
-    def interval(self, column: int, *, level: float = 0.95) -> Interval:
+    def interval(self, column: int, *, level: float = 0.95) -> WaldInterval:
         """Coefficient at a position, with its Wald interval on the log scale and two-sided p."""
         b, se = float(self.coefficients[column]), float(self.se[column])
         reach = float(norm.ppf(0.5 + level / 2)) * se
-        return Interval(b, se, b - reach, b + reach, float(2 * norm.sf(abs(b / se))))
+        return WaldInterval(b, se, b - reach, b + reach, float(2 * norm.sf(abs(b / se))))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -167,7 +167,7 @@ def _normal(information: Floats, rng: np.random.Generator) -> Floats:
     """Draws with the inverse of the information as covariance, (n_chains, n, 1)."""
     root = np.linalg.cholesky(information)
     z = rng.standard_normal((*information.shape[:2], 1))
-    return np.linalg.solve(np.swapaxes(root, 1, 2), z)
+    return np.asarray(np.linalg.solve(np.swapaxes(root, 1, 2), z), dtype=np.float64)
 
 
 def _ridge(information: Floats) -> Floats:

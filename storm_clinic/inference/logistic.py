@@ -31,6 +31,7 @@ def fit_logistic(
     y : bool or 0/1 array, shape (n_patients,)
         1 where the event happened.
     names : sequence of str, length p
+        Of the covariates.
     weights : float array, shape (n_patients,), optional
         Case weights, not negative.
 
@@ -54,6 +55,7 @@ def fit_logistic(
     n_events = int(event.sum())
     # The rarer outcome limits what can be estimated.
     limiting = min(n_events, len(event) - n_events)
+    rarer = "events" if limiting == n_events else "patients without the event"
     if not limiting:
         raise StatisticsError(
             f"{n_events} of {len(event)} patients had the event", fix="Both outcomes must occur."
@@ -88,7 +90,7 @@ def fit_logistic(
         n_patients=len(event),
         n_events=n_events,
         method="logistic regression",
-        note=few_events(limiting, len(names)),
+        note=few_events(limiting, len(names), rarer),
         intercept=float(coefficients[0]),
         intercept_se=float(np.sqrt(covariance[0, 0])),
     )

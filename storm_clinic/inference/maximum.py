@@ -12,9 +12,11 @@ from storm_clinic.cohort.outcome import Floats
 from storm_clinic.errors import StatisticsError
 
 _MAX_STEPS = 60
-_TOLERANCE = 1e-16  # of the Newton decrement, relative to the log-likelihood
-_ROUNDING = 1e-9  # of the decrement: below it, a step that gains nothing is rounding
+_ROUNDING = 1e-9  # of the Newton decrement: below it, a step that gains nothing is rounding
+_SETTLED = 1e-6, 1e-4  # absolute and relative length of the last step
 _DEPENDENT = 1e-9  # share of a standardised column that others do not explain
+_FLAT = 1e-12  # of the largest information: a column that never varies among those at risk
+_SINGULAR = 1e13  # condition of an information matrix above which it is that of dependent columns
 _COLLAPSED = 1e-6  # share of the information at zero that is left where there is a maximum
 
 
@@ -90,6 +92,7 @@ def maximise(
     evaluate : callable
         Coefficients of comparable scale, shape (n,), to derivatives; ``-inf`` where it overflows.
     n : int
+        Coefficients.
     names : sequence of str
         Of the coefficients, for messages.
     what : str
@@ -106,9 +109,6 @@ def maximise(
     for _ in range(_MAX_STEPS):
         step = _solve(here, at_zero, names, what)
         decrement = float(here.gradient @ step)
-        if decrement <= _TOLERANCE * (1 + abs(here.value)):
-            _require_curved(here, at_zero, names, what)
-            return Maximum(at, here, at_zero)
         there = evaluate(at + step)
         while not there.value > here.value and decrement > _ROUNDING:
             step = step / 2
@@ -116,16 +116,21 @@ def maximise(
                 break
             there = evaluate(at + step)
         at, here = at + step, there
-        if decrement <= _ROUNDING:  # so near that the full step is exact to rounding
-            _require_curved(here, at_zero, names, what)
+        if decrement > _ROUNDING:
+            continue
+        # Towards a maximum at infinity the gain fades, and steps do not.
+        _require_curved(here, at_zero, names, what)
+        if (np.abs(step) <= _SETTLED[0] + _SETTLED[1] * np.abs(at)).all():
             return Maximum(at, here, at_zero)
     raise _separated(here, at_zero, names, what)
 
 
 def _solve(here: Derivatives, at_zero: Derivatives, names: Sequence[str], what: str) -> Floats:
-    scale = np.sqrt(np.diag(at_zero.information))
-    if not (scale > 0).all() or np.linalg.cond(at_zero.information / np.outer(scale, scale)) > 1e13:
-        flat = [n for n, s in zip(names, scale, strict=True) if not s > 0]
+    own = np.diag(at_zero.information)
+    still = own <= _FLAT * own.max()
+    scale = np.sqrt(np.where(still, 1.0, own))
+    if still.any() or np.linalg.cond(at_zero.information / np.outer(scale, scale)) > _SINGULAR:
+        flat = [name for name, s in zip(names, still, strict=True) if s]
         raise StatisticsError(
             f"{what} cannot tell {_listed(flat or names)} apart from the rest: nobody at risk "
             "together differs in it",

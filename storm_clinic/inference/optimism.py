@@ -143,7 +143,7 @@ def _performance(
 
 
 def required(compute: Callable[[], float]) -> float:
-    """A number without which there is nothing to compare with; `StatisticsError` if there is none."""
+    """A number that all else is compared with; `StatisticsError` if there is none."""
     try:
         return finite(compute())
     except TrainingError as error:

@@ -76,7 +76,9 @@ def proportional_hazards(
     fit : Fitted
         The Cox model, fitted to exactly this design, outcome, weights and strata.
     design : float array, shape (n_patients, p)
+        The covariates.
     outcome : Survival, length n_patients
+        Entry times are honoured.
     terms : mapping of str to positions of columns, optional
         Columns tested together (a categorical covariate); each column alone by default.
     transform : {"km", "identity", "log"}
@@ -141,6 +143,7 @@ def time_varying(
     Parameters
     ----------
     found : ProportionalHazards
+        The tests and residuals.
     column : int
         Position of the coefficient.
     n_points : int
@@ -202,6 +205,7 @@ def _derivatives(
     centred = g - g[outcome.event].mean()
     if np.ptp(centred[outcome.event]) == 0:
         raise StatisticsError("all events happen at one time: effects cannot be seen to move")
+    centred = centred / centred[outcome.event].std()  # cancels in every test
     likelihood = partial_likelihood(outcome, w, codes)
     p = x.shape[1]
     score, information = np.zeros(p), np.zeros((2 * p, 2 * p))

@@ -220,10 +220,11 @@ def pool_numbers(
     at, slope = _onto(own, scale)
     pooled = pool(at[:, None], ((slope * errors) ** 2)[:, None, None], df_complete=df_complete)
     lower, upper = pooled.interval(level)
-    ends = [_back(float(x[0]), scale) for x in (pooled.estimate, lower, upper)]
     on = "" if scale == "identity" else f" on the {scale} scale"
     return PooledNumber(
-        *ends,
+        _back(float(pooled.estimate[0]), scale),
+        _back(float(lower[0]), scale),
+        _back(float(upper[0]), scale),
         float(pooled.se[0]),
         float(pooled.df[0]),
         float(pooled.fraction_missing[0]),

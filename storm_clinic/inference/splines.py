@@ -21,13 +21,15 @@ def knots_of(x: ArrayLike, n_knots: int) -> Floats:
 
     Outer knots lie at the 5th and 95th percentile (10th and 90th with 3 knots), the rest evenly
     between. With fewer than 100 patients the outer ones are the fifth lowest and fifth highest
-    value; where at least 5% of the patients share the lowest (highest) value, and no such share lies
-    elsewhere, the outer knot is the next one.
+    value; where at least 5% of the patients share the lowest (highest) value, and no other value is
+    shared by as many, the outer knot is the next one.
 
     Parameters
     ----------
     x : float array, shape (n_patients,)
-    n_knots : int, 3 to 5
+        The covariate.
+    n_knots : int
+        3 to 5.
 
     Raises
     ------
@@ -75,7 +77,9 @@ def restricted_cubic(x: ArrayLike, knots: ArrayLike) -> Floats:
     Parameters
     ----------
     x : float array, shape (n,)
-    knots : float array, shape (n_knots,), ascending
+        The covariate.
+    knots : float array, shape (n_knots,)
+        Ascending.
 
     Returns
     -------
@@ -138,12 +142,15 @@ def spline_effect(
     Parameters
     ----------
     x : float array, shape (n_patients,)
+        The covariate.
     fit : callable
         Design and names to a fitted model: ``lambda d, n: fit_cox(d, outcome, names=n)``.
-    n_knots : int, 3 to 5
+    n_knots : int
+        3 to 5.
     beside : float array, shape (n_patients, q), optional
         Other covariates, as they are.
     beside_names : sequence of str, length q
+        Theirs.
     n_points : int
         Shown from the 2.5th to the 97.5th percentile.
     level : float
@@ -164,7 +171,8 @@ def spline_effect(
     names = [f"spline {k + 1}" for k in range(basis.shape[1])]
     curved = fit(np.column_stack([basis, others]), [*names, *beside_names])
     straight = fit(np.column_stack([basis[:, :1], others]), [names[0], *beside_names])
-    at = np.linspace(*np.quantile(values, [0.025, 0.975]), n_points)
+    first, last = (float(edge) for edge in np.quantile(values, [0.025, 0.975]))
+    at = np.linspace(first, last, n_points)
     row = restricted_cubic((at - centre) / spread, t) - restricted_cubic([0.0], t)
     own = slice(0, basis.shape[1])
     effect = row @ curved.coefficients[own]

@@ -16,7 +16,6 @@ from storm_clinic.metrics.inputs import (
     as_probability,
     as_risk,
     binary_event,
-    of_interest,
     require_whole_follow_up,
     required_horizon,
 )
@@ -34,7 +33,7 @@ def observed_expected(
 
     Observed is 1 - Kaplan-Meier at the horizon, with competing risks the Aalen-Johansen estimate
     for the cause of interest, or the share with the event; expected is the mean prediction.
-    Intervals are on the log scale.
+    Intervals are on the log scale, with the normal quantile: there they hold with few events too.
 
     Parameters
     ----------
@@ -65,7 +64,7 @@ def observed_expected(
         def share(weights: Floats) -> Floats:
             return np.asarray(weights @ event / weights.sum(axis=1))
 
-        what, horizon = "observed/expected", np.inf
+        what = "observed/expected"
     else:
         horizon = required_horizon(
             outcome, horizon_months, "observed/expected", followed_beyond=False
@@ -89,9 +88,7 @@ def observed_expected(
 
     expected = p.mean()
     influence = own_influence / expected - observed / expected**2 * (p - expected) / len(p)
-    return Statistic.of(
-        outcome, under, what, influence=influence, scale="log", degrees=_degrees(outcome, horizon)
-    )
+    return Statistic.of(outcome, under, what, influence=influence, scale="log")
 
 
 def calibration_slope(
@@ -139,7 +136,8 @@ def calibration_slope(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), x)
         slope = Statistic.of(outcome, line.slope, "calibration slope (logistic)")
-        return replace(slope, influence=line.slope_influence(), degrees=_degrees(outcome))
+        fewer = min(outcome.n_events, outcome.n_patients - outcome.n_events)
+        return replace(slope, influence=line.slope_influence(), degrees=fewer - 1)
     ended, upto = outcome, ""
     if horizon_months is not None:
         ended, upto = _ended(outcome, horizon_months), f" up to {horizon_months:g} months"
@@ -197,8 +195,7 @@ def calibration_intercept(
     if isinstance(outcome, Classes):
         line = LogisticLine(binary_event(outcome), log_odds(p))
         found = Statistic.of(outcome, line.in_the_large, "calibration in the large (logistic)")
-        influence = line.in_the_large_influence(found.value)
-        return replace(found, influence=influence, degrees=_degrees(outcome))
+        return replace(found, influence=line.in_the_large_influence(found.value))
     horizon = required_horizon(
         outcome, horizon_months, "calibration in the large", followed_beyond=False
     )
@@ -209,8 +206,7 @@ def calibration_intercept(
         f"calibration in the large (complementary log-log) at {horizon:g} months",
     )
     own = incidence.influence(np.ones((1, len(p))), horizon)[0]
-    influence = shift.influence(found.value, own)
-    return replace(found, influence=influence, degrees=_degrees(outcome, horizon))
+    return replace(found, influence=shift.influence(found.value, own))
 
 
 def complementary_log_log(probability: ArrayLike) -> Floats:
@@ -248,13 +244,6 @@ def _inside(probability: ArrayLike) -> Floats:
             fix="A prediction of exactly 0 or 1 claims certainty; no slope can be given.",
         )
     return p
-
-
-def _degrees(outcome: Timed | Classes, horizon_months: float = np.inf) -> int:
-    """Events by the horizon less 1; of two classes patients of the rarer one less 1."""
-    if isinstance(outcome, Classes):
-        return min(outcome.n_events, outcome.n_patients - outcome.n_events) - 1
-    return int((of_interest(outcome) & (outcome.time_months <= horizon_months)).sum()) - 1
 
 
 def _ended(outcome: Timed, horizon_months: float) -> Timed:

@@ -108,6 +108,10 @@ def kaplan_meier(
 ) -> KaplanMeier:
     """Kaplan-Meier curve with a pointwise band, as R's ``survfit``.
 
+    The band is by default that of ``conf.type = "log-log"`` and not R's own default ``"log"``: it
+    cannot leave [0, 1], and covers closer to its level where patients are few or censoring is heavy
+    (Borgan & Liestol 1990).
+
     Parameters
     ----------
     outcome : Survival
@@ -121,7 +125,8 @@ def kaplan_meier(
 
     References
     ----------
-    Kaplan & Meier, JASA 53 (1958) 457-481. Kalbfleisch & Prentice (2002), ch. 1.4.
+    Kaplan & Meier, JASA 53 (1958) 457-481. Kalbfleisch & Prentice (2002), ch. 1.4. Borgan &
+    Liestol, Scand. J. Stat. 17 (1990) 35-41.
     """
     sets = RiskSets(outcome)
     w = np.ones(outcome.n_patients) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -166,6 +171,10 @@ def _band(survival: Floats, greenwood: Floats, band: Band, z: float) -> tuple[Fl
 
 def at_risk(outcome: Survival, months: ArrayLike, groups: ArrayLike | None = None) -> Ints:
     """Patients under observation just before each of some times, by group.
+
+    At the times of a group's events and censorings the same as ``survfit(...)$n.risk``. Between
+    them R gives the number at its next time, which with entry times counts patients who have not
+    entered yet; here they are not counted.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ from storm_clinic.metrics.inputs import (
     required_horizon,
 )
 from storm_clinic.metrics.pairs import ComparablePairs
+from storm_clinic.metrics.precision import PrecisionSteps
 from storm_clinic.metrics.ranked_cases import RankedCases, area, area_slopes
 from storm_clinic.metrics.resampling import label_codes
 from storm_clinic.metrics.uncertainty import Statistic
@@ -169,18 +170,14 @@ def dynamic_auc(
     control = (time > horizon_months) | other
     uncensored = Uncensored(all_causes(outcome), censoring)
     uncensored.require_positive(time[case | other])
+    if other.any():
+        uncensored.require_positive(time, at=horizon_months)
     strata = _strata(within, outcome)
     _require_cases_and_controls(case, control, strata, f"{horizon_months:g} months")
     ranked = [RankedCases(values, case, control, strata == code) for code in np.unique(strata)]
 
     def weighted(weights: Floats) -> tuple[Floats, Floats]:
-        curve = uncensored.curve(weights)
-        g = uncensored.just_before(curve, time)
-        inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
-        if not other.any():
-            return weights * inverse, weights
-        beyond = uncensored.at(curve, horizon_months)
-        return weights * inverse, weights * np.where(other, inverse * beyond, 1.0)
+        return _cases_and_controls(weights, uncensored, time, horizon_months, other)
 
     ones = np.ones((1, outcome.n_patients))
     as_case, as_control = area_slopes(ranked, *(own[0] for own in weighted(ones)))
@@ -202,6 +199,19 @@ def dynamic_auc(
         scale="logit",
         degrees=fewer - 1,
     )
+
+
+def _cases_and_controls(
+    weights: Floats, uncensored: Uncensored, time: Floats, horizon_months: float, other: Bools
+) -> tuple[Floats, Floats]:
+    """What patients count as cases and as controls, in units of somebody followed beyond."""
+    curve = uncensored.curve(weights)
+    g = uncensored.just_before(curve, time)
+    inverse = np.divide(1.0, g, out=np.zeros_like(g), where=g > 0)
+    if not other.any():
+        return weights * inverse, weights
+    beyond = uncensored.at(curve, horizon_months)
+    return weights * inverse, weights * np.where(other, inverse * beyond, 1.0)
 
 
 def auroc(outcome: Classes, risk: ArrayLike, *, within: ArrayLike | None = None) -> Statistic:
@@ -265,44 +275,16 @@ def average_precision(outcome: Classes, risk: ArrayLike) -> Statistic:
     StatisticsError
         If there are not two classes, or one does not occur.
     """
-    values = as_risk(risk, outcome)
     event = binary_event(outcome)
-    order = np.argsort(-values, kind="stable")
-    last_of_run = np.append(np.flatnonzero(np.diff(values[order])), len(order) - 1)
-
-    def under(weights: Floats) -> Floats:
-        ordered = weights[:, order]
-        caught = np.cumsum(ordered * event[order], axis=1)[:, last_of_run]
-        called = np.cumsum(ordered, axis=1)[:, last_of_run]
-        precision = np.divide(caught, called, out=np.zeros_like(caught), where=called > 0)
-        gained = np.diff(caught, axis=1, prepend=0.0)
-        with np.errstate(invalid="ignore"):
-            return np.asarray((gained * precision).sum(axis=1) / caught[:, -1], dtype=np.float64)
-
+    steps = PrecisionSteps(event, as_risk(risk, outcome))
     return Statistic.of(
         outcome,
-        under,
+        steps.average,
         "average precision",
-        influence=_precision_influence(event, order, last_of_run),
+        influence=steps.influence(),
         scale="logit",
         degrees=int(min(event.sum(), (1 - event).sum())) - 1,
     )
-
-
-def _precision_influence(event: Floats, order: Ints, last_of_run: Ints) -> Floats:
-    """How far each patient moves the average precision, with every case weight 1."""
-    ordered, n_events = event[order], event.sum()
-    run = np.searchsorted(last_of_run, np.arange(len(order)))
-    called = last_of_run + 1.0
-    caught = np.cumsum(ordered)[last_of_run]
-    precision, gained = caught / called, np.diff(caught, prepend=0.0)
-    value = gained @ precision / n_events
-    # Whoever is called at a threshold is also called at every lower one.
-    weight = np.cumsum((gained / called)[::-1])[::-1][run]
-    lost = np.cumsum((gained * precision / called)[::-1])[::-1][run]
-    influence = np.empty(len(order))
-    influence[order] = (ordered * (precision[run] - value + weight) - lost) / n_events
-    return influence
 
 
 def _of_pairs(

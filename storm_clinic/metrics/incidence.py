@@ -16,6 +16,7 @@ from storm_clinic.cohort.outcome import CompetingRisks, Floats
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.inputs import Timed, all_causes
 from storm_clinic.metrics.risk_sets import RiskSets, event_influence, with_start
+from storm_clinic.metrics.uncertainty import Interval
 
 
 class Incidence:
@@ -63,20 +64,35 @@ class Incidence:
         """
         if self._one is None or not isinstance(self._outcome, CompetingRisks):
             return event_influence(self._any, all_causes(self._outcome), months, weights)
+        return self._influence(weights, months, np.ones(len(self.times)))
+
+    def lost(self, weights: Floats, tau_months: float) -> Floats:
+        """Mean months lost to the event up to a time: the area under the share, (n_resamples,)."""
+        steps = np.diff(self._from_zero(self.curve(weights)), axis=1)
+        return np.asarray(steps @ np.maximum(tau_months - self.times, 0))
+
+    def lost_influence(self, weights: Floats, tau_months: float) -> Floats:
+        """How far each patient moves `lost`, (n_resamples, n_patients); competing risks only."""
+        return self._influence(weights, tau_months, np.maximum(tau_months - self.times, 0))
+
+    def _influence(self, weights: Floats, months: float, worth: Floats) -> Floats:
+        """Influence on the sum of the curve's steps up to a time, each times its worth."""
+        assert isinstance(self._outcome, CompetingRisks)
         last = int(self._any.up_to(months))
         events, _, at_risk = self._any.counts(weights)
         free_before, hazard, _ = self._steps(weights)
-        incidence = np.cumsum(free_before * hazard, axis=1)
-        reached = self._from_zero(incidence)[:, [last]]
+        value = free_before * worth
+        reached_by = np.cumsum(value * hazard, axis=1)
+        reached = self._from_zero(reached_by)[:, [last]]
         inverse = _inverse(at_risk)
         # Leaving at a time lowers all later shares; where everybody leaves there are none.
-        later = (reached - incidence) * _inverse(at_risk - events)
-        exposed = np.cumsum(inverse * (later * events - free_before * hazard), axis=1)
+        later = (reached - reached_by) * _inverse(at_risk - events)
+        exposed = np.cumsum(inverse * (later * events - value * hazard), axis=1)
         slot = self._any.slot
         seen = slot < last
         own = (self._outcome.cause == self._cause) & seen
         left = (self._outcome.cause > 0) & seen
-        gained = own * (free_before * inverse)[:, slot] - left * later[:, slot]
+        gained = own * (value * inverse)[:, slot] - left * later[:, slot]
         upto = self._from_zero(exposed)
         at_risk_for = upto[:, np.minimum(slot + 1, last)]
         if self._outcome.entry_months is not None:
@@ -140,11 +156,8 @@ class CumulativeIncidence:
         StatisticsError
             If nobody is followed that long (and some were event-free at the end of follow-up).
         """
-        last = self.times_months[-1]
-        if not months >= 0 or (months > last and self.censored[-1] > 0):
-            raise StatisticsError(
-                f"{months:g} months lies outside the follow-up", fix=f"Legal: [0, {last:g}]."
-            )
+        ended = bool(self.censored[-1] == 0)
+        _require_followed(months, float(self.times_months[-1]), all_ended=ended)
         k = int(np.searchsorted(self.times_months, months, side="right")) - 1
         if k < 0:
             return 0.0, 0.0, 0.0
@@ -195,6 +208,53 @@ def cumulative_incidence(
         int((outcome.cause == cause).sum()),
         outcome.causes[cause - 1],
     )
+
+
+def incidence_at(outcome: CompetingRisks, months: float, *, level: float = 0.95) -> Interval:
+    """Share in whom the cause of interest came first by one time, with its interval.
+
+    The same numbers as ``cumulative_incidence(outcome).at(months)``, without the whole curve.
+
+    Parameters
+    ----------
+    outcome : CompetingRisks
+        Entry times are honoured.
+    months : float
+        From 0 to the last follow-up.
+    level : float
+        Coverage.
+
+    Raises
+    ------
+    StatisticsError
+        If nobody is followed that long (and some were event-free at the end of follow-up).
+    """
+    last, ended = outcome.time_months.max(), outcome.cause > 0
+    _require_followed(months, last, all_ended=bool(ended[outcome.time_months == last].all()))
+    share, ones = Incidence(outcome), np.ones((1, outcome.n_patients))
+    value = share.by(ones, months)
+    se = np.sqrt((share.influence(ones, months) ** 2).sum(axis=1))
+    if value[0] >= 1:  # its lower bound is that of the step before
+        value[0], lower, upper = cumulative_incidence(outcome, level=level).at(months)
+    else:
+        bounds = _band(value, se, float(norm.ppf(0.5 + level / 2)))
+        lower, upper = float(bounds[0][0]), float(bounds[1][0])
+    return Interval(
+        float(value[0]),
+        float(se[0]),
+        lower,
+        upper,
+        outcome.n_patients,
+        outcome.n_events,
+        f"Aalen-Johansen at {months:g} months, interval on the scale of log(-log(1 - incidence))",
+    )
+
+
+def _require_followed(months: float, last: float, *, all_ended: bool) -> None:
+    if not months >= 0 or (months > last and not all_ended):
+        raise StatisticsError(
+            f"{months:g} months lies outside the follow-up", fix=f"Legal: [0, {last:g}]."
+        )
 
 
 def _errors(share: Incidence, events: Floats, ones: Floats) -> Floats:

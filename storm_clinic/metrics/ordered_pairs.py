@@ -77,7 +77,7 @@ class _Tree:
         self._rank = np.full(self._size, beyond, dtype=np.int32)
         self._rank[at_early], self._rank[at_late] = early, late
         self._order = np.argsort(self._rank, kind="stable").astype(np.int32)
-        self._ties = bool((np.bincount(self._rank)[:-1] > 1).any())
+        self._ties = bool((np.bincount(self._rank)[:beyond] > 1).any())
 
     def placed(self, place: Ints, amount: Floats) -> Floats:
         values = np.zeros(self._size)

@@ -109,7 +109,9 @@ def calibration_error(
 
     ``ici`` is its mean (integrated calibration index), ``e50`` its median, ``e90`` its 90th
     percentile. It cannot be negative, so that chance alone makes it larger than 0, the more so in a
-    bootstrap resample: read it with the curve. Parameters and errors as `calibration_curve`.
+    bootstrap resample: read it with the curve. There is no formula for its error, since a distance
+    has no derivative where it is 0; its interval is a bootstrap's. Parameters and errors as
+    `calibration_curve`.
 
     References
     ----------

@@ -6,54 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from storm_clinic.cohort.outcome import Classes, Floats, Ints, Outcome
+from storm_clinic.cohort.outcome import Bools, Classes, Floats, Ints, Outcome
 from storm_clinic.errors import StatisticsError
-from storm_clinic.metrics.incidence import Incidence
-from storm_clinic.metrics.inputs import (
-    Timed,
-    all_causes,
-    as_probability,
-    binary_event,
-    required_horizon,
-)
+from storm_clinic.metrics.inputs import as_probability, required_horizon
+from storm_clinic.metrics.treated import Treated
 from storm_clinic.metrics.uncertainty import Statistic
-
-
-@dataclass(frozen=True, eq=False)
-class DecisionCurve:
-    """Net benefit over thresholds; treating nobody has net benefit 0.
-
-    Attributes
-    ----------
-    thresholds, net_benefit, treat_all : float64 arrays, shape (n_thresholds,)
-    influence : float64 array, shape (n_thresholds, n_patients)
-        How far each patient moves the net benefit (infinitesimal jackknife).
-    n_above : int64 array, shape (n_thresholds,)
-        Patients at or above each threshold.
-    followed : bool array, shape (n_thresholds,)
-        Whether any of them is followed to the horizon; where none is, the benefit is understated.
-    method : str
-    """
-
-    thresholds: Floats
-    net_benefit: Floats
-    treat_all: Floats
-    influence: Floats
-    n_above: Ints
-    followed: NDArray[np.bool_]
-    method: str
-
-    def band(self, *, level: float = 0.95) -> tuple[Floats, Floats]:
-        """Pointwise Wald interval of the net benefit."""
-        return _band(self.net_benefit, self.influence, level)
-
-    def gain(self, other: DecisionCurve, *, level: float = 0.95) -> tuple[Floats, Floats, Floats]:
-        """Difference from another model on the same patients: value, lower, upper; paired."""
-        difference = self.net_benefit - other.net_benefit
-        return difference, *_band(difference, self.influence - other.influence, level)
 
 
 def net_benefit(
@@ -65,22 +25,28 @@ def net_benefit(
 ) -> Statistic:
     """Net benefit of treating those at or above a threshold, averaged over some thresholds.
 
-    At threshold t: P(above) [P(event | above) - P(no event | above) t / (1 - t)]; in survival data
-    P(event | above) is 1 - Kaplan-Meier at the horizon among those above, with competing risks
-    the Aalen-Johansen incidence of the cause of interest. Where their follow-up ends before the
-    horizon the curve's last value is carried on, which understates the benefit; R's dcurves gives
-    NA there.
+    At threshold t: P(above) [P(event | above) - P(no event | above) t / (1 - t)]. P(event | above)
+    is 1 - Kaplan-Meier at the horizon among those above; with competing risks the Aalen-Johansen
+    share of the cause of interest, so that whoever died of another cause counts as treated without
+    need. Where their follow-up ends before the horizon the curve's last value is carried on, which
+    understates the benefit; R's dcurves gives NA there, and `decision_curve` stops.
 
     Parameters
     ----------
     outcome : Survival, CompetingRisks or Classes, length n_patients
-        Without entry times; of two classes the second is the event.
+        Times without entry times, or two classes of which the second is the event.
     probability : float array, shape (n_patients,)
-        Of the event (of interest, by the horizon).
+        Of the event (by the horizon).
     thresholds : float or float array, shape (n_thresholds,)
         Strictly between 0 and 1; their plain mean is taken.
     horizon_months : float
-        Times only; from the first event to the last follow-up.
+        Not for classes; from the first event to the last follow-up.
+
+    Returns
+    -------
+    Statistic
+        With an infinitesimal-jackknife standard error; the difference of two is the gain of one
+        model over another, with the pairing of the patients kept.
 
     Raises
     ------
@@ -93,8 +59,8 @@ def net_benefit(
     Vickers & Elkin, Med. Decis. Making 26 (2006) 565-574. Vickers et al., BMC Med. Inform. Decis.
     Mak. 8 (2008) 53.
     """
-    benefit = _Benefit(outcome, as_probability(probability, outcome), thresholds, horizon_months)
-    return benefit.mean("")
+    benefit = NetBenefit(outcome, probability, thresholds, horizon_months=horizon_months)
+    return benefit.mean()
 
 
 def net_benefit_treat_all(
@@ -102,7 +68,144 @@ def net_benefit_treat_all(
 ) -> Statistic:
     """Net benefit of treating everybody; parameters and errors as `net_benefit`."""
     everybody = np.ones(outcome.n_patients)
-    return _Benefit(outcome, everybody, thresholds, horizon_months).mean(", treat all")
+    benefit = NetBenefit(outcome, everybody, thresholds, horizon_months=horizon_months)
+    return benefit.mean(", treat all")
+
+
+class NetBenefit:
+    """Net benefit at each of several thresholds, under many case weights.
+
+    Parameters and errors as `net_benefit`.
+
+    Attributes
+    ----------
+    thresholds : float64 array, shape (n_thresholds,)
+    n_above : int64 array, shape (n_thresholds,)
+        Patients at or above each threshold.
+    followed : bool array, shape (n_thresholds,)
+        Whether those above are followed to the horizon, or all had an event before it; where
+        nobody is above there is nothing to follow.
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        probability: ArrayLike,
+        thresholds: ArrayLike,
+        *,
+        horizon_months: float | None = None,
+    ) -> None:
+        values = as_probability(probability, outcome)
+        self.thresholds = _legal_thresholds(thresholds)
+        self._outcome = outcome
+        self._odds = self.thresholds / (1 - self.thresholds)
+        # Patients above a threshold are nested: as many are the same ones.
+        above = [np.flatnonzero(values >= cut) for cut in self.thresholds]
+        self.n_above: Ints = np.array([len(patients) for patients in above], dtype=np.int64)
+        self._sets = {len(patients): patients for patients in above}
+        self._row = np.searchsorted(sorted(self._sets), self.n_above)
+        self._horizon = (
+            None
+            if isinstance(outcome, Classes)
+            else required_horizon(outcome, horizon_months, "net benefit", followed_beyond=False)
+        )
+        self._treated = Treated(outcome, self._horizon)
+        followed = {n: self._treated.followed(patients) for n, patients in self._sets.items()}
+        self.followed: Bools = np.array([followed[int(n)] for n in self.n_above])
+        self.label = "net benefit" + (
+            "" if self._horizon is None else f" at {self._horizon:g} months"
+        )
+
+    def curve(self, weights: Floats) -> Floats:
+        """Net benefit at each threshold, (n_resamples, n_thresholds)."""
+        total = weights.sum(axis=1)
+        sets = [self._sets[n] for n in sorted(self._sets)]
+        share = np.stack([weights[:, patients].sum(axis=1) / total for patients in sets], axis=1)
+        risk = np.stack([self._treated.risk(weights, patients) for patients in sets], axis=1)
+        p, r = share[:, self._row], risk[:, self._row]
+        return np.asarray(p * (r - (1 - r) * self._odds), dtype=np.float64)
+
+    @cached_property
+    def value(self) -> Floats:
+        """Net benefit at each threshold, (n_thresholds,)."""
+        return np.asarray(self.n_above / self._outcome.n_patients * self._worth)
+
+    @cached_property
+    def influence(self) -> Floats:
+        """How far each patient moves the net benefit at each threshold.
+
+        The infinitesimal jackknife, (n_thresholds, n_patients).
+        """
+        n_patients = self._outcome.n_patients
+        masks = self._masks
+        moved = self._treated.influence_among(masks)[self._row]
+        share = self.n_above[:, None] / n_patients
+        own = (masks[self._row] - share) * self._worth[:, None] / n_patients
+        return np.asarray(own + share * (1 + self._odds)[:, None] * moved, dtype=np.float64)
+
+    @cached_property
+    def _worth(self) -> Floats:
+        """Gain of each patient treated, (n_thresholds,)."""
+        risk = self._treated.risk_among(self._masks)[self._row]
+        return np.asarray(risk - (1 - risk) * self._odds, dtype=np.float64)
+
+    @cached_property
+    def _masks(self) -> Floats:
+        """1 for each patient of a distinct set of treated, (n_sets, n_patients)."""
+        masks = np.zeros((len(self._sets), self._outcome.n_patients))
+        for row, n in enumerate(sorted(self._sets)):
+            masks[row, self._sets[n]] = 1
+        return masks
+
+    def mean(self, policy: str = "") -> Statistic:
+        """The plain mean over the thresholds."""
+        cuts = self.thresholds
+        over = (
+            f"threshold {cuts[0]:g}"
+            if len(cuts) == 1
+            else f"mean over {len(cuts)} thresholds from {cuts.min():g} to {cuts.max():g}"
+        )
+        return Statistic.of(
+            self._outcome,
+            lambda weights: self.curve(weights).mean(axis=1),
+            f"{self.label}, {over}{policy}",
+            influence=self.influence.mean(axis=0),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DecisionCurve:
+    """Net benefit over thresholds; treating nobody has net benefit 0.
+
+    Attributes
+    ----------
+    thresholds, net_benefit, se, lower, upper, treat_all : float64 arrays, shape (n_thresholds,)
+    gain, gain_se, gain_lower, gain_upper : float64 arrays, shape (n_thresholds,), or None
+        Over the comparator, with the pairing of the patients kept; None without one.
+    n_above : int64 array, shape (n_thresholds,)
+        Patients at or above each threshold (of several repeats, the fewest).
+    followed : bool array, shape (n_thresholds,)
+        Whether those above (and treated by the comparator) are followed to the horizon: where
+        they are not, the last value of their curve is carried on and understates the benefit.
+    gain_followed : bool array, shape (n_thresholds,)
+        The same of the comparator; all True without one.
+    method : str
+    """
+
+    thresholds: Floats
+    net_benefit: Floats
+    se: Floats
+    lower: Floats
+    upper: Floats
+    treat_all: Floats
+    gain: Floats | None
+    gain_se: Floats | None
+    gain_lower: Floats | None
+    gain_upper: Floats | None
+    n_above: Ints
+    followed: Bools
+    gain_followed: Bools
+    method: str
 
 
 def decision_curve(
@@ -111,153 +214,83 @@ def decision_curve(
     thresholds: ArrayLike,
     *,
     horizon_months: float | None = None,
+    over: ArrayLike | None = None,
+    level: float = 0.95,
 ) -> DecisionCurve:
-    """Net benefit at each threshold, beside treating everybody.
+    """Net benefit at each threshold with a pointwise interval, beside treating everybody.
 
-    Parameters and errors as `net_benefit`.
+    Parameters
+    ----------
+    outcome, thresholds, horizon_months
+        As `net_benefit`; errors too.
+    probability : float array, shape (n_patients,) or (n_repeats, n_patients)
+        Of the event (by the horizon). Of several repeats of cross-validation, net benefits are
+        averaged, and not predictions.
+    over : float array, shaped as ``probability`` may be, optional
+        Of the comparator, whose net benefit is subtracted.
+    level : float
+        Pointwise coverage of the Wald intervals.
     """
-    p = as_probability(probability, outcome)
-    benefit = _Benefit(outcome, p, thresholds, horizon_months)
-    everybody = _Benefit(outcome, np.ones(len(p)), thresholds, horizon_months)
-    ones = np.ones((1, len(p)))
+    if not 0 < level < 1:
+        raise StatisticsError(f"level {level:g}", fix="Legal are values between 0 and 1.")
+    model = _Repeats(outcome, probability, thresholds, horizon_months)
+    everybody = NetBenefit(
+        outcome, np.ones(outcome.n_patients), thresholds, horizon_months=horizon_months
+    )
+    z = float(norm.ppf(0.5 + level / 2))
+    se = np.sqrt((model.influence**2).sum(axis=1))
+    gain = gain_se = gain_lower = gain_upper = None
+    followed_too = np.ones_like(model.followed)
+    if over is not None:
+        other = _Repeats(outcome, over, thresholds, horizon_months)
+        gain = model.value - other.value
+        gain_se = np.sqrt(((model.influence - other.influence) ** 2).sum(axis=1))
+        gain_lower, gain_upper = gain - z * gain_se, gain + z * gain_se
+        followed_too = other.followed
     return DecisionCurve(
-        benefit.thresholds,
-        benefit.curve(ones)[0],
-        everybody.curve(ones)[0],
-        benefit.influences,
-        benefit.n_above,
-        benefit.followed,
-        f"{benefit.estimator}; 95% Wald intervals at each threshold, infinitesimal jackknife",
+        thresholds=model.first.thresholds,
+        net_benefit=model.value,
+        se=se,
+        lower=model.value - z * se,
+        upper=model.value + z * se,
+        treat_all=everybody.value,
+        gain=gain,
+        gain_se=gain_se,
+        gain_lower=gain_lower,
+        gain_upper=gain_upper,
+        n_above=model.n_above,
+        followed=model.followed,
+        gain_followed=followed_too,
+        method=f"{model.first.label}{model.averaged}; {level:.0%} pointwise Wald interval, "
+        "infinitesimal jackknife",
     )
 
 
-def _band(value: Floats, influence: Floats, level: float) -> tuple[Floats, Floats]:
-    reach = norm.ppf(0.5 + level / 2) * np.sqrt((influence**2).sum(axis=1))
-    return value - reach, value + reach
+class _Repeats:
+    """Net benefit averaged over the repeats of a cross-validation."""
 
-
-class _Benefit:
     def __init__(
         self,
         outcome: Outcome,
-        probability: Floats,
+        probability: ArrayLike,
         thresholds: ArrayLike,
         horizon_months: float | None,
     ) -> None:
-        self.thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
-        if not len(self.thresholds) or not ((self.thresholds > 0) & (self.thresholds < 1)).all():
-            raise StatisticsError(
-                f"thresholds {np.round(self.thresholds, 4).tolist()}",
-                fix="Legal are probabilities strictly between 0 and 1.",
-            )
-        self._outcome, self._n = outcome, outcome.n_patients
-        self._horizon, at = _horizon(outcome, horizon_months)
-        self._odds = self.thresholds / (1 - self.thresholds)
-        # Patients above a threshold are nested, so that as many are the same ones.
-        self._groups: dict[int, _Treated] = {}
-        self.n_above = np.array([int((probability >= cut).sum()) for cut in self.thresholds])
-        for cut, n in zip(self.thresholds, self.n_above, strict=True):
-            if n and n not in self._groups:
-                above = np.flatnonzero(probability >= cut)
-                self._groups[n] = _Treated(outcome, above, self._horizon)
-        self.estimator = f"net benefit{at}"
-        self.label = f"{self.estimator}, " + (
-            f"threshold {self.thresholds[0]:g}"
-            if len(self.thresholds) == 1
-            else f"mean over {len(self.thresholds)} thresholds from {self.thresholds.min():g} to "
-            f"{self.thresholds.max():g}"
+        rows = np.atleast_2d(np.asarray(probability, dtype=np.float64))
+        each = [NetBenefit(outcome, p, thresholds, horizon_months=horizon_months) for p in rows]
+        self.first = each[0]
+        self.value: Floats = np.mean([benefit.value for benefit in each], axis=0)
+        self.influence: Floats = np.mean([benefit.influence for benefit in each], axis=0)
+        self.n_above: Ints = np.min([benefit.n_above for benefit in each], axis=0)
+        self.followed: Bools = np.all([benefit.followed for benefit in each], axis=0)
+        self.averaged = f", mean of {len(each)} repeats" if len(each) > 1 else ""
+
+
+def _legal_thresholds(thresholds: ArrayLike) -> Floats:
+    values = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
+    if not len(values) or not ((values > 0) & (values < 1)).all():
+        raise StatisticsError(
+            f"thresholds {np.round(values, 4).tolist()}",
+            fix="Legal are probabilities strictly between 0 and 1.",
         )
-
-    def mean(self, whom: str) -> Statistic:
-        """The mean over the thresholds."""
-        return Statistic.of(
-            self._outcome,
-            lambda weights: self.curve(weights).mean(axis=1),
-            f"{self.label}{whom}",
-            influence=self.influences.mean(axis=0),
-        )
-
-    def curve(self, weights: Floats) -> Floats:
-        """Net benefit at each threshold, (n_resamples, n_thresholds)."""
-        total = weights.sum(axis=1)
-        found = np.zeros((len(weights), len(self.thresholds)))
-        shares = {n: group.shares(weights, total) for n, group in self._groups.items()}
-        for k, (odds, n) in enumerate(zip(self._odds, self.n_above, strict=True)):
-            if n:
-                treated, risk = shares[n]
-                found[:, k] = treated * (risk - (1 - risk) * odds)
-        return found
-
-    @property
-    def influences(self) -> Floats:
-        """How far each patient moves it, (n_thresholds, n_patients)."""
-        value = self.curve(np.ones((1, self._n)))[0]
-        found = np.zeros((len(self.thresholds), self._n))
-        for k, (odds, n) in enumerate(zip(self._odds, self.n_above, strict=True)):
-            if n:
-                group = self._groups[n]
-                own = group.risk - (1 - group.risk) * odds
-                found[k, group.above] = own / self._n
-                found[k, group.above] += n / self._n * (1 + odds) * group.risk_influence
-                found[k] -= value[k] / self._n
-        return found
-
-    @property
-    def followed(self) -> NDArray[np.bool_]:
-        """Whether somebody at or above each threshold is followed to the horizon."""
-        return np.array([n == 0 or self._groups[n].followed for n in self.n_above])
-
-
-class _Treated:
-    """Patients at or above a threshold: how many, and how many of them have the event."""
-
-    def __init__(self, outcome: Outcome, above: Ints, horizon: float) -> None:
-        self.above, self._horizon = above, horizon
-        self._event = binary_event(outcome)[above] if isinstance(outcome, Classes) else None
-        self._incidence: Incidence | None = None
-        self.followed = True
-        if not isinstance(outcome, Classes):
-            among: Timed = outcome.take(above)
-            self._incidence = Incidence(among)
-            last = among.time_months == among.time_months.max()
-            # Where nobody is event-free any more, the incidence is known without follow-up.
-            ended = bool(all_causes(among).event[last].all())
-            self.followed = ended or bool((among.time_months >= horizon).any())
-
-    def shares(self, weights: Floats, total: Floats) -> tuple[Floats, Floats]:
-        """Share that is treated, and risk of the event among them, (n_resamples,) each."""
-        own = weights[:, self.above]
-        n_treated = own.sum(axis=1)
-        return n_treated / total, self._risks(own, n_treated)
-
-    def _risks(self, weights: Floats, n_treated: Floats) -> Floats:
-        if self._incidence is not None:
-            return self._incidence.by(weights, self._horizon)
-        assert self._event is not None
-        happened = weights @ self._event
-        shares = np.divide(happened, n_treated, out=np.zeros_like(happened), where=n_treated > 0)
-        return np.asarray(shares, dtype=np.float64)
-
-    @cached_property
-    def risk(self) -> float:
-        """Risk of the event among them."""
-        ones = np.ones((1, len(self.above)))
-        return float(self._risks(ones, ones.sum(axis=1))[0])
-
-    @cached_property
-    def risk_influence(self) -> Floats:
-        """How far each of them moves that risk, (n_above,)."""
-        if self._incidence is not None:
-            ones = np.ones((1, len(self.above)))
-            return np.asarray(self._incidence.influence(ones, self._horizon)[0])
-        assert self._event is not None
-        return np.asarray((self._event - self.risk) / len(self.above), dtype=np.float64)
-
-
-def _horizon(outcome: Outcome, horizon_months: float | None) -> tuple[float, str]:
-    """The horizon, checked, and how it is named; 0 for classes, which have none."""
-    if isinstance(outcome, Classes):
-        binary_event(outcome)
-        return 0.0, ""
-    horizon = required_horizon(outcome, horizon_months, "net benefit", followed_beyond=False)
-    return horizon, f" at {horizon:g} months"
+    return values

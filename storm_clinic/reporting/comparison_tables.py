@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import count
+from storm_clinic.reporting.phrases import describe_inputs
+from storm_clinic.reporting.readings import gain_in_words
 from storm_clinic.reporting.tables import (
     Cell,
     Footnotes,
@@ -15,7 +17,6 @@ from storm_clinic.reporting.tables import (
     estimate_cell,
     estimate_records,
 )
-from storm_clinic.reporting.wording import describe_inputs, gain_in_words
 from storm_clinic.validation.comparison import (
     ComparedModel,
     compare_models,

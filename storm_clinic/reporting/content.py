@@ -115,6 +115,11 @@ class ReportContent:
     limits: tuple[str, ...] = ()  # beside those found by rule
 
     @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """All evidence: validation first, then cross-validation."""
+        return (*self.validation, *((self.development,) if self.development else ()))
+
+    @property
     def simulated(self) -> bool:
         """Whether any cohort was made by a simulation."""
         return any(cohort.simulated for cohort in self.cohorts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storm_clinic.reporting.notation import count, share
+from storm_clinic.reporting.numbers import EXPLORATORY
 from storm_clinic.reporting.tables import Cell, Row, Table, Value
 from storm_clinic.validation.evidence import (
     CalibrationCurve,
@@ -60,8 +61,8 @@ def risk_group_table(curves: RiskGroupCurves, slug: str) -> Table:
     what, how = f"Event-free patients of {curves.cohort}", "Kaplan-Meier"
     if curves.event:
         what, how = f"Cumulative incidence of {curves.event} in {curves.cohort}", "Aalen-Johansen"
-    caption = f"{what} by risk group ({how}, 95% interval)"
-    return Table(slug, caption, header, tuple(rows), tuple(records))
+    caption = f"{what} by risk group of {curves.model} ({how}, 95% interval)"
+    return Table(slug, caption, header, tuple(rows), tuple(records), label=EXPLORATORY)
 
 
 def _measured(curves: RiskGroupCurves) -> str:

@@ -1,45 +1,14 @@
-"""The methods paragraph, the limits and the references, made from the study and the evidence."""
+"""The methods paragraphs and the limits, made from the study and the evidence."""
 
 from __future__ import annotations
 
+from storm_clinic.reporting.analysis_methods import analysis_methods
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
-from storm_clinic.reporting.wording import composition, describe_inputs
+from storm_clinic.reporting.phrases import composition, describe_inputs
 from storm_clinic.study import ModelSpec, Range, Scalar, Study
 from storm_clinic.validation.evidence import Evidence
-from storm_clinic.validation.measures import COMPETING_MEANINGS, MEASURES, base_of
 
-_REFERENCES = {
-    "c_index": (
-        "Harrell FE, Lee KL, Mark DB. Multivariable prognostic models. Stat Med 1996;15:361-387."
-    ),
-    "c_index_uno": (
-        "Uno H, et al. On the C-statistics for evaluating overall adequacy of risk prediction "
-        "procedures with censored survival data. Stat Med 2011;30:1105-1117."
-    ),
-    "auc": (
-        "Blanche P, Dartigues JF, Jacqmin-Gadda H. Estimating and comparing time-dependent areas "
-        "under ROC curves for censored event times with competing risks. "
-        "Stat Med 2013;32:5381-5397."
-    ),
-    "brier": (
-        "Graf E, et al. Assessment and comparison of prognostic classification schemes for "
-        "survival data. Stat Med 1999;18:2529-2545."
-    ),
-    "brier_scaled": (
-        "Kattan MW, Gerds TA. The index of prediction accuracy. Diagn Progn Res 2018;2:7."
-    ),
-    "calibration_slope": (
-        "Van Calster B, et al. Calibration: the Achilles heel of predictive analytics. "
-        "BMC Med 2019;17:230."
-    ),
-}
-_COMPETING_REFERENCES = (
-    "Wolbers M, et al. Concordance for prognostic models with competing risks. "
-    "Biostatistics 2014;15:526-539.",
-    "Fine JP, Gray RJ. A proportional hazards model for the subdistribution of a competing risk. "
-    "J Am Stat Assoc 1999;94:496-509.",
-)
 _COMPETING = (
     "Of each patient the first of {causes} counts, and {event} is the event of interest. Predicted "
     "and observed risks are cumulative incidences of {event} (observed: Aalen-Johansen), so that "
@@ -52,11 +21,13 @@ _CLASSES = (
     "Each of the classes {classes} was held against the rest; means over classes count every class "
     "the same, however rare. The likeliest class is that of the highest predicted probability."
 )
-_STATUS = {"fail": "Failed check", "warn": "Warning"}
-_REPORTING = (
-    "Collins GS, et al. TRIPOD+AI statement: updated guidance for reporting clinical prediction "
-    "models that use regression or machine learning methods. BMJ 2024;385:e078378."
+_UNKNOWN = (
+    "How the model was trained is not known to this report.",
+    "Whether any of these patients were used for training is not known to this report.",
+    "Which questions were named before the results were seen is not known to this report, so that "
+    "everything in it is exploratory.",
 )
+_STATUS = {"fail": "Failed check", "warn": "Warning"}
 
 
 def methods(content: ReportContent) -> list[str]:
@@ -64,8 +35,8 @@ def methods(content: ReportContent) -> list[str]:
     paragraphs = []
     if content.study is None:
         paragraphs.append(
-            "The predictions were made by another program and were evaluated as they are; how its "
-            "models were fitted is not known here."
+            "The predictions were made by another program and were evaluated as they are; how the "
+            "model was trained is not known to this report."
         )
     else:
         paragraphs += [_design(content, content.study), _models(content.study)]
@@ -73,10 +44,14 @@ def methods(content: ReportContent) -> list[str]:
             paragraphs.append(_resampling(content.study))
     if content.validation:
         paragraphs.append(_validation(content))
-    measured = [e for e in (content.development, *content.validation) if e is not None]
+    measured = list(content.evidence)
     if measured:
         paragraphs.append(_measures(measured))
         paragraphs += _outcomes(measured)
+    paragraphs += analysis_methods(content)
+    if content.provenance.versions:
+        made = [f"{name} {version}" for name, version in content.provenance.versions]
+        paragraphs.append(f"Computed with {listed(made)}.")
     return paragraphs
 
 
@@ -177,42 +152,9 @@ def _outcomes(measured: list[Evidence]) -> list[str]:
     return [*texts, f"How many had what: {'; '.join(counts)}."] if texts else []
 
 
-def glossary(content: ReportContent) -> list[tuple[str, str]]:
-    """Name and meaning of every measure on the page, in the order of the tables."""
-    used = {
-        base_of(estimate.metric)
-        for item in (*content.validation, content.development)
-        if item is not None
-        for estimate in item.estimates
-    }
-    competing = _has_competing(content)
-    return [
-        (m.label, COMPETING_MEANINGS.get(name, m.meaning) if competing else m.meaning)
-        for name, m in MEASURES.items()
-        if name in used
-    ]
-
-
-def _has_competing(content: ReportContent) -> bool:
-    measured = [e for e in (content.development, *content.validation) if e is not None]
-    return any(o.kind == "competing risks" for item in measured for o in item.outcomes)
-
-
-def references(content: ReportContent) -> list[str]:
-    """Sources of the measures that are on the page, and of the way of reporting."""
-    used = {
-        estimate.metric
-        for item in (content.development, *content.validation)
-        if item is not None
-        for estimate in item.estimates
-    }
-    cited = [text for metric, text in _REFERENCES.items() if metric in used]
-    return [*cited, *(_COMPETING_REFERENCES if _has_competing(content) else ()), _REPORTING]
-
-
 def _raised(content: ReportContent) -> list[str]:
     """Checks that did not pass; of development only what no validation's check repeats."""
-    measured = [e for e in (*content.validation, content.development) if e is not None]
+    measured = content.evidence
     raised = [c for item in content.validation for c in item.checks if c.status in _STATUS]
     if content.development is not None:
         known = {check.code for check in raised}
@@ -235,7 +177,7 @@ def limits(content: ReportContent) -> list[str]:
     if content.comparator is None:
         found.append("There is no clinical comparator, so added value cannot be judged.")
     if content.study is None:
-        found.append("How the models were fitted, and on whom, is not known here.")
+        found += _UNKNOWN
     if not content.cohorts:
         found.append("The patients are not described, so nobody can tell whom they stand for.")
     found += _raised(content)
@@ -244,6 +186,6 @@ def limits(content: ReportContent) -> list[str]:
         if left:
             found.append(
                 f"{left} patients of {cohort.name} were left out; if they differ from those "
-                "analysed, so may the results (section 1)."
+                "analysed, so may the results ({see(content, 'patients')})."
             )
     return [*dict.fromkeys(found), *content.limits]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import write_text
+from storm_clinic.reporting.analysis_sections import analysis_blocks, analysis_tables
+from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.cohort_tables import cohort_table, flow_table
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.curve_tables import (
@@ -18,13 +21,17 @@ from storm_clinic.reporting.curve_tables import (
     class_records,
     risk_group_records,
 )
-from storm_clinic.reporting.methods import glossary, limits, methods, references
+from storm_clinic.reporting.findings import failed_checks, findings, not_for
+from storm_clinic.reporting.glossary import glossary
+from storm_clinic.reporting.labels import multiplicity, section_label
+from storm_clinic.reporting.methods import limits, methods
 from storm_clinic.reporting.notation import count, readable, share
 from storm_clinic.reporting.record_tables import checks_table, claims_table, provenance_table
+from storm_clinic.reporting.references import references
+from storm_clinic.reporting.regulator_tables import probast_table, tripod_table
 from storm_clinic.reporting.results import all_results, key_numbers, result_tables
+from storm_clinic.reporting.sections import parts, placed, see
 from storm_clinic.reporting.tables import Table, Value, estimate_records, to_csv
-from storm_clinic.reporting.wording import answer, findings, not_for
-from storm_clinic.validation.evidence import Evidence
 
 __all__ = ["Report", "ReportContent", "render"]
 
@@ -47,13 +54,20 @@ def render(content: ReportContent) -> str:
     """
     template = _TEMPLATES.get_template("page.html.j2")
     style = _TEMPLATES.get_template("style.css").render()
+    sections = placed(content)
     return template.render(
         content=content,
         style=Markup(style),
         answer=answer(content),
         findings=findings(content),
+        failed=failed_checks(content),
+        see_checks=see(content, "checks"),
         not_for=not_for(content),
         key_numbers=key_numbers(content),
+        parts=parts(content),
+        labels={s.key: section_label(content, s.section) for s in sections},
+        multiplicity=multiplicity(content),
+        blocks=analysis_blocks(content),
         results=all_results(content),
         glossary=glossary(content),
         methods=methods(content),
@@ -61,7 +75,18 @@ def render(content: ReportContent) -> str:
         limits=limits(content),
         tables=_named_tables(content),
         checks=_checks(content),
+        refer=_linked({str(s.number): s.key for s in sections}),
     )
+
+
+def _linked(keys: Mapping[str, str]) -> Callable[[str], Markup]:
+    """Escape text, and make ``section 7`` in it a link to that section."""
+
+    def link(found: re.Match[str]) -> str:
+        key = keys.get(found[1])
+        return found[0] if key is None else f'<a href="#{key}">{found[0]}</a>'
+
+    return lambda text: Markup(re.sub(r"\bsection (\d+)\b", link, str(escape(text))))
 
 
 @dataclass(frozen=True)
@@ -116,10 +141,11 @@ class Report:
         named = [t for t in _named_tables(self.content).values() if t is not None]
         results = [table for item in result_tables(self.content) for table in item.all]
         flows = [table for _, table in _flows(self.content)]
-        return [*named, *flows, *results, *_checks(self.content)]
+        analyses = analysis_tables(self.content)
+        return [*named, *flows, *results, *analyses, *_checks(self.content)]
 
     def _curves(self) -> dict[str, tuple[Mapping[str, Value], ...]]:
-        measured = _evidence(self.content)
+        measured = self.content.evidence
         return {
             "all-estimates": tuple(
                 record
@@ -136,15 +162,13 @@ class Report:
         }
 
 
-def _evidence(content: ReportContent) -> list[Evidence]:
-    return [item for item in (*content.validation, content.development) if item is not None]
-
-
 def _named_tables(content: ReportContent) -> dict[str, Table | None]:
-    outcomes = {found.cohort: found for item in _evidence(content) for found in item.outcomes}
+    outcomes = {found.cohort: found for item in content.evidence for found in item.outcomes}
     return {
         "cohorts": cohort_table(content.cohorts, outcomes) if content.cohorts else None,
         "claims": claims_table(content),
+        "tripod": tripod_table(content),
+        "probast": probast_table(content),
         "provenance": provenance_table(content),
     }
 
@@ -161,6 +185,6 @@ def _checks(content: ReportContent) -> list[Table]:
     titles = {"external": "Checks of the validation", "cross-validation": "Checks of development"}
     return [
         checks_table(item, f"checks-{number}", titles[item.kind])
-        for number, item in enumerate(_evidence(content), start=1)
+        for number, item in enumerate(content.evidence, start=1)
         if item.checks
     ]

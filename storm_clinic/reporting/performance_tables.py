@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import months
+from storm_clinic.reporting.phrases import describe_inputs
 from storm_clinic.reporting.tables import (
     Cell,
     Footnotes,
@@ -14,7 +15,6 @@ from storm_clinic.reporting.tables import (
     estimate_cell,
     estimate_records,
 )
-from storm_clinic.reporting.wording import describe_inputs
 from storm_clinic.validation.comparison import models_in_order
 from storm_clinic.validation.evidence import Estimate, Evidence
 from storm_clinic.validation.measures import MEASURES, base_of, gain_of, label_of

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from storm_clinic.reporting.calibration_figure import calibration
+from storm_clinic.reporting.class_figure import class_curves
 from storm_clinic.reporting.comparison_tables import class_table, comparison_table, fusion_table
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.curve_tables import confusion_table, risk_group_table
-from storm_clinic.reporting.figures import (
-    ForestRow,
-    calibration,
-    class_curves,
-    forest,
-    risk_groups,
-)
+from storm_clinic.reporting.forest_figure import ForestRow, forest
+from storm_clinic.reporting.labels import labelled
 from storm_clinic.reporting.notation import count, interval_of, value_of
+from storm_clinic.reporting.parts import CohortPart, cohort_parts
 from storm_clinic.reporting.performance_tables import (
     horizon_table,
     other_gains_table,
     performance_tables,
 )
+from storm_clinic.reporting.phrases import composition
+from storm_clinic.reporting.readings import readings
+from storm_clinic.reporting.risk_group_figure import risk_groups
 from storm_clinic.reporting.tables import Table
-from storm_clinic.reporting.wording import composition, readings
 from storm_clinic.validation.comparison import headline, models_in_order
-from storm_clinic.validation.evidence import CalibrationCurve, Evidence, RiskGroupCurves
+from storm_clinic.validation.evidence import CalibrationCurve, RiskGroupCurves
 from storm_clinic.validation.measures import MEASURES, gain_of
 
 
@@ -76,31 +76,6 @@ class Results:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One cohort of one piece of evidence, and the prefix of all that is made of it."""
-
-    content: ReportContent
-    evidence: Evidence
-    cohort: str
-    slug: str
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """Models whose curves are drawn; all others are in the CSV tables."""
-        models = dict.fromkeys((self.content.candidate, self.content.comparator))
-        return tuple(model for model in models if model is not None)
-
-    @property
-    def groups(self) -> list[RiskGroupCurves]:
-        return [
-            curves
-            for model in self.shown
-            for curves in self.evidence.risk_groups
-            if (curves.cohort, curves.model) == (self.cohort, model)
-        ]
-
-
-@dataclass(frozen=True)
 class KeyNumber:
     """One number of the first screen."""
 
@@ -111,24 +86,15 @@ class KeyNumber:
 
 def all_results(content: ReportContent) -> list[Results]:
     """Tables and figures: validation cohorts first, then cross-validation."""
-    return [_results(part) for part in _parts(content)]
+    return [_results(part) for part in cohort_parts(content)]
 
 
 def result_tables(content: ReportContent) -> list[ResultTables]:
     """The tables alone, in the same order."""
-    return [_tables(part) for part in _parts(content)]
+    return [_tables(part) for part in cohort_parts(content)]
 
 
-def _parts(content: ReportContent) -> list[_Part]:
-    sources = (*content.validation, *((content.development,) if content.development else ()))
-    pairs = [(evidence, cohort) for evidence in sources for cohort in evidence.cohorts]
-    return [
-        _Part(content, evidence, cohort, f"r{number}")
-        for number, (evidence, cohort) in enumerate(pairs, start=1)
-    ]
-
-
-def _tables(part: _Part) -> ResultTables:
+def _tables(part: CohortPart) -> ResultTables:
     about = (part.content, part.evidence, part.cohort)
     matrices = [
         matrix
@@ -139,17 +105,18 @@ def _tables(part: _Part) -> ResultTables:
     comparison = comparison_table(*about, f"{part.slug}-comparison")
     metric = headline(part.evidence)
     seen = {metric, gain_of(metric), "calibration_slope"} if comparison else set()
+    performance = performance_tables(*about, f"{part.slug}-performance", without=seen)
     return ResultTables(
-        comparison=comparison,
-        fusions=fusion_table(*about, f"{part.slug}-fusions"),
-        performance=tuple(performance_tables(*about, f"{part.slug}-performance", without=seen)),
-        others=other_gains_table(*about, f"{part.slug}-other-gains"),
-        horizons=horizon_table(*about, f"{part.slug}-horizons"),
+        comparison=_labelled(part, comparison),
+        fusions=_labelled(part, fusion_table(*about, f"{part.slug}-fusions")),
+        performance=tuple(t for found in performance if (t := _labelled(part, found))),
+        others=_labelled(part, other_gains_table(*about, f"{part.slug}-other-gains")),
+        horizons=_labelled(part, horizon_table(*about, f"{part.slug}-horizons")),
         groups=tuple(
             risk_group_table(curves, f"{part.slug}-groups-{number}-table")
             for number, curves in enumerate(part.groups, start=1)
         ),
-        by_class=class_table(*about, f"{part.slug}-classes-table", part.shown),
+        by_class=_labelled(part, class_table(*about, f"{part.slug}-classes-table", part.shown)),
         confusion=tuple(
             confusion_table(matrix, f"{part.slug}-confusion-{number}")
             for number, matrix in enumerate(matrices, start=1)
@@ -157,11 +124,15 @@ def _tables(part: _Part) -> ResultTables:
     )
 
 
-def _results(part: _Part) -> Results:
+def _labelled(part: CohortPart, table: Table | None) -> Table | None:
+    return None if table is None else labelled(table, part.content, external=part.external)
+
+
+def _results(part: CohortPart) -> Results:
     tables = _tables(part)
     return Results(
         cohort=part.cohort,
-        external=part.evidence.kind == "external",
+        external=part.external,
         tables=tables,
         forest=_forest(part),
         calibration=_calibration(part),
@@ -192,7 +163,7 @@ def _groups(curves: RiskGroupCurves, slug: str) -> Markup:
     return risk_groups(curves, slug=slug, title=title)
 
 
-def _calibration_curves(part: _Part) -> list[CalibrationCurve]:
+def _calibration_curves(part: CohortPart) -> list[CalibrationCurve]:
     return [
         curve
         for curve in part.evidence.calibration
@@ -200,7 +171,7 @@ def _calibration_curves(part: _Part) -> list[CalibrationCurve]:
     ]
 
 
-def _calibration(part: _Part) -> Markup | None:
+def _calibration(part: CohortPart) -> Markup | None:
     curves = _calibration_curves(part)
     if not curves:
         return None
@@ -212,7 +183,7 @@ def _calibration(part: _Part) -> Markup | None:
     )
 
 
-def _classes(part: _Part) -> Markup | None:
+def _classes(part: CohortPart) -> Markup | None:
     curves = [
         curve
         for curve in part.evidence.classes
@@ -228,7 +199,7 @@ def _classes(part: _Part) -> Markup | None:
     )
 
 
-def _forest(part: _Part) -> Markup:
+def _forest(part: CohortPart) -> Markup:
     content, evidence, cohort = part.content, part.evidence, part.cohort
     metric = headline(evidence)
     over = content.comparator if len(evidence.models) > 1 else None

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE = "#CC79A7"
 DARKER = {ORANGE: "#8A5F00", PURPLE: "#8C3F6B", GREEN: "#00694D"}  # of these, for words on white
+WIDTH_IN = 7.3  # of a figure that fills the page
 INK, MUTED, RULE, PALE = "#1b2733", "#5b6875", "#c9d1d8", "#eef2f5"
 
 _STYLE = {

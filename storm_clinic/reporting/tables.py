@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from typing import ClassVar
 
 from storm_clinic.reporting.notation import interval_of, value_of
 from storm_clinic.validation.evidence import Estimate
@@ -26,6 +27,7 @@ class Cell:
     indent: bool = False
     mark: str = ""  # footnote
     tone: str = ""  # "pass", "warn", "fail" or "na"
+    refers: bool = False  # "section 7" in it becomes a link
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Table:
         Footnotes; a missing number points to its reason here.
     records : tuple of dict
         Unrounded values, one dict a line of the CSV.
+    label : str
+        Whether its numbers were named before or are exploratory; empty where it infers nothing.
+    style : str
+        Class of the element.
     """
 
     slug: str
@@ -59,6 +65,9 @@ class Table:
     rows: tuple[Row, ...]
     records: tuple[Mapping[str, Value], ...]
     notes: tuple[tuple[str, str], ...] = ()
+    label: str = ""
+    style: str = ""
+    block: ClassVar[str] = "table"
 
     def to_csv(self) -> str:
         """The records as CSV."""

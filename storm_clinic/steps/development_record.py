@@ -14,6 +14,7 @@ from storm_clinic.files import digest_value, write_json
 from storm_clinic.steps.study_evidence import cohort_facts
 from storm_clinic.steps.study_patients import Development
 from storm_clinic.study import Study
+from storm_clinic.validation.analyses import CovariateProfile
 from storm_clinic.validation.checks import CohortFacts
 
 DEVELOPMENT = "development.json"
@@ -30,21 +31,28 @@ class DevelopmentRecord:
         Of all development cohorts together.
     clinical_parameters : int or None
         Coefficients of the clinical comparator.
+    profiles : tuple of CovariateProfile
+        Of all development patients together: means, deviations, counts of levels.
     """
 
     facts: tuple[CohortFacts, ...]
     fingerprints: Fingerprints
     clinical_parameters: int | None
+    profiles: tuple[CovariateProfile, ...] = ()
 
     @classmethod
     def of(
-        cls, study: Study, development: Development, clinical_parameters: int | None
+        cls,
+        study: Study,
+        development: Development,
+        clinical_parameters: int | None,
+        profiles: tuple[CovariateProfile, ...],
     ) -> DevelopmentRecord:
         """Of a training."""
         facts = tuple(
             cohort_facts(study.endpoint, part, "development") for part in development.parts
         )
-        return cls(facts, development.fingerprints, clinical_parameters)
+        return cls(facts, development.fingerprints, clinical_parameters, profiles)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -59,6 +67,7 @@ class DevelopmentRecord:
             "facts": facts,
             "fingerprints": self.fingerprints.to_json(),
             "clinical_parameters": self.clinical_parameters,
+            "profiles": [item.model_dump(mode="json") for item in self.profiles],
         }
 
     @classmethod
@@ -75,7 +84,9 @@ class DevelopmentRecord:
             for item in document["facts"]
         )
         fingerprints = Fingerprints.from_json(document["fingerprints"])
-        return cls(facts, fingerprints, document["clinical_parameters"])
+        # Records of before there were profiles have none.
+        profiles = tuple(CovariateProfile(**item) for item in document.get("profiles", ()))
+        return cls(facts, fingerprints, document["clinical_parameters"], profiles)
 
     @property
     def digest(self) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
-from storm_clinic.cohort.outcome import Floats
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.predictions import Predictions
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
@@ -17,6 +15,7 @@ from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.evidence import Kind
 
 SITE = "site"  # as a subgroup: the hospital, which is no declared column
+SCANNER = "scanner"  # as a subgroup: of the slides table
 
 
 def evaluation_data(
@@ -52,7 +51,7 @@ def evaluation_data(
         sites=tuple(patients.sites) if has_sites else None,
         thresholds=plan.threshold_grid,
         risk_cuts=risk_cuts,
-        embeddings=_embeddings(patients) if has_sites else {},
+        embeddings=patients.mean_embeddings if has_sites else {},
     )
 
 
@@ -60,30 +59,40 @@ def lacking_subgroups(plan: EvaluationPlan, cohort: Cohort) -> list[str]:
     """In words, the subgroups of a plan that this cohort cannot be divided by."""
     notes = []
     for name in plan.subgroups:
-        if name == SITE and SITE not in cohort.patients:
-            notes.append(f"{cohort.name} declares no site, so nothing is reported by it")
-        elif name != SITE and name not in cohort.columns:
-            notes.append(f"{cohort.name} declares no column {name}, so nothing is reported by it")
-        elif name != SITE and not cohort.columns[name].levels:
+        if name in cohort.columns and not cohort.columns[name].levels:
             notes.append(
                 f"{cohort.name}: {name} is continuous, so nothing is reported by it; declare a "
                 "binned column"
             )
+        elif name not in divisions(cohort):
+            what = "no scanner of a slide" if name == SCANNER else f"no {name}"
+            notes.append(f"{cohort.name} declares {what}, so nothing is reported by it")
     return notes
 
 
+def divisions(cohort: Cohort) -> list[str]:
+    """Everything by which a cohort's patients can be divided: levels, site, scanner."""
+    names = [name for name, column in cohort.columns.items() if column.levels]
+    names += [SITE] if SITE in cohort.patients else []
+    return names + ([SCANNER] if cohort.slides[SCANNER].notna().any() else [])
+
+
 def _subgroups(plan: EvaluationPlan, patients: StudyPatients) -> pd.DataFrame | None:
-    columns = patients.cohort.columns
-    names = [name for name in plan.subgroups if name in columns and columns[name].levels]
-    table = patients.cohort.covariates(names).loc[list(patients.patient_ids)].reset_index(drop=True)
-    if SITE in plan.subgroups and SITE in patients.cohort.patients:
-        table[SITE] = pd.Categorical(patients.sites)
+    """Levels of each patient; the site is not among them, numbers by site have their own place."""
+    cohort, ids = patients.cohort, list(patients.patient_ids)
+    possible = divisions(cohort)
+    names = [n for n in plan.subgroups if n in possible and n in cohort.columns]
+    table = cohort.covariates(names).loc[ids].reset_index(drop=True)
+    if SCANNER in plan.subgroups and SCANNER in possible:
+        table[SCANNER] = pd.Categorical(_scanners(cohort, ids))
     return None if table.empty else table
 
 
-def _embeddings(patients: StudyPatients) -> dict[str, Floats]:
-    """What models see of each patient, averaged over tiles; tables of measurements as they are."""
-    data = patients.data
-    bags = {"image": data.bags, "storm": data.storm}
-    found = {name: part.pooled_mean() for name, part in bags.items() if part is not None}
-    return found | {name: table.to_numpy(np.float64) for name, table in data.tables.items()}
+def _scanners(cohort: Cohort, patient_ids: list[str]) -> list[str | None]:
+    """Scanner of each patient's slides; several are named as such."""
+    known = cohort.slides.dropna(subset=[SCANNER]).groupby("patient_id")[SCANNER].unique()
+    found = (known.get(patient) for patient in patient_ids)
+    return [
+        None if names is None else names[0] if len(names) == 1 else "several scanners"
+        for names in found
+    ]

@@ -48,6 +48,8 @@ class EvaluationPlan:
         Models that see some of the inputs of another and no other.
     encoder : str or None
         Of the features.
+    from_study : bool
+        Whether a study file said all this, before the data were looked at.
     """
 
     name: str
@@ -64,6 +66,7 @@ class EvaluationPlan:
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     encoder: str | None = None
+    from_study: bool = False
 
     @classmethod
     def of(cls, study: Study) -> EvaluationPlan:
@@ -84,6 +87,7 @@ class EvaluationPlan:
             inputs={spec.name: spec.inputs for spec in study.models},
             parts=parts_of(study),
             encoder=study.features.encoder,
+            from_study=True,
         )
 
     @classmethod

@@ -201,6 +201,7 @@ class _Work:
                 [evaluated],
                 kind="external",
                 development=development.facts,
+                profiles=development.profiles,
                 clinical_parameters=development.clinical_parameters,
                 thresholds=bundle.manifest.risk_thresholds,
                 n_overlapping=0,

@@ -23,7 +23,7 @@ from storm_clinic.registry.identity import PatientKeys, load_keys
 from storm_clinic.reporting.content import Provenance, ReportContent
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.cohort_summary import summarise_cohort
-from storm_clinic.steps.evaluation_input import SITE
+from storm_clinic.steps.evaluation_input import SCANNER, SITE, divisions
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.foreign_predictions import ForeignPredictions, read_foreign
 from storm_clinic.steps.study_evidence import collect_evidence
@@ -69,7 +69,7 @@ def report_predictions(
     covariates : sequence of str, optional
         Declared columns beside which the risks are held; default: all.
     subgroups : sequence of str, optional
-        Declared columns with levels, or ``site``; default: all of them.
+        Declared columns with levels, ``site`` or ``scanner``; default: all of them.
     thresholds : (float, float), optional
         Range of risks at which somebody would act; without it no net benefit is shown.
     tau_months : float, optional
@@ -100,8 +100,6 @@ def report_predictions(
         outcome=table.outcome,
     )
     chosen, clinical = _roles(foreign, candidate, comparator)
-    bands = [name for name, column in read.columns.items() if column.levels]
-    by_site = [SITE] if SITE in read.patients else []
     plan = EvaluationPlan.without_study(
         name=f"{read.name}-{asked}",
         endpoint=Endpoint(
@@ -114,9 +112,9 @@ def report_predictions(
         seed=seed,
         thresholds=_range(thresholds),
         clinical=tuple(_unbinned(manifest) if covariates is None else covariates),
-        subgroups=tuple([*bands, *by_site] if subgroups is None else subgroups),
+        subgroups=tuple(divisions(read) if subgroups is None else subgroups),
     )
-    read.covariates([name for name in plan.subgroups if name != SITE])
+    read.covariates([name for name in plan.subgroups if name not in (SITE, SCANNER)])
     joined = _join(foreign, read, table, workspace)
     evaluated = joined.evaluated(plan.clinical)
     kind: Kind = "cross-validation" if foreign.cross_validated else "external"

@@ -8,11 +8,13 @@ import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
-from storm_clinic.steps.evaluation_input import SITE, lacking_subgroups
+from storm_clinic.steps.evaluation_input import SITE, evaluation_data, lacking_subgroups
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
+from storm_clinic.steps.further_analyses import analyse
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Endpoint
+from storm_clinic.validation.analyses import Analyses, CovariateProfile
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
 from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
 from storm_clinic.validation.protocol import evaluate
@@ -25,6 +27,7 @@ def collect_evidence(
     *,
     kind: Kind,
     development: Sequence[CohortFacts] = (),
+    profiles: Sequence[CovariateProfile] = (),
     thresholds: Mapping[str, tuple[float, ...]] | None = None,
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
@@ -45,6 +48,8 @@ def collect_evidence(
         Only external evidence supports claims.
     development : sequence of CohortFacts
         What the model was trained on, where ``evaluated`` is something else.
+    profiles : sequence of CovariateProfile
+        Of the patients the model was trained on, where ``evaluated`` are others.
     thresholds : mapping of model to cut points of its risk, optional
         Fixed on development data; needed for risk groups of external cohorts.
     clinical_parameters : int, optional
@@ -76,6 +81,12 @@ def collect_evidence(
             sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
+    analyses = Analyses()
+    for item in evaluated:
+        data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
+        analyses += analyse(
+            data, plan, development=profiles, clinical_parameters=clinical_parameters
+        )
     role = "validation" if kind == "external" else "development"
     facts = [*development, *(cohort_facts(plan.endpoint, item, role) for item in evaluated)]
     checks = run_checks(
@@ -89,6 +100,9 @@ def collect_evidence(
             n_overlapping=n_overlapping,
             encoder=plan.encoder if evaluated[0].patients.store else None,
             inputs=plan.inputs,
+            analyses=analyses,
+            thresholds_named=plan.thresholds is not None if plan.from_study else None,
+            cut_points_from="development" if kind == "external" and thresholds else None,
         )
     )
     curves = draw_curves(plan, predictions, evaluated, kind, thresholds or {})
@@ -104,6 +118,7 @@ def collect_evidence(
         calibration=curves.calibration,
         classes=curves.classes,
         confusion=curves.confusion,
+        analyses=analyses,
         outcomes=tuple(found for item in evaluated if (found := _composition(item)) is not None),
         digests={k: v for item in evaluated for k, v in item.patients.inputs.items()},
         notes=(

@@ -106,6 +106,16 @@ class StudyPatients:
         return {name: int((~self.data.present(name)).sum()) for name in seen}
 
     @cached_property
+    def mean_embeddings(self) -> dict[str, NDArray[np.float64]]:
+        """What models see of each patient by input, averaged over tiles; tables as they are.
+
+        NaN rows where a patient has none.
+        """
+        bags = {"image": self.data.bags, "storm": self.data.storm}
+        found = {name: part.pooled_mean() for name, part in bags.items() if part is not None}
+        return found | {n: table.to_numpy(np.float64) for n, table in self.data.tables.items()}
+
+    @cached_property
     def inputs(self) -> dict[str, str]:
         """SHA-256 of everything that was read, by a name that holds no id."""
         read = {**self.cohort.digests, **self.measurement_digests}

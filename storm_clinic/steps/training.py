@@ -26,7 +26,9 @@ from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.development_record import DevelopmentRecord
+from storm_clinic.steps.evaluation_input import evaluation_data
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
+from storm_clinic.steps.further_analyses import pooled_profiles
 from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.study_bundle import describe_bundle, performance_table
 from storm_clinic.steps.study_evidence import collect_evidence
@@ -120,7 +122,7 @@ def train(
         work = _Work(study, development, splits, n_jobs, progress or silent, Path(scratch))
         predictions = work.all_out_of_fold(run)
         fitted = work.refit()
-        record = work.record(fitted)
+        record = work.record(fitted, predictions)
         timings = work.timings(run, fitted)
         evidence = work.judge(predictions, record, timings)
         files = work.scratch / "study"
@@ -256,11 +258,18 @@ class _Work:
             seconds[name]["refit"] = fit.seconds
         return seconds
 
-    def record(self, fitted: dict[str, TunedFit]) -> DevelopmentRecord:
+    def record(self, fitted: dict[str, TunedFit], predictions: Predictions) -> DevelopmentRecord:
         """What validations will need to know of development."""
         comparator = self.study.comparator
         n_parameters = None if comparator is None else _n_coefficients(fitted[comparator.name])
-        return DevelopmentRecord.of(self.study, self.development, n_parameters)
+        plan = EvaluationPlan.of(self.study)
+        profiles = pooled_profiles(
+            [
+                evaluation_data(plan, predictions, part, kind="cross-validation", risk_cuts={})
+                for part in self.development.parts
+            ]
+        )
+        return DevelopmentRecord.of(self.study, self.development, n_parameters, profiles)
 
     def judge(
         self,

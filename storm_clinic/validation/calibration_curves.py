@@ -20,6 +20,7 @@ _EVENTS_PER_GROUP = 10  # fewer make an observed risk too uncertain to draw
 _HISTOGRAM_BINS = 25
 _UNDRAWN = 9  # predictions at either end of a smooth curve, and at most a twentieth of them
 _DRAWN_POINTS = 61  # of a smooth curve: as many as an eye can tell apart
+_SUPPORT = 0.02  # of the drawn range: how near a prediction must lie
 
 
 def calibration_curve(
@@ -81,7 +82,7 @@ def calibration_curve(
             outcome, p, horizon_months=horizon_months, n=bootstraps, seed=seed
         )
         smooth = _drawn(curve, p)
-        method += "; line: loess, 95% bootstrap band"
+        method += "; line: loess, 95% bootstrap band, straight where no prediction lies near"
     except StatisticsError as error:
         notes.append(f"no smooth curve: {error}")
     counts, edges = _histogram(p)
@@ -188,6 +189,9 @@ def _drawn(curve: smoothing.CalibrationCurve, p: Floats) -> dict[str, tuple[floa
     edge = min(_UNDRAWN, len(p) // 20)
     low, high = np.sort(p)[[edge, -1 - edge]]
     inside = np.flatnonzero((curve.predicted >= low) & (curve.predicted <= high))
+    # Where nobody has such a prediction a local parabola swings freely: a straight line is drawn.
+    away = np.abs(curve.predicted[inside, None] - p).min(axis=1)
+    inside = inside[away <= (high - low) * _SUPPORT]
     at = inside[np.unique(np.linspace(0, len(inside) - 1, _DRAWN_POINTS).astype(np.int64))]
     return {
         name: tuple(getattr(curve, name)[at].tolist())

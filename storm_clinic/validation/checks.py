@@ -14,9 +14,24 @@
 | SC110 | Are all patients real? |
 | SC111 | Does the candidate rank better than chance? |
 | SC112 | Is each part of each fusion among the models? |
+| SC113 | Is the candidate's effect constant over time (proportional hazards)? |
+| SC114 | Does the risk add to the clinical covariates, by a test? |
+| SC115 | Does the site tell the outcome? |
+| SC116 | Does the candidate rank patients of one site? |
+| SC117 | Are subgroups large enough to say something? |
+| SC118 | Does performance differ between subgroups? |
+| SC119 | Are there enough patients for the precision aimed at? |
+| SC120 | Is much missing, or does being missing go with the outcome? |
+| SC121 | Are the patients like those of development? |
+| SC122 | Is net benefit above treating all, none, and by the clinical model? |
+| SC123 | Are permuted outcomes left unpredicted? |
+| SC124 | May a new site expect what was found? |
+| SC125 | Does the study name its range of thresholds? |
+| SC126 | Was no threshold tuned on the patients it is judged on? |
 
-A code is never reused for another question. Thresholds are conventions of the field, named beside
-each check; they prompt a reader to look, and settle nothing.
+A code is never reused for another question. SC113 to SC126 look at analyses, in a module of their
+own, and do not apply where the analysis was not made. Thresholds are conventions of the field,
+named beside each check; they prompt a reader to look, and settle nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +40,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from storm_clinic.validation.analyses import Analyses
+from storm_clinic.validation.analysis_checks import analysis_checks
 from storm_clinic.validation.evidence import Check, Estimate, Kind, Status
 from storm_clinic.validation.fusion import missing_parts
 from storm_clinic.validation.measures import MEASURES, gain_of, label_of
@@ -88,6 +105,12 @@ class CheckInput:
         Encoder of the features; None where no model sees images.
     inputs : mapping of model to inputs
         What each model of the study sees; empty where that is not known.
+    analyses : Analyses
+        Of the evaluated cohorts; checks of those that were not made do not apply.
+    thresholds_named : bool or None
+        Whether the study names its range of risk thresholds; None where no study is known.
+    cut_points_from : {"development", "evaluated"} or None
+        Whose risks the cut points of risk groups were chosen on; None where there are none.
     """
 
     kind: Kind
@@ -99,6 +122,9 @@ class CheckInput:
     n_overlapping: int | None = None
     encoder: str | None = None
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    analyses: Analyses = field(default_factory=Analyses)
+    thresholds_named: bool | None = None
+    cut_points_from: Literal["development", "evaluated"] | None = None
 
     @property
     def counted(self) -> str:
@@ -132,6 +158,13 @@ def run_checks(given: CheckInput) -> tuple[Check, ...]:
         _simulated(given),
         _better_than_chance(given),
         _fusion_parts(given),
+        *analysis_checks(
+            given.analyses,
+            candidate=given.candidate,
+            comparator=given.comparator,
+            thresholds_named=given.thresholds_named,
+            cut_points_from=given.cut_points_from,
+        ),
     )
 
 

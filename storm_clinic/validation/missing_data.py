@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2_contingency
@@ -63,13 +61,14 @@ def missingness(data: EvaluationData) -> tuple[Missingness, ...]:
 
 
 def imputed_tables(
-    data: EvaluationData, m: int | None = None, *, risks: Sequence[str] | None = None
+    data: EvaluationData, m: int | None = None, *, beside: Floats | None = None
 ) -> list[pd.DataFrame]:
     """Covariates of the evaluated patients without gaps, several times.
 
-    The imputation models see the outcome and the models' risks that will stand beside the
-    covariates. The clinical comparator's should not: it is nearly a function of the covariates,
-    and where these are missing its risk rests on a guess of them, which would come back as fact.
+    The imputation models see the outcome and the risk that will stand beside the covariates. The
+    clinical comparator's should not: it is nearly a function of the covariates, and where these are
+    missing its risk rests on a guess of them, which would come back as fact. The same holds, the
+    less the more it sees of the slide, for a model that fuses the slide with the covariates.
 
     Parameters
     ----------
@@ -77,8 +76,9 @@ def imputed_tables(
         Seeded by its seed.
     m : int, optional
         Imputations, at least 2; as many as the percentage of incomplete patients unless given.
-    risks : sequence of str, optional
-        Models whose risks enter; the candidate's unless given.
+    beside : float64 array, shape (n_patients, n_numbers), optional
+        Risks (or other complete numbers) on the scale on which the regression holds them; the
+        candidate's risk, standardised inside folds, unless given. No columns: none.
 
     Returns
     -------
@@ -92,14 +92,15 @@ def imputed_tables(
     """
     if data.covariates is None:
         raise StatisticsError(f"no covariates of {data.cohort}", fix="Name some in the study.")
-    names = (data.candidate,) if risks is None else tuple(risks)
-    beside = [_one_scale(data.model(name).risk, data.model(name).fold) for name in names]
+    if beside is None:
+        candidate = data.model(data.candidate)
+        beside = _one_scale(candidate.risk, candidate.fold)[:, None]
     imputed = impute(
         data.covariates,
         data.outcome,
         n_imputations=imputations_needed(data.covariates) if m is None else m,
         seed=data.seed,
-        beside=np.column_stack(beside) if beside else None,
+        beside=beside,
     )
     return list(imputed.tables)
 
@@ -173,7 +174,7 @@ def _chi_square(outcome: Classes, missing: Bools) -> HypothesisTest:
 
 
 def _adjusted(tests: list[HypothesisTest]) -> list[HypothesisTest]:
-    made = [i for i, test in enumerate(tests) if test.p is not None]
-    for i, p in zip(made, holm([tests[i].p for i in made]), strict=True):
+    made = {i: test.p for i, test in enumerate(tests) if test.p is not None}
+    for i, p in zip(made, holm(list(made.values())), strict=True):
         tests[i] = tests[i].model_copy(update={"p_adjusted": float(p)})
     return tests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,17 +15,31 @@ from storm_clinic.inference.pooled_tests import PooledTest, chi_square_test, wal
 from storm_clinic.inference.rubin import Pooled, pool
 from storm_clinic.validation.analyses import HypothesisTest, Term
 
-
-class Fitted(NamedTuple):
-    """A regression fitted to one table: names and coefficients (p,), covariance (p, p), maximum."""
-
-    names: tuple[str, ...]
-    coefficients: Floats
-    covariance: Floats
-    log_likelihood: float
+_LARGEST = 700.0  # of a logarithm whose exponential is a float
+_MANY = 10_000  # degrees of freedom beyond which their number says nothing
 
 
-Fit = Callable[[pd.DataFrame], Fitted]
+class FittedRegression(Protocol):
+    """What is pooled of a regression that was fitted to one table."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the coefficients, p of them."""
+
+    @property
+    def coefficients(self) -> Floats:
+        """Shape (p,); logarithms of ratios."""
+
+    @property
+    def covariance(self) -> Floats:
+        """Shape (p, p)."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """At the maximum."""
+
+
+Fit = Callable[[pd.DataFrame], FittedRegression]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +67,7 @@ def pooled_regression(
     Parameters
     ----------
     fit : callable
-        Table to `Fitted`; the same names in the same order from every table.
+        Table to `FittedRegression`; the same names in the same order from every table.
     tables : sequence of DataFrame
         At least two.
     tested : mapping of hypothesis to names, optional
@@ -102,7 +116,7 @@ def pooled_added_value(
     Parameters
     ----------
     larger, smaller : callable
-        Table to `Fitted`; the smaller has some of the larger's terms.
+        Table to `FittedRegression`; the smaller has some of the larger's terms.
     tables : sequence of DataFrame
         At least two.
     about : str
@@ -126,7 +140,10 @@ def pooled_added_value(
 
 def as_hypothesis(name: str, about: str, found: PooledTest) -> HypothesisTest:
     """A pooled test as a result; the F statistic's denominator stands in the method."""
-    below = "infinite" if found.df_denominator is None else f"{found.df_denominator:.1f}"
+    below = "infinitely many"
+    if found.df_denominator is not None:
+        many = found.df_denominator > _MANY
+        below = f"over {_MANY:,}" if many else f"{found.df_denominator:.1f}"
     return HypothesisTest(
         name=name,
         about=about,
@@ -138,8 +155,17 @@ def as_hypothesis(name: str, about: str, found: PooledTest) -> HypothesisTest:
 
 
 def terms_of(names: Sequence[str], pooled: Pooled) -> tuple[Term, ...]:
-    """Pooled coefficients as terms; intervals are t intervals on the log scale."""
+    """Pooled coefficients as terms; intervals are t intervals on the log scale.
+
+    Raises
+    ------
+    StatisticsError
+        If an end of a ratio's interval is too large to be written as a number.
+    """
     lower, upper = pooled.interval()
+    wide = [n for n, a, b in zip(names, lower, upper, strict=True) if max(-a, b) > _LARGEST]
+    if wide:
+        raise StatisticsError(f"the effect of {wide[0]} is too uncertain to have an interval")
     columns = zip(names, pooled.estimate, pooled.se, lower, upper, pooled.p, strict=True)
     return tuple(
         Term(
@@ -155,7 +181,7 @@ def terms_of(names: Sequence[str], pooled: Pooled) -> tuple[Term, ...]:
     )
 
 
-def _common_names(fits: Sequence[Fitted]) -> tuple[str, ...]:
+def _common_names(fits: Sequence[FittedRegression]) -> tuple[str, ...]:
     names = {tuple(one.names) for one in fits}
     if len(names) != 1:
         raise StatisticsError(

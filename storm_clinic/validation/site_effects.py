@@ -117,7 +117,9 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
         method=f"random effects on {name_of(scale)} over {len(usable)} sites: restricted maximum "
         f"likelihood, Hartung-Knapp-Sidik-Jonkman interval (Student, {found.n_studies - 1} degrees "
         f"of freedom){ahead}",
-        note="; ".join(notes),
+        note="; ".join(
+            [*notes, f"Cochran's Q {found.q:.2f}, {found.q_df} df, p = {found.q_p:.2g}"]
+        ),
         **about,
     )
 

@@ -7,7 +7,7 @@ suppressPackageStartupMessages({
   library(jsonlite)
 })
 FIXED <- c("time", "event", "cause", "entry", "weight", "stratum", "cluster")
-TIGHT <- coxph.control(eps = 1e-11, iter.max = 60, toler.chol = 1e-13)
+TIGHT <- coxph.control(eps = 1e-14, iter.max = 60, toler.chol = 1e-15)
 
 covariates <- function(d) setdiff(names(d), FIXED)
 matrix_of <- function(d, names) { m <- as.matrix(d[, names, drop = FALSE]); storage.mode(m) <- "double"; m }
@@ -94,8 +94,12 @@ logistic <- function(d) {
   x <- matrix_of(d, covariates(d))
   tight <- glm.control(epsilon = 1e-14, maxit = 100)
   fit <- glm(d$event ~ x, family = binomial, control = tight)
+  # glm's covariance is that of the step before the last: start there once more.
+  fit <- glm(d$event ~ x, family = binomial, control = tight, start = coef(fit))
   null <- glm(d$event ~ 1, family = binomial, control = tight)
   weighted <- glm(d$event ~ x, family = binomial, weights = d$weight, control = tight)
+  weighted <- glm(d$event ~ x, family = binomial, weights = d$weight, control = tight,
+                  start = coef(weighted))
   list(coef = unname(coef(fit)), var = unname(vcov(fit)),
        loglik = c(as.numeric(logLik(null)), as.numeric(logLik(fit))),
        score = anova(null, fit, test = "Rao")$Rao[2],

@@ -16,12 +16,8 @@ from storm_clinic.cohort.outcome import MONTHS_PER, Classes, CompetingRisks, Sur
 from storm_clinic.errors import StatisticsError
 from storm_clinic.heads.linear import fit_cox
 from storm_clinic.heads.survival import CoxLikelihood
-from storm_clinic.inference.imputation import (
-    cumulative_hazard,
-    imputations_needed,
-    impute,
-    outcome_columns,
-)
+from storm_clinic.inference.imputation import imputations_needed, impute
+from storm_clinic.inference.outcome_columns import cumulative_hazard, outcome_columns
 from storm_clinic.inference.rubin import pool
 
 _FOLDER = Path(__file__).parents[1] / "golden"
@@ -113,6 +109,32 @@ class TestClosedForms:
         assert abs(np.mean(bias)) < 0.02
         # The standard error of this share is 0.015; matching is known to fall a little short.
         assert 0.91 < np.mean(covered) < 0.985
+
+    def test_log_hazard_ratios_come_out_as_with_mice_a_seventh_too_small(self):
+        """A third is missing, by age and event; the truth is 0.5 and 0.7.
+
+        Normal imputation models with event and hazard only approximate a Cox model, and draw the
+        coefficient of the incomplete covariate towards 0. mice gives 0.497 and 0.600 here, each
+        with a Monte Carlo error of 0.012.
+        """
+        rng = np.random.default_rng(4)
+        found, covered, n = [], [], 250
+        for seed in range(50):
+            age = rng.normal(size=n)
+            x = 0.5 * age + rng.normal(size=n)
+            time, end = rng.exponential(20 * np.exp(-0.5 * age - 0.7 * x)), rng.uniform(5, 60, n)
+            outcome = Survival.from_arrays(np.minimum(time, end), time <= end)
+            gone = rng.random(n) < 1 / (1 + np.exp(1 - age - 0.5 * outcome.event))
+            table = pd.DataFrame({"age": age, "x": np.where(gone, np.nan, x)})
+            tables = impute(table, outcome, n_imputations=8, seed=seed, n_iterations=2).tables
+            fits = [cox(t.to_numpy(), outcome) for t in tables]
+            pooled = pool(*zip(*fits, strict=True), df_complete=outcome.n_events - 2)
+            lower, upper = pooled.interval()
+            found.append(pooled.estimate)
+            covered.append((lower <= [0.5, 0.7]) & (upper >= [0.5, 0.7]))
+        np.testing.assert_allclose(np.mean(found, axis=0), [0.497, 0.600], atol=0.05)
+        assert np.mean(covered, axis=0)[0] > 0.88
+        assert np.mean(covered, axis=0)[1] > 0.75
 
     def test_the_share_of_a_category_is_recovered(self):
         rng = np.random.default_rng(5)

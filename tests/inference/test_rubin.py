@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,8 @@ class TestNumbers:
 
     def test_a_statistic_without_a_formula_or_of_others_is_refused(self):
         outcome = Survival.from_arrays([1, 2, 3, 4], [1, 1, 0, 1])
-        no_formula = brier(outcome, [0.9, 0.8, 0.4, 0.2], horizon_months=2)
+        some = brier(outcome, [0.9, 0.8, 0.4, 0.2], horizon_months=2)
+        no_formula = replace(some, influence=None)
         with pytest.raises(StatisticsError, match="no formula"):
             pool_statistics([no_formula, no_formula], scale="log")
         more = Survival.from_arrays([1, 2, 3, 4, 5], [1, 1, 0, 1, 1])

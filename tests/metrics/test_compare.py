@@ -6,7 +6,7 @@ from lifelines.datasets import load_lung
 
 from storm_clinic.cohort.outcome import MONTHS_PER, Survival
 from storm_clinic.errors import StatisticsError
-from storm_clinic.metrics.compare import log_rank, risk_groups
+from storm_clinic.metrics.compare import fixed_cuts, log_rank, risk_groups
 
 exactly = {"rel": 0, "abs": 1e-9}
 
@@ -65,3 +65,23 @@ def test_illegal_thresholds_and_risks_are_refused():
         risk_groups([0.1], [0.7, 0.2])
     with pytest.raises(StatisticsError, match="missing"):
         risk_groups([0.1, np.nan], [0.2])
+
+
+@pytest.mark.parametrize("rule", ["optimal", "maxstat", lambda risk: [0.5]])
+def test_a_cut_point_searched_for_in_the_outcomes_is_refused_with_the_reason(rule):
+    with pytest.raises(StatisticsError, match=r"about 40% of cohorts .*Altman et al"):
+        risk_groups([0.1, 0.9], rule)
+    with pytest.raises(StatisticsError, match="fixed on development data"):
+        fixed_cuts(rule)
+
+
+def test_an_optimal_cut_point_would_reject_far_too_often():
+    # Why it is refused: the best of all cuts between the 10th and 90th percentile, under no effect.
+    rng, rejected = np.random.default_rng(1), 0
+    for _ in range(100):
+        outcome = Survival.from_arrays(rng.exponential(10, 60), rng.random(60) < 0.7)
+        risk = rng.normal(size=60)
+        cuts = np.quantile(risk, np.linspace(0.1, 0.9, 33))
+        best = min(log_rank(outcome, risk_groups(risk, [cut])).p for cut in cuts)
+        rejected += best < 0.05
+    assert rejected > 25

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +13,18 @@ from storm_clinic.cohort.outcome import Survival
 from storm_clinic.errors import StatisticsError
 from storm_clinic.metrics.curves import at_risk, follow_up, kaplan_meier
 
+_FILE = Path(__file__).resolve().parents[1] / "golden" / "curves_cases.py"
+_SPEC = importlib.util.spec_from_file_location("curves_cases", _FILE)
+_CASES = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = _CASES
+_SPEC.loader.exec_module(_CASES)
+_R = _CASES.values()
+
 exactly = {"rel": 0, "abs": 1e-9}
+
+
+def with_values(key):
+    return pytest.mark.parametrize("name", [name for name in _R if _R[name].get(key)])
 
 
 def at_times(curve, months):
@@ -66,6 +81,30 @@ def test_numbers_at_risk_are_those_of_r(golden):
     groups = np.unique(golden.case.column("group"), return_inverse=True)[1]
     ours = at_risk(golden.outcome, np.array(golden.months(r["time"])) - 1e-9, groups)
     assert ours.tolist() == r["n"]
+
+
+@with_values("at_risk")
+def test_numbers_at_risk_of_groups_are_those_of_survfit_also_with_entry_times(name):
+    data = _CASES.table(name)
+    outcome = _CASES.survival(data)
+    for r in _R[name]["at_risk"]:
+        found = at_risk(outcome, r["time"], data["group"])
+        assert found[r["group"]].tolist() == r["n"]
+
+
+@with_values("follow_up")
+def test_follow_up_is_that_of_r_with_entry_times_and_competing_risks_too(name):
+    data, r = _CASES.table(name), _R[name]["follow_up"]
+    ended = Survival.from_arrays(data["time"], data["cause"] > 0, data.get("entry"))
+    ours = follow_up(ended)
+    found = [ours.lower_quartile, ours.median, ours.upper_quartile, ours.lower, ours.upper]
+    expected = [*r["quantile"], r["lower"], r["upper"]]
+    assert found == [None if value is None else pytest.approx(value) for value in expected]
+
+
+def test_between_times_nobody_is_counted_who_has_not_entered():
+    outcome = Survival.from_arrays([5, 9, 9], [1, 1, 0], [0, 0, 4])
+    assert at_risk(outcome, [3, 5]).tolist() == [[2, 3]]
 
 
 def test_numbers_at_risk_count_who_has_entered_and_not_left():

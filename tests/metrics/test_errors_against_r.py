@@ -33,8 +33,8 @@ AT_HORIZON = {
     "auc": dynamic_auc,
     "brier": lambda o, p, h: brier(o, p, horizon_months=h),
 }
-# Where an event ties with a censoring, riskRegression's influences are not the derivatives of its
-# own value (ours are: test_influences.py), so that its errors differ by up to 4%.
+# Where an event ties with a censoring, riskRegression's errors differ from ours by up to 4%. Ours
+# are the derivatives of our value (test_influences.py); why its are not the same was not traced.
 TIED = {"competing_bmt", "competing_cgvhd", "competing_lung_monthly", "lung_monthly", "rossi"}
 
 

@@ -126,6 +126,17 @@ def test_of_two_classes(cases, metric):
     assert_is_the_derivative(TWO_CLASSES[metric](outcome, p))
 
 
+def test_delongs_influences_are_the_derivatives_but_for_his_small_sample_factors(cases):
+    case = cases["lung_monthly"]
+    event = case.outcome.event
+    found = auroc(Classes(event.astype(np.int64), ("no", "yes")), case.column("probability"))
+    n, step = len(event), 1e-5
+    up, down = (found.under(1 + sign * step * np.eye(n)) for sign in (1, -1))
+    of_its_class = np.where(event, event.sum(), (~event).sum())
+    expected = (up - down) / (2 * step) * np.sqrt(of_its_class / (of_its_class - 1))
+    np.testing.assert_allclose(found.influence, expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("metric", MORE_CLASSES)
 def test_of_more_classes(metric):
     rng = np.random.default_rng(1)
@@ -158,24 +169,6 @@ def test_with_entry_times_where_they_are_honoured(cases, metric):
     assert_is_the_derivative(found)
 
 
-@pytest.mark.parametrize("kind", ["survival", "competing"])
-@pytest.mark.parametrize("metric", TIMED)
-def test_a_cohort_taken_twice_has_an_error_smaller_by_root_two(random_cohort, kind, metric):
-    drawn, risk = random_cohort(3, 70)
-    outcome: Survival | CompetingRisks = drawn
-    if kind == "competing":
-        cause = drawn.event * (1 + np.arange(70) % 2)
-        outcome = CompetingRisks(drawn.time_months, cause, ("relapse", "death"))
-    p, twice = 1 / (1 + np.exp(-risk)), np.tile(np.arange(70), 2)
-    call = TIMED[metric]
-    once, double = call(outcome, p, 12), call(outcome.take(twice), p[twice], 12)
-    if metric == "calibration_slope":  # Efron: the copies tie with one another
-        assert double.se == pytest.approx(once.se / np.sqrt(2), rel=0.1)
-    elif "folds" not in metric:
-        assert double.value == pytest.approx(once.value, abs=1e-10)
-        assert double.se == pytest.approx(once.se / np.sqrt(2), rel=1e-9)
-
-
 def test_a_gain_moves_as_its_two_parts(cases):
     case = cases["lung"]
     p, other = case.column("probability"), np.cos(np.arange(227.0)) / 3 + 0.5
@@ -183,3 +176,25 @@ def test_a_gain_moves_as_its_two_parts(cases):
         one, two = (metric(case.outcome, q, case.horizon_months) for q in (p, other))
         np.testing.assert_allclose((one - two).influence, one.influence - two.influence, atol=0)
         assert_is_the_derivative(one - two)
+
+
+@pytest.mark.parametrize("metric", [name for name in TWO_CLASSES if "folds" not in name])
+def test_two_classes_taken_twice_have_an_error_smaller_by_root_two(cases, metric):
+    case = cases["lung_monthly"]
+    outcome = Classes(case.outcome.event.astype(np.int64), ("no", "yes"))
+    p, twice = case.column("probability"), np.tile(np.arange(227), 2)
+    call = TWO_CLASSES[metric]
+    once, double = call(outcome, p), call(outcome.take(twice), p[twice])
+    assert double.value == pytest.approx(once.value, abs=1e-9)
+    assert double.se == pytest.approx(once.se / np.sqrt(2), rel=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_auroc_knows_only_the_order_of_risks_and_turns_round_with_it(seed):
+    rng = np.random.default_rng(seed)
+    risk, label = np.round(rng.normal(size=60), 1), rng.integers(0, 2, 60)
+    outcome = Classes(label, ("no", "yes"))
+    plain, moved, back = (auroc(outcome, r) for r in (risk, np.exp(risk), -risk))
+    assert (moved.value, moved.se) == pytest.approx((plain.value, plain.se), abs=1e-12)
+    assert plain.value + back.value == pytest.approx(1, abs=1e-12)
+    assert plain.se == pytest.approx(back.se, abs=1e-12)

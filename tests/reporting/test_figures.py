@@ -7,14 +7,10 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 
-from storm_clinic.reporting.figures import (
-    ForestRow,
-    calibration,
-    class_curves,
-    forest,
-    group_colours,
-    risk_groups,
-)
+from storm_clinic.reporting.calibration_figure import calibration
+from storm_clinic.reporting.class_figure import class_curves
+from storm_clinic.reporting.forest_figure import ForestRow, forest
+from storm_clinic.reporting.risk_group_figure import group_colours, risk_groups
 from storm_clinic.reporting.svg import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -13,11 +13,14 @@ import pytest
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks
 from storm_clinic.predictions import Predictions
+from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.comparison_tables import comparison_table, fusion_table
 from storm_clinic.reporting.content import ReportContent
-from storm_clinic.reporting.methods import glossary, methods, references
+from storm_clinic.reporting.findings import findings
+from storm_clinic.reporting.glossary import glossary
+from storm_clinic.reporting.methods import methods
 from storm_clinic.reporting.page import Report, render
-from storm_clinic.reporting.wording import answer, findings
+from storm_clinic.reporting.references import references
 from storm_clinic.study import Study
 from storm_clinic.validation.calibration_curves import calibration_curve
 from storm_clinic.validation.curves import (

@@ -6,8 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.content import CohortSummary, ReportContent
-from storm_clinic.reporting.wording import answer, findings, not_for, readings
+from storm_clinic.reporting.findings import failed_checks, findings, not_for
+from storm_clinic.reporting.page import render
+from storm_clinic.reporting.readings import readings
+from storm_clinic.reporting.sections import number_of
 from storm_clinic.study import Study
 from storm_clinic.validation.evidence import Check, Estimate, Evidence
 
@@ -229,10 +233,14 @@ def test_claims_are_counted(content):
     assert any("have not been tested" in text for text in findings(content))
 
 
-def test_failed_checks_are_counted_by_code(content):
+def test_failed_checks_stand_on_the_first_screen(content):
     failed = Check(code="SC104", title="t", status="fail", reason="r")
     shown = on_validation(content, *ranked(), checks=(failed,))
-    assert "One automatic check failed: SC104; see section 7." in findings(shown)
+    assert failed_checks(shown) == [failed]
+    page = render(shown)
+    assert page.index("Checks that failed") < page.index("<nav")
+    number = number_of(shown, "checks")
+    assert f'All checks: <a href="#checks">section {number}</a>' in page
 
 
 def test_no_gain_forbids_use_in_place_of_the_clinic(content):

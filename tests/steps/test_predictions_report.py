@@ -215,3 +215,24 @@ def test_options_that_fit_nothing_are_refused(workspace, fitted, options, kind, 
 def test_a_file_that_is_not_there_is_a_clear_error(workspace):
     with pytest.raises(StormClinicError, match="no such file"):
         report_predictions(workspace.root / "gone.csv", cohort="lung", workspace=workspace)
+
+
+def test_patients_are_divided_by_scanner_and_several_scanners_are_a_group(workspace, lung, fitted):
+    folder = workspace.cohorts / "lung"
+    manifest = folder / "cohort.yaml"
+    slides = "  slides: {path: slides.csv, patient_id: subject, slide_id: slide}\n"
+    manifest.write_text(MANIFEST.replace("site: inst", f"{slides}site: inst"), encoding="utf-8")
+    rows = [
+        (f"S{at}", who, "leica" if at % 2 else "aperio") for at, who in enumerate(lung["subject"])
+    ]
+    rows.append(("again", lung["subject"][0], "leica"))
+    table = pd.DataFrame(rows, columns=["slide", "subject", "scanner"]).assign(path="")
+    table.to_csv(folder / "slides.csv", index=False)
+    report = report_predictions(
+        save(fitted, workspace.root), cohort="lung", subgroups=["scanner"], workspace=workspace
+    )
+    [found, *_] = report.content.validation[0].analyses.subgroups
+    counts = {stratum.label: stratum.n_patients for stratum in found.strata}
+    # The patient without a prediction had one of them.
+    assert sum(counts.values()) == 227
+    assert (counts["several scanners"], set(counts)) == (1, {"aperio", "leica", "several scanners"})

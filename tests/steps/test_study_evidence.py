@@ -54,11 +54,16 @@ class FewFacts(SimpleNamespace):
 def evaluated(outcome) -> SimpleNamespace:
     cohort = SimpleNamespace(
         name="north",
-        patients=pd.DataFrame({"site": ["a"] * N}),
+        patients=pd.DataFrame({"site": ["a"] * N}, index=list(KEYS)),
+        columns={},
+        slides=pd.DataFrame({"patient_id": [], "scanner": []}),
+        covariates=lambda names: pd.DataFrame(index=list(KEYS), columns=names),
         origin=SimpleNamespace(encoders_pretrained=(), simulated=False),
     )
     patients = FewFacts(
         keys=KEYS,
+        patient_ids=KEYS,
+        mean_embeddings={},
         cohort=cohort,
         data=SimpleNamespace(clinical=None),
         sites=["a"] * N,

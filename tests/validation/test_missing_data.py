@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ from storm_clinic.validation.alignment import ModelPredictions
 from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.missing_data import imputed_tables, missingness
 from storm_clinic.validation.pooled_regressions import (
-    Fitted,
     pooled_added_value,
     pooled_regression,
 )
@@ -40,6 +40,13 @@ def _lung():
 
 
 _CASE = _lung()
+
+
+class Fitted(NamedTuple):
+    names: tuple[str, ...]
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    log_likelihood: float
 
 
 def evaluation(outcome, covariates, *, risk=None, horizons=(12.0, 24.0), **more) -> EvaluationData:
@@ -138,7 +145,7 @@ class TestMissingness:
 @pytest.fixture(scope="module")
 def tables() -> list[pd.DataFrame]:
     data = evaluation(_CASE.outcome, _CASE.covariates)
-    return imputed_tables(data, 40, risks=())
+    return imputed_tables(data, 40, beside=np.empty((228, 0)))
 
 
 class TestPooledRegression:
@@ -189,6 +196,9 @@ class TestPooledRegression:
         several = iter([["age"], ["sex"]])
         with pytest.raises(StatisticsError, match="2 different sets of terms"):
             pooled_regression(lambda t: cox(next(several), _CASE.outcome)(t), tables[:2])
+        with pytest.raises(StatisticsError, match="too uncertain"):
+            far = Fitted(("x",), np.array([1.0]), np.array([[1e6]]), 0.0)
+            pooled_regression(lambda t: far, tables[:2])
         with pytest.raises(StatisticsError, match="fits worse"):
             worse = cox(["age"], _CASE.outcome)
             pooled_added_value(
@@ -206,8 +216,10 @@ class TestImputedTables:
         assert len(tables) == 34
         gone = np.isnan(x)
         with_risk = np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in tables])
-        without = imputed_tables(data, 10, risks=())
+        without = imputed_tables(data, 10, beside=np.empty((228, 0)))
         assert with_risk > 0.8
+        given = imputed_tables(data, 5, beside=3 * risk[:, None])
+        assert np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in given]) > 0.8
         assert np.mean([np.corrcoef(t["x"][gone], risk[gone])[0, 1] for t in without]) < 0.4
 
     def test_risks_of_folds_are_brought_to_one_scale(self):
