@@ -40,8 +40,9 @@ _PRIOR_PATIENTS = 5.0  # weight of the overall event rate in that of a site
 _FOLDS = 5
 Labels = NDArray[np.object_]
 _METHOD = (
-    "ridge regression on indicators of the sites, out of fold; macro AUROC; p from 200 "
-    "permutations of the sites inside folds. Rankings are of all patients whose site is known. "
+    "ridge regression on indicators of the sites, out of fold; macro AUROC, whose "
+    "interval takes the fitted regression as known; p from 200 permutations of the sites inside "
+    "folds. Rankings are of all patients whose site is known. "
     "Site alone: each is given the event rate of his site in other folds, and compared inside his "
     "own"
 )
