@@ -151,7 +151,7 @@ def _of_covariates(data: EvaluationData, covariates: pd.DataFrame) -> InternalVa
         method=f"{regression.method} on {design.shape[1]} numbers, gaps filled by their "
         f"conditional mean; {found.method}: {RESAMPLING_ONLY}; {control}; learning curve by "
         f"{_REPEATS} repeats of {_FOLDS}-fold cross-validation, 2.5th and 97.5th percentile of "
-        "the repeats",
+        "the repeats; resamples and folds divide patients, not sites",
         note=" ".join([*notes, lost]).strip(),
         **_null_fields(null),
     )
