@@ -19,7 +19,11 @@ def time_effects_shown(part: CohortPart) -> list[Block]:
     drawn = [effect for effect in found if effect.months]
     pairs = [(effect.term, effect.test) for effect in found]
     blocks: list[Block] = [
-        Words(tested(pairs, "changes with time", "No change of an effect with time is shown"))
+        Words(
+            effects_sentence(
+                pairs, "changes with time", "No change of an effect with time is shown"
+            )
+        )
     ]
     if drawn:
         title = f"Effects over time, {part.cohort}"
@@ -39,7 +43,7 @@ def shapes_shown(part: CohortPart) -> list[Block]:
     drawn = [shape for shape in found if shape.at]
     pairs = [(shape.variable, shape.nonlinear) for shape in found]
     blocks: list[Block] = [
-        Words(tested(pairs, "departs from a line", "No departure from a line is shown"))
+        Words(effects_sentence(pairs, "departs from a line", "No departure from a line is shown"))
     ]
     if drawn:
         title = f"Shapes of effects, {part.cohort}"
@@ -57,7 +61,7 @@ def _named(test: HypothesisTest, name: str) -> HypothesisTest:
     return test.model_copy(update={"about": readable(test.about or name)})
 
 
-def tested(pairs: Sequence[tuple[str, HypothesisTest]], does: str, nothing: str) -> str:
+def effects_sentence(pairs: Sequence[tuple[str, HypothesisTest]], does: str, nothing: str) -> str:
     """Of which terms something is shown; where of none, that it is not ruled out either."""
     names = list(dict.fromkeys(readable(name) for name, test in pairs if shown_by(test)))
     if names:

@@ -6,6 +6,7 @@ from storm_clinic.reporting.analysis_methods import analysis_methods
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.notation import listed, months, readable
 from storm_clinic.reporting.phrases import composition, describe_inputs
+from storm_clinic.reporting.sections import see
 from storm_clinic.study import ModelSpec, Range, Scalar, Study
 from storm_clinic.validation.evidence import Evidence
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.content import ReportContent
-from storm_clinic.reporting.effects_shown import tested
+from storm_clinic.reporting.effects_shown import effects_sentence
 from storm_clinic.reporting.findings import findings, not_for
 from storm_clinic.reporting.groups_shown import contrast_sentence
 from storm_clinic.reporting.regressions_shown import added_sentences
@@ -186,7 +186,7 @@ def test_words_on_a_test_rest_on_the_adjusted_p_where_there_is_one(p, adjusted):
     assert text.startswith("It was not shown") == (not shown)
     assert "12 events" in text
     nothing = "No change is shown"
-    assert tested([("age", test)], "changes", nothing).startswith(nothing) == (not shown)
+    assert effects_sentence([("age", test)], "changes", nothing).startswith(nothing) == (not shown)
     strata = (Stratum(label="a", n_patients=5, n_events=1, note="few"),)
     group = SubgroupAnalysis(
         cohort="c",
