@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import chi2, t
+from scipy.stats import chi2, norm, t
 
 from storm_clinic.cohort.outcome import Floats
 from storm_clinic.errors import StatisticsError
@@ -22,8 +22,9 @@ class RandomEffects:
     value, se, lower, upper : float
         Pooled mean, its Hartung-Knapp-Sidik-Jonkman error, and the 95% interval (Student, one
         degree of freedom less than there are studies).
-    prediction_lower, prediction_upper : float
-        Where 95% of the true values of new studies are expected.
+    prediction_lower, prediction_upper : float or None
+        Where 95% of the true values of new studies are expected (Student, two degrees of freedom
+        less than there are studies); None with two studies.
     tau2 : float
         Variance between studies (restricted maximum likelihood).
     i2 : float
@@ -31,26 +32,33 @@ class RandomEffects:
     q, q_df, q_p : float
         Cochran's test of equal true values.
     n_studies : int
+    narrow : bool
+        Whether the interval is shorter than that of one common value: studies that agree by chance
+        make Hartung-Knapp's error too small.
     """
 
     value: float
     se: float
     lower: float
     upper: float
-    prediction_lower: float
-    prediction_upper: float
+    prediction_lower: float | None
+    prediction_upper: float | None
     tau2: float
     i2: float
     q: float
     q_df: int
     q_p: float
     n_studies: int
+    narrow: bool
 
 
 def random_effects(
     estimates: ArrayLike, errors: ArrayLike, *, level: float = 0.95
 ) -> RandomEffects:
     """Pool estimates of several studies, as R's ``metafor::rma(yi, sei, test = "knha")``.
+
+    The prediction interval is that of ``predict(fit, pi.type = "riley")``: Student with two degrees
+    of freedom less than there are studies, around the Hartung-Knapp error.
 
     Parameters
     ----------
@@ -67,7 +75,8 @@ def random_effects(
     References
     ----------
     Viechtbauer, J. Educ. Behav. Stat. 30 (2005) 261-293. Hartung & Knapp, Stat. Med. 20 (2001)
-    3875-3889. Higgins, Thompson & Spiegelhalter, J. R. Stat. Soc. A 172 (2009) 137-159.
+    3875-3889. Riley, Higgins & Deeks, BMJ 342 (2011) d549. Partlett & Riley, Stat. Med. 36 (2017)
+    301-317.
     """
     y, variance = _checked(estimates, errors)
     tau2 = _restricted_likelihood(y, variance)
@@ -75,8 +84,9 @@ def random_effects(
     value = float((weight * y).sum() / weight.sum())
     df = len(y) - 1
     se = float(np.sqrt((weight * (y - value) ** 2).sum() / df / weight.sum()))
-    quantile = float(t(df).ppf(0.5 + level / 2))
-    spread = float(np.hypot(se, np.sqrt(tau2)))
+    tail = 0.5 + level / 2
+    quantile = float(t(df).ppf(tail))
+    ahead = float(t(df - 1).ppf(tail) * np.hypot(se, np.sqrt(tau2))) if df > 1 else None
     q, _, p = heterogeneity(y, np.sqrt(variance))
     fixed = 1 / variance
     typical = df * fixed.sum() / (fixed.sum() ** 2 - (fixed**2).sum())
@@ -85,14 +95,15 @@ def random_effects(
         se,
         value - quantile * se,
         value + quantile * se,
-        value - quantile * spread,
-        value + quantile * spread,
+        None if ahead is None else value - ahead,
+        None if ahead is None else value + ahead,
         tau2,
         float(tau2 / (tau2 + typical)),
         q,
         df,
         p,
         len(y),
+        bool(quantile * se < norm.ppf(tail) / np.sqrt(fixed.sum())),
     )
 
 

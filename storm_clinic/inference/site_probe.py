@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import solve
 from scipy.stats import rankdata
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import StratifiedKFold
 
 from storm_clinic.cohort.outcome import Classes, Floats, Ints
 from storm_clinic.errors import StatisticsError
@@ -19,7 +18,9 @@ from storm_clinic.metrics.uncertainty import Interval
 
 FEWEST_PATIENTS = 10  # of a site, to tell it from others
 _FOLDS = 5
-_BLOCK = 100  # permutations fitted together
+_BLOCK_VALUES = 4_000_000  # scores held at once: 32 MB
+
+_Smoother = tuple[Ints, Ints, Floats]  # patients trained on, patients scored, (scored, trained on)
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,17 @@ def probe_sites(
 ) -> Probe:
     """Tell sites from features by ridge regression on indicators, out of fold.
 
-    Five folds that do not look at the sites, so that permuting them gives an exact test of
-    "features say nothing about the site". Features are standardised inside the folds; the penalty
-    is the number of features, as for a prior share of explained variance of one half.
+    Five folds with the same share of each site; sites are permuted inside folds, which keeps these
+    shares and gives an exact test of "features say nothing about the site". Features are
+    standardised inside the folds; the penalty is the number of features, as for a prior share of
+    explained variance of one half.
 
     Parameters
     ----------
     features : float array, shape (n_patients, n_features)
         Finite.
     sites : int array, shape (n_patients,)
-        0, 1, ...; each site with ten patients or more.
+        0, 1, ... without a gap; each site with ten patients or more.
     seed : int
         Of folds and permutations.
     permutations : int
@@ -64,7 +66,7 @@ def probe_sites(
     Raises
     ------
     StatisticsError
-        If there are fewer than two sites, or a feature is missing.
+        If there are fewer than two sites, one is too small, or a feature is missing.
 
     References
     ----------
@@ -77,33 +79,61 @@ def probe_sites(
         raise StatisticsError(f"{n_sites} site", fix="Two are needed to tell one from another.")
     if x.ndim != 2 or len(x) != len(codes) or not np.isfinite(x).all():
         raise StatisticsError("features must be finite, one row a patient")
-    rng = np.random.default_rng(seed)
-    shuffled = np.array([codes, *(rng.permutation(codes) for _ in range(permutations))])
-    scores = [
-        _out_of_fold(x, shuffled[first : first + _BLOCK], n_sites, seed)
-        for first in range(0, len(shuffled), _BLOCK)
-    ]
-    areas = np.concatenate(
-        [
-            _macro_areas(part, shuffled[first : first + _BLOCK], n_sites)
-            for first, part in zip(range(0, len(shuffled), _BLOCK), scores, strict=True)
-        ]
-    )
-    own = scores[0][:, 0]
+    smallest = int(np.bincount(codes, minlength=n_sites).min())
+    if smallest < FEWEST_PATIENTS:
+        raise StatisticsError(
+            f"a site with {smallest} patients", fix=f"Leave out sites below {FEWEST_PATIENTS}."
+        )
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
+    tests = [test for _, test in folds.split(x, codes)]
+    shuffled = _permuted(codes, tests, permutations, np.random.default_rng(seed))
+    smoothers = [_smoother(x, test) for test in tests]
+    rows = max(1, _BLOCK_VALUES // (len(x) * n_sites))
+    areas, own = np.empty(len(shuffled)), np.empty((len(x), n_sites))
+    for first in range(0, len(shuffled), rows):
+        block = shuffled[first : first + rows]
+        scores = _out_of_fold(smoothers, block, n_sites)
+        areas[first : first + rows] = _macro_areas(scores, block, n_sites)
+        if first == 0:
+            own = scores[:, 0]
     labelled = Classes(codes, tuple(f"site {k}" for k in range(n_sites)))
     interval = macro_auroc(labelled, _as_shares(own)).interval()
     p = float((areas >= areas[0] - 1e-12).mean())
     return Probe(interval, p, len(codes), n_sites)
 
 
-def _out_of_fold(x: Floats, codes: Ints, n_sites: int, seed: int) -> Floats:
+def _permuted(
+    codes: Ints, tests: Sequence[Ints], permutations: int, rng: np.random.Generator
+) -> Ints:
+    """The sites as they are, and shuffled inside folds, (1 + permutations, n_patients)."""
+    rows = np.tile(codes, (permutations + 1, 1))
+    for test in tests:
+        rows[1:, test] = rng.permuted(rows[1:, test], axis=1)
+    return rows
+
+
+def _smoother(x: Floats, test: Ints) -> _Smoother:
+    """Ridge regression as the matrix that takes any targets of a fold's others to its scores."""
+    train = np.setdiff1d(np.arange(len(x)), test)
+    center, spread = x[train].mean(axis=0), x[train].std(axis=0)
+    # A constant feature tells nothing, and rounding must not make it say something.
+    varies = spread > 1e-12 * np.maximum(np.abs(center), 1.0)
+    z = (x[:, varies] - center[varies]) / spread[varies]
+    penalty, known, asked = float(x.shape[1]), z[train], z[test]
+    if len(known) <= known.shape[1]:
+        inner = known @ known.T + penalty * np.eye(len(known))
+        return train, test, np.asarray(solve(inner, known @ asked.T, assume_a="pos").T)
+    inner = known.T @ known + penalty * np.eye(known.shape[1])
+    return train, test, np.asarray(asked @ solve(inner, known.T, assume_a="pos"))
+
+
+def _out_of_fold(smoothers: Sequence[_Smoother], codes: Ints, n_sites: int) -> Floats:
     """Scores of each site under each shuffling, (n_patients, n_shufflings, n_sites)."""
     targets = (codes.T[:, :, None] == np.arange(n_sites)).astype(np.float64)
-    flat = targets.reshape(len(x), -1)
+    flat = targets.reshape(codes.shape[1], -1)
     found = np.empty_like(flat)
-    for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(x):
-        model = make_pipeline(StandardScaler(), Ridge(alpha=float(x.shape[1])))
-        found[test] = model.fit(x[train], flat[train]).predict(x[test]).reshape(len(test), -1)
+    for train, test, matrix in smoothers:
+        found[test] = flat[train].mean(axis=0) + matrix @ flat[train]
     return np.asarray(found.reshape(targets.shape), dtype=np.float64)
 
 

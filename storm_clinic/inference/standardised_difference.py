@@ -11,15 +11,22 @@ from storm_clinic.errors import StatisticsError
 def continuous_difference(mean: float, sd: float, other_mean: float, other_sd: float) -> float:
     """Difference of means over the root of the mean variance; positive where ``mean`` is higher.
 
+    Parameters
+    ----------
+    mean, sd, other_mean, other_sd : float
+        Moments of two cohorts in the unit of the variable; finite, ``sd`` from 0.
+
     Raises
     ------
     StatisticsError
-        If the variable varies in neither cohort.
+        If a moment is not legal, or the variable varies in neither cohort.
 
     References
     ----------
     Austin, Stat. Med. 28 (2009) 3083-3107.
     """
+    if not np.isfinite((mean, sd, other_mean, other_sd)).all() or min(sd, other_sd) < 0:
+        raise StatisticsError("moments must be finite, and standard deviations 0 or above")
     spread = np.sqrt((sd**2 + other_sd**2) / 2)
     if not spread > 0:
         raise StatisticsError("the variable varies in neither cohort")
@@ -32,12 +39,13 @@ def categorical_difference(counts: ArrayLike, other_counts: ArrayLike) -> float:
     Parameters
     ----------
     counts, other_counts : int arrays, shape (n_levels,)
-        Patients of each level, in one order.
+        Patients of each level, in one order; 0 or above.
 
     Raises
     ------
     StatisticsError
-        If a cohort has nobody, or fewer than two levels occur.
+        If a cohort has nobody, a count is negative, fewer than two levels occur, or the cohorts
+        differ in what neither of them varies in (they share no level): infinitely far apart.
 
     References
     ----------
@@ -46,6 +54,8 @@ def categorical_difference(counts: ArrayLike, other_counts: ArrayLike) -> float:
     own, other = np.asarray(counts, np.float64), np.asarray(other_counts, np.float64)
     if own.shape != other.shape or not own.sum() > 0 or not other.sum() > 0:
         raise StatisticsError("levels of two cohorts with patients are needed, in one order")
+    if not (np.isfinite(own).all() and np.isfinite(other).all() and min(*own, *other) >= 0):
+        raise StatisticsError("counts must be 0 or above")
     occurs = (own + other) > 0
     if occurs.sum() < 2:
         raise StatisticsError("the variable varies in neither cohort")
@@ -55,4 +65,8 @@ def categorical_difference(counts: ArrayLike, other_counts: ArrayLike) -> float:
     covariance = np.zeros((len(difference), len(difference)))
     for share in (p[:-1], q[:-1]):
         covariance += (np.diag(share) - np.outer(share, share)) / 2
-    return float(np.sqrt(max(difference @ np.linalg.pinv(covariance) @ difference, 0.0)))
+    solved = np.linalg.pinv(covariance, rcond=1e-10, hermitian=True) @ difference
+    # A difference outside what varies would be lost in the generalised inverse, and look like 0.
+    if not np.allclose(covariance @ solved, difference, rtol=0, atol=1e-8):
+        raise StatisticsError("the cohorts share too few levels: they are infinitely far apart")
+    return float(np.sqrt(max(difference @ solved, 0.0)))

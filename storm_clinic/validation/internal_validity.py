@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Floats, Ints, Outcome, Survival
 from storm_clinic.errors import CohortError, PredictionsError, StatisticsError, TrainingError
 from storm_clinic.heads.covariates import Covariates
-from storm_clinic.heads.linear import fit_cox, fit_logistic
+from storm_clinic.inference.cox import fit_cox
 from storm_clinic.inference.learning import (
     LearningStep,
     balanced_folds,
@@ -21,6 +21,7 @@ from storm_clinic.inference.learning import (
     held_out,
     learning_curve,
 )
+from storm_clinic.inference.logistic import fit_logistic
 from storm_clinic.inference.optimism import Optimism, Predictor, optimism
 from storm_clinic.inference.permutation import PermutationNull, permutation_null
 from storm_clinic.metrics.uncertainty import Statistic, bootstrap
@@ -31,10 +32,9 @@ from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.evidence import Kind
 from storm_clinic.validation.protocol import RESAMPLING_ONLY
 
-_RIDGE = 1e-3  # keeps resamples in which a covariate separates the events finite
+_CONSTANT = 1e-9  # spread of a standardised column below which it says nothing
 _FOLDS, _REPEATS = 5, 10
 _FEWEST, _MOST, _BUDGET = 50, 200, 100_000  # resamples; patients in all resamples together
-_MOST_PATIENTS = 2000  # beyond, hundreds of Cox fits take too long
 _FEW_REPEATS = 3  # below which their spread is no interval
 
 _Failure = (StatisticsError, TrainingError, PredictionsError, CohortError)
@@ -128,7 +128,9 @@ def _of_covariates(data: EvaluationData, covariates: pd.DataFrame) -> InternalVa
     place = {"cohort": data.cohort, "model": regression.name, "metric": regression.metric}
     try:
         regression.check()
-        design, notes = Covariates.fit(covariates).encode(covariates)
+        coded = Covariates.fit(covariates)
+        design, notes = coded.encode(covariates)
+        regression.names = coded.features
         found = regression.optimism(design)
     except _Failure as error:
         return InternalValidity(**place, method="not estimable", note=str(error))
@@ -160,6 +162,7 @@ class _Refitted:
 
     def __init__(self, data: EvaluationData) -> None:
         self._data, outcome = data, data.outcome
+        self.names: tuple[str, ...] = ()  # of the design's columns
         self.metric = all_asked(outcome, data.endpoint, data.kind)[0].metric
         if isinstance(outcome, Classes):
             self.name, kind = "covariates (logistic)", "logistic regression"
@@ -167,24 +170,31 @@ class _Refitted:
             self.name, kind = "covariates (Cox)", "Cox regression"
         if isinstance(outcome, CompetingRisks):
             kind += " of the first cause's hazard"
-        self.method = f"{kind} (ridge {_RIDGE:g})"
+        self.method = kind
+
+    def fit(self, design: Floats, outcome: Outcome) -> Predictor:
+        """The regression by maximum likelihood."""
+        # A rare level may be absent from a resample: its column says nothing there.
+        varies = np.flatnonzero(design.std(axis=0) > _CONSTANT)
+        slopes, names = np.zeros(design.shape[1]), [self.names[column] for column in varies]
+        if isinstance(outcome, Classes) and len(varies):
+            fitted = fit_logistic(design[:, varies], outcome.label, names=names)
+            slopes[varies] = fitted.coefficients
+        elif not isinstance(outcome, Classes) and len(varies):
+            alone = outcome if isinstance(outcome, Survival) else outcome.cause_specific()
+            slopes[varies] = fit_cox(design[:, varies], alone, names=names).coefficients
+        return lambda rows: np.asarray(rows @ slopes)
 
     def check(self) -> None:
-        """Refuse outcomes for which there is no such regression, and cohorts that take too long."""
+        """Refuse outcomes for which there is no such regression."""
         outcome = self._data.outcome
-        if not isinstance(outcome, Classes) and outcome.n_patients > _MOST_PATIENTS:
-            raise StatisticsError(
-                f"{outcome.n_patients} patients are too many to refit a Cox model on resamples",
-                fix=f"Up to {_MOST_PATIENTS} are refitted; with more, a few covariates have hardly "
-                "any optimism.",
-            )
         if isinstance(outcome, Classes) and len(outcome.levels) != 2:
             raise StatisticsError(f"{len(outcome.levels)} classes are not refitted here, only two")
 
     def optimism(self, design: Floats) -> Optimism:
         data = self._data
         return optimism(
-            _fit,
+            self.fit,
             lambda risk, outcome: self._score(risk, outcome, None),
             design,
             data.outcome,
@@ -198,7 +208,7 @@ class _Refitted:
         def cross_validated(outcome: Outcome) -> float:
             rng = np.random.default_rng(self._data.seed)
             fold, order = balanced_folds(outcome, _FOLDS, rng), balanced_order(outcome, rng)
-            risk = held_out(_fit, design, outcome, fold, order)[0]
+            risk = held_out(self.fit, design, outcome, fold, order)[0]
             return self._score(risk, outcome, fold)
 
         n = max(_FEWEST, _n_resamples(self._data) // 2)
@@ -207,7 +217,13 @@ class _Refitted:
     def learning(self, design: Floats) -> tuple[LearningStep, ...]:
         data = self._data
         return learning_curve(
-            _fit, self._score, design, data.outcome, folds=_FOLDS, repeats=_REPEATS, seed=data.seed
+            self.fit,
+            self._score,
+            design,
+            data.outcome,
+            folds=_FOLDS,
+            repeats=_REPEATS,
+            seed=data.seed,
         )
 
     def _score(self, risk: Floats, outcome: Outcome, fold: Ints | None) -> float:
@@ -218,15 +234,6 @@ class _Refitted:
         model = ModelPredictions(self.name, (risk,), (folds,), columns)
         kind: Kind = "external" if fold is None else "cross-validation"
         return _headline(self._data, outcome, model, kind).value
-
-
-def _fit(design: Floats, outcome: Outcome) -> Predictor:
-    if isinstance(outcome, Classes):
-        slopes = fit_logistic(design, outcome, ridge=_RIDGE)[0][:, 0]
-    else:
-        alone = outcome if isinstance(outcome, Survival) else outcome.cause_specific()
-        slopes = fit_cox(design, alone, ridge=_RIDGE)
-    return lambda rows: np.asarray(rows @ slopes)
 
 
 def _headline(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.model_selection import KFold
 
@@ -17,14 +19,16 @@ from storm_clinic.inference.site_probe import FEWEST_PATIENTS, probe_sites
 from storm_clinic.metrics.calibration import complementary_log_log
 from storm_clinic.metrics.inputs import of_interest
 from storm_clinic.metrics.scales import back, name_of
-from storm_clinic.metrics.uncertainty import Statistic
+from storm_clinic.predictions import horizon_column
 from storm_clinic.validation.alignment import ModelPredictions
 from storm_clinic.validation.analyses import Analyses, Bounded, MetaAnalysis, SiteProbe
 from storm_clinic.validation.evaluation_data import EvaluationData
-from storm_clinic.validation.protocol import RESAMPLING_ONLY, interval_of
+from storm_clinic.validation.protocol import RESAMPLING_ONLY
 from storm_clinic.validation.strata import (
     Headline,
     Part,
+    bounded,
+    comparable,
     headline_metric,
     headlines,
     parts_of,
@@ -34,6 +38,18 @@ from storm_clinic.validation.strata import (
 NO_SITE = "no site declared"
 _PRIOR_PATIENTS = 5.0  # weight of the overall event rate in that of a site
 _FOLDS = 5
+Labels = NDArray[np.object_]
+_METHOD = (
+    "ridge regression on indicators of the sites, out of fold; macro AUROC, whose "
+    "interval takes the fitted regression as known; p from 200 permutations of the sites inside "
+    "folds. Rankings are of all patients whose site is known. "
+    "Site alone: each is given the event rate of his site in other folds, and compared inside his "
+    "own"
+)
+_NARROW = (
+    "the sites agree better than chance would let them, so that this interval is shorter than one "
+    "that takes them for equal, and too short"
+)
 
 
 def site_analyses(data: EvaluationData) -> Analyses:
@@ -43,7 +59,7 @@ def site_analyses(data: EvaluationData) -> Analyses:
     labels = [site or NO_SITE for site in data.sites]
     return Analyses(
         sites=tuple(_meta(data, headline, labels) for headline in headlines(data)),
-        probes=tuple(_probes(data, np.array(labels, dtype=object))),
+        probes=tuple(_probes(data)),
     )
 
 
@@ -62,11 +78,17 @@ def _meta(data: EvaluationData, headline: Headline, labels: list[str]) -> MetaAn
         "over": headline.over,
         "sites": tuple(part.shown for part in parts),
     }
+    n_sites = len(parts) - (NO_SITE in sizes)
     notes = [_held_out(data)]
-    if len(usable) < len(parts):
-        notes.append(f"{len(parts) - len(usable)} of {len(parts)} sites are too small to enter")
+    if len(usable) < n_sites:
+        notes.append(
+            f"{n_sites - len(usable)} of {n_sites} sites do not enter: too small, or without a "
+            "value and its error"
+        )
+    if NO_SITE in sizes:
+        notes.append(f"{sizes[NO_SITE]} patients without a declared site do not enter")
     if len(usable) < 2:
-        reason = f"{len(usable)} of {len(parts)} sites are large enough; two are needed"
+        reason = f"{len(usable)} of {n_sites} sites are large enough; two are needed"
         return MetaAnalysis(
             pooled=Bounded(note=reason), method="not pooled", note="; ".join(notes), **about
         )
@@ -78,7 +100,15 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
     found = random_effects(pairs[:, 0], pairs[:, 1])
     scale = usable[0].scale
     lower, upper = sorted((back(found.lower, scale), back(found.upper, scale)))
-    ends = sorted((back(found.prediction_lower, scale), back(found.prediction_upper, scale)))
+    ends: list[float | None] = [None, None]
+    ahead = ""
+    if found.prediction_lower is not None and found.prediction_upper is not None:
+        ends = [*sorted(back(x, scale) for x in (found.prediction_lower, found.prediction_upper))]
+        ahead = f", 95% prediction interval (Student, {found.n_studies - 2} degrees of freedom)"
+    else:
+        notes = [*notes, "two sites say nothing about where a third may lie"]
+    if found.narrow:
+        notes = [*notes, _NARROW]
     return MetaAnalysis(
         pooled=Bounded(value=back(found.value, scale), lower=lower, upper=upper),
         prediction_lower=ends[0],
@@ -86,8 +116,8 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
         tau2=found.tau2,
         i2=found.i2,
         method=f"random effects on {name_of(scale)} over {len(usable)} sites: restricted maximum "
-        "likelihood, Hartung-Knapp-Sidik-Jonkman interval, 95% prediction interval (Student, "
-        f"{found.n_studies - 1} degrees of freedom)",
+        f"likelihood, Hartung-Knapp-Sidik-Jonkman interval (Student, {found.n_studies - 1} degrees "
+        f"of freedom){ahead}",
         note="; ".join(
             [*notes, f"Cochran's Q {found.q:.2f}, {found.q_df} df, p = {found.q_p:.2g}"]
         ),
@@ -103,7 +133,7 @@ def _held_out(data: EvaluationData) -> str:
         len({int(f) for f in fold[sites == site]}) == 1
         for model in data.models
         for fold in model.fold
-        for site in set(sites)
+        for site in set(sites) - {NO_SITE}
     )
     told = "each site was held out whole" if whole else "sites were split between folds"
     return f"{told}; {RESAMPLING_ONLY}"
@@ -112,93 +142,127 @@ def _held_out(data: EvaluationData) -> str:
 # What tells the site
 
 
-def _probes(data: EvaluationData, labels: Ints) -> Iterator[SiteProbe]:
+def _probes(data: EvaluationData) -> Iterator[SiteProbe]:
+    """Probes among the patients whose site is known."""
+    known = np.flatnonzero([bool(site) for site in data.sites or ()])
+    kept = _those(data, known)
+    labels = np.array(kept.sites, dtype=object)
     counts = Counter(labels.tolist())
-    told = [s for s, n in sorted(counts.items()) if n >= FEWEST_PATIENTS and s != NO_SITE]
-    features = {f"mean embedding ({name})": x for name, x in data.embeddings.items()}
-    model = data.model(data.candidate)
-    risk = _one_scale(data, model)
-    if risk is not None:
-        features[f"risk of {data.candidate} alone"] = risk[:, None]
+    told = [site for site, n in sorted(counts.items()) if n >= FEWEST_PATIENTS]
+    features: dict[str, Floats | None] = {
+        f"mean embedding ({name})": x for name, x in kept.embeddings.items()
+    }
+    risk = _one_scale(kept, kept.model(data.candidate))
+    # A site of middling risks is told by no line: its distance from the middle tells it.
+    features[f"risk of {data.candidate} alone"] = (
+        None if risk is None else np.hstack([risk, (risk - risk.mean(axis=0)) ** 2])
+    )
+    ranking = _rankings(kept, _codes(labels))
     for what, x in features.items():
-        yield _probe(data, what, x, labels, told)
+        about: dict[str, Any] = {"cohort": data.cohort, "what": what, **ranking}
+        yield _probe(about, x, labels, told, data)
 
 
-def _probe(data: EvaluationData, what: str, x: Floats, labels: Ints, told: list[str]) -> SiteProbe:
+def _those(data: EvaluationData, index: Ints) -> EvaluationData:
+    """The patients at these positions, as far as probes look at them."""
+    return replace(
+        data,
+        outcome=data.outcome.take(index),
+        models=tuple(model.take(index) for model in data.models),
+        covariates=None,
+        subgroups=None,
+        sites=tuple((data.sites or ())[at] for at in index),
+        embeddings={name: x[index] for name, x in data.embeddings.items()},
+    )
+
+
+def _probe(
+    about: Mapping[str, Any],
+    x: Floats | None,
+    labels: Labels,
+    told: list[str],
+    data: EvaluationData,
+) -> SiteProbe:
+    if x is None:
+        reason = "no probability was predicted, and risks of different folds share no scale"
+        none = {"n_patients": 0, "n_sites": 0, "method": _METHOD}
+        return SiteProbe(auroc=Bounded(note=reason), **none, **about)
     used = np.isin(labels, told) & np.isfinite(x).all(axis=1)
     present = [site for site in told if (labels[used] == site).sum() >= FEWEST_PATIENTS]
     used &= np.isin(labels, present)
     left_out = data.n_patients - int(used.sum())
-    about = {
-        "cohort": data.cohort,
-        "what": what,
+    rest = {
         "n_patients": int(used.sum()),
         "n_sites": len(present),
-        "metric": headline_metric(data),
-        "overall": _ranking(data, data.model(data.candidate), None),
-        "within": _ranking(data, data.model(data.candidate), _codes(labels)),
-        "site_alone": _ranking(data, _site_model(data, labels), None),
-        "note": f"{left_out} patients of sites with fewer than {FEWEST_PATIENTS}, or without a "
-        "value, are left out of the telling of sites"
+        "method": _METHOD,
+        "note": f"{left_out} patients without a declared site, of sites with fewer than "
+        f"{FEWEST_PATIENTS}, or without a value, are left out of the telling of sites"
         if left_out
         else "",
+        **about,
     }
-    method = (
-        "ridge regression on indicators of the sites, out of fold; macro AUROC; p from 200 "
-        "permutations of the sites. Site alone: every patient is given the event rate of other "
-        "patients of the same site"
-    )
     try:
         found = probe_sites(x[used], _codes(labels[used]), seed=data.seed)
     except StatisticsError as error:
-        return SiteProbe(auroc=Bounded(note=str(error)), method=method, **about)
-    return SiteProbe(
-        auroc=Bounded(value=found.auroc.value, lower=found.auroc.lower, upper=found.auroc.upper),
-        p=found.p,
-        method=method,
-        **about,
-    )
+        return SiteProbe(auroc=Bounded(note=str(error)), **rest)
+    auroc = Bounded(value=found.auroc.value, lower=found.auroc.lower, upper=found.auroc.upper)
+    return SiteProbe(auroc=auroc, p=found.p, **rest)
 
 
-def _ranking(data: EvaluationData, model: ModelPredictions, within: Ints | None) -> Bounded:
+def _rankings(data: EvaluationData, codes: Ints) -> dict[str, Any]:
+    """The candidate's ranking over all pairs and inside sites, and that of the site alone."""
+    candidate = data.model(data.candidate)
+    return {
+        "metric": headline_metric(data),
+        "overall": _ranking(data, comparable(data, candidate)),
+        "within": _ranking(data, comparable(data, candidate, codes)),
+        "site_alone": _ranking(data, _site_model(data, codes)),
+    }
+
+
+def _ranking(data: EvaluationData, model: ModelPredictions) -> Bounded:
     try:
-        found: Statistic = ranking_of(data, model, within)
-        interval = interval_of(
-            found, data.outcome, kind=data.kind, bootstraps=data.bootstraps, seed=data.seed
-        )
+        found = ranking_of(data, model)
     except (StatisticsError, PredictionsError) as error:
         return Bounded(note=str(error))
-    return Bounded(value=found.value, lower=interval.lower, upper=interval.upper)
+    return Bounded(**bounded(data, found, data.outcome))
 
 
-def _site_model(data: EvaluationData, labels: Ints) -> ModelPredictions:
-    """A model that knows the hospital and nothing else, fitted on other patients."""
-    codes = _codes(labels)
-    repeats = data.model(data.candidate).fold
+def _site_model(data: EvaluationData, codes: Ints) -> ModelPredictions:
+    """A model that knows the hospital and nothing else, fitted on other patients.
+
+    Its folds are those of its own fitting: inside one, what a site is given rests on none of the
+    patients that are compared. Over folds, a patient's own event would lower what the others of his
+    site are given, and chance would look worse than it is.
+    """
+    fold = np.empty(data.n_patients, np.int64)
+    splits = list(KFold(_FOLDS, shuffle=True, random_state=data.seed).split(codes))
+    for at, (_, test) in enumerate(splits):
+        fold[test] = at
     if isinstance(data.outcome, Classes):
-        k = len(data.outcome.levels)
-        happened = (data.outcome.label[:, None] == np.arange(k)).astype(np.float64)
-        exposure = np.ones(data.n_patients)
-        rates = _cross_fitted(codes, happened, exposure, data.seed)
+        levels = data.outcome.levels
+        happened = (data.outcome.label[:, None] == np.arange(len(levels))).astype(np.float64)
+        rates = _cross_fitted(codes, happened, np.ones(len(codes)), fold)
         rates /= rates.sum(axis=1, keepdims=True)
-        columns = {
-            f"p_{level}": (rates[:, at],) * len(repeats)
-            for at, level in enumerate(data.outcome.levels)
+        columns: dict[str, tuple[Floats, ...]] = {
+            f"p_{level}": (rates[:, at],) for at, level in enumerate(levels)
         }
-        return ModelPredictions("site", (rates[:, -1],) * len(repeats), repeats, columns)
+        return ModelPredictions("site", (rates[:, -1],), (fold,), columns)
     event = of_interest(data.outcome).astype(np.float64)[:, None]
-    rate = _cross_fitted(codes, event, data.outcome.time_months, data.seed)[:, 0]
-    return ModelPredictions("site", (rate,) * len(repeats), repeats, {})
+    entry = data.outcome.entry_months
+    exposure = data.outcome.time_months - (0.0 if entry is None else entry)
+    rate = _cross_fitted(codes, event, np.asarray(exposure), fold)[:, 0]
+    return ModelPredictions("site", (rate,), (fold,), {})
 
 
-def _cross_fitted(codes: Ints, happened: Floats, exposure: Floats, seed: int) -> Floats:
-    """Event rates of each patient's site among other patients, drawn to the overall rate."""
+def _cross_fitted(codes: Ints, happened: Floats, exposure: Floats, fold: Ints) -> Floats:
+    """Event rates of each patient's site in other folds, drawn to the overall rate."""
     found = np.empty_like(happened)
-    for train, test in KFold(_FOLDS, shuffle=True, random_state=seed).split(codes):
+    for held in range(_FOLDS):
+        train, test = fold != held, fold == held
         overall = happened[train].sum(axis=0) / exposure[train].sum()
         prior = _PRIOR_PATIENTS * exposure[train].mean()
-        n_sites = int(codes.max()) + 1
-        member = (codes[train][:, None] == np.arange(n_sites)).astype(np.float64)
+        member = (codes[train][:, None] == np.arange(int(codes.max()) + 1)).astype(np.float64)
         events, time = member.T @ happened[train], member.T @ exposure[train]
         rates = (events + prior * overall) / (time + prior)[:, None]
         found[test] = rates[codes[test]]
@@ -206,21 +270,23 @@ def _cross_fitted(codes: Ints, happened: Floats, exposure: Floats, seed: int) ->
 
 
 def _one_scale(data: EvaluationData, model: ModelPredictions) -> Floats | None:
-    """Risks that compare over folds: from probabilities, since folds share no other scale."""
+    """Risks that compare over folds, (n_patients, k): from probabilities.
+
+    The folds of a cross-validation share no other scale. Classes: the log-odds of each, of two
+    only the second.
+    """
     if isinstance(data.outcome, Classes):
-        column = f"p_{data.outcome.levels[-1]}"
-        if column not in model.probabilities:
+        levels = data.outcome.levels[1:] if len(data.outcome.levels) == 2 else data.outcome.levels
+        if any(f"p_{level}" not in model.probabilities for level in levels):
             return None
-        p = np.mean(model.column(column), axis=0)
+        p = np.stack([np.mean(model.column(f"p_{level}"), axis=0) for level in levels], axis=1)
         return np.asarray(logit(np.clip(p, 1e-9, 1 - 1e-9)), dtype=np.float64)
     for horizon in reversed(data.endpoint.horizons_months):
-        try:
+        if horizon_column(horizon) in model.probabilities:
             p = np.mean(model.risk_by(horizon), axis=0)
-        except PredictionsError:
-            continue
-        return complementary_log_log(np.clip(p, 1e-9, 1 - 1e-9))
-    return model.risk[0] if data.kind == "external" else None
+            return complementary_log_log(np.clip(p, 1e-9, 1 - 1e-9))[:, None]
+    return model.risk[0][:, None] if data.kind == "external" else None
 
 
-def _codes(labels: Ints) -> Ints:
+def _codes(labels: Labels) -> Ints:
     return np.unique(labels.astype(str), return_inverse=True)[1].astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -103,22 +104,37 @@ def _asked_once(data: EvaluationData) -> Iterator[Asked]:
 
 
 def _part(data: EvaluationData, headline: Headline, label: str, index: Ints) -> Part:
-    n_patients, n_events = len(index), _events(data.outcome, index)
-    place = {"label": label, "n_patients": n_patients, "n_events": n_events}
-    few = min(n_events, n_patients - n_events) if isinstance(data.outcome, Classes) else n_events
-    if n_patients < FEWEST_PATIENTS or few < FEWEST_EVENTS:
-        note = f"too small to say: fewer than {FEWEST_PATIENTS} patients or {FEWEST_EVENTS} events"
-        return Part(Stratum(note=note, **place), None)
+    if not len(index):
+        return Part(Stratum(label=label, n_patients=0, n_events=0, note="nobody is in it"), None)
     outcome = data.outcome.take(index)
+    place = {"label": label, "n_patients": len(index), "n_events": outcome.n_events}
+    if len(index) < FEWEST_PATIENTS or _fewest(outcome) < FEWEST_EVENTS:
+        each = " (or patients of a class)" if isinstance(outcome, Classes) else ""
+        note = (
+            f"too small to say: fewer than {FEWEST_PATIENTS} patients or {FEWEST_EVENTS} "
+            f"events{each}"
+        )
+        return Part(Stratum(note=note, **place), None)
     try:
         statistic = _statistic(data, headline, outcome, index)
-        interval = interval_of(
-            statistic, outcome, kind=data.kind, bootstraps=data.bootstraps, seed=data.seed
-        )
     except (StatisticsError, PredictionsError) as error:
         return Part(Stratum(note=str(error), **place), None)
-    shown = Stratum(value=statistic.value, lower=interval.lower, upper=interval.upper, **place)
+    shown = Stratum(**bounded(data, statistic, outcome), **place)
     return Part(shown, _on_scale(statistic), statistic.scale)
+
+
+def bounded(data: EvaluationData, found: Statistic, outcome: Outcome) -> dict[str, Any]:
+    """A number with its interval, as fields of `Bounded`; a note where there is no interval."""
+    if found.se == 0:
+        note = "the patients do not spread (e.g. every pair is ranked right): no interval"
+        return {"value": found.value, "note": note}
+    try:
+        interval = interval_of(
+            found, outcome, kind=data.kind, bootstraps=data.bootstraps, seed=data.seed
+        )
+    except StatisticsError as error:
+        return {"value": found.value, "note": str(error)}
+    return {"value": found.value, "lower": interval.lower, "upper": interval.upper}
 
 
 def _statistic(
@@ -146,24 +162,31 @@ def _on_scale(statistic: Statistic) -> tuple[float, float] | None:
     return value, statistic.se * factor
 
 
-def _events(outcome: Outcome, index: Ints) -> int:
-    """Events; of several classes, patients of the rarest."""
-    part = outcome.take(index) if len(index) else None
-    if part is None:
-        return 0
-    if isinstance(part, Classes) and len(part.levels) > 2:
-        return int(np.bincount(part.label, minlength=len(part.levels)).min())
-    return part.n_events
+def _fewest(outcome: Outcome) -> int:
+    """Events; of classes, patients of the rarest."""
+    if isinstance(outcome, Classes):
+        return int(np.bincount(outcome.label, minlength=len(outcome.levels)).min())
+    return outcome.n_events
 
 
-def ranking_of(data: EvaluationData, model: ModelPredictions, within: Ints | None) -> Statistic:
-    """The first ranking measure of a model, over all legal pairs or inside groups only."""
-    asked = all_asked(data.outcome, data.endpoint, "cross-validation")[0]
+def ranking_of(data: EvaluationData, model: ModelPredictions) -> Statistic:
+    """The first ranking measure of a model, over pairs of patients of one fold only."""
+    return all_asked(data.outcome, data.endpoint, "cross-validation")[0].compute(model)
+
+
+def comparable(
+    data: EvaluationData, model: ModelPredictions, within: Ints | None = None
+) -> ModelPredictions:
+    """The same model with folds inside which its risks are to be compared.
+
+    Those of cross-validation, and one for all external patients; where ``within`` is given, each
+    parted by its codes.
+    """
     folds = tuple(
         _joint(fold if data.kind == "cross-validation" else np.zeros_like(fold), within)
         for fold in model.fold
     )
-    return asked.compute(replace(model, fold=folds))
+    return replace(model, fold=folds)
 
 
 def headline_metric(data: EvaluationData) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,23 +16,39 @@ from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.protocol import RESAMPLING_ONLY
 from storm_clinic.validation.strata import Headline, Part, headlines, parts_of
 
-UNKNOWN = "not known"
+UNKNOWN, SITE = "not known", "site"
 
 
 def subgroup_analyses(data: EvaluationData) -> tuple[SubgroupAnalysis, ...]:
     """Every headline in every level of every declared variable, with a test of heterogeneity.
 
-    Patients whose level is not known are a group of their own. The tests of one measure form a
+    Hospitals are one more variable, where there are two or more. Patients whose level is not known
+    are a group of their own, which takes no part in the test. The tests of one measure form a
     family, in which p values are adjusted by Holm's method.
+
+    Parameters
+    ----------
+    data : EvaluationData
+        The cohort; the columns of ``subgroups`` are categorical.
     """
-    if data.subgroups is None:
-        return ()
+    columns = _columns(data)
     found = [
-        _analysis(data, headline, str(variable), data.subgroups[variable])
+        _analysis(data, headline, variable, column)
         for headline in headlines(data)
-        for variable in data.subgroups
+        for variable, column in columns.items()
     ]
     return tuple(_adjusted(found))
+
+
+def _columns(data: EvaluationData) -> dict[str, pd.Series[str]]:
+    table = pd.DataFrame() if data.subgroups is None else data.subgroups
+    columns = {str(name): table[name] for name in table}
+    sites = Counter(site for site in data.sites or () if site)
+    if len(sites) > 1 and SITE not in columns:
+        largest_first = sorted(sites, key=lambda site: (-sites[site], site))
+        known = [site or None for site in data.sites or ()]
+        columns[SITE] = pd.Series(pd.Categorical(known, categories=largest_first))
+    return columns
 
 
 def _analysis(
@@ -39,7 +56,7 @@ def _analysis(
 ) -> SubgroupAnalysis:
     levels = [str(level) for level in column.cat.categories]
     labels = [UNKNOWN if pd.isna(cell) else str(cell) for cell in column]
-    order = [level for level in (*levels, UNKNOWN) if level in set(labels)]
+    order = [level for level in dict.fromkeys([*levels, UNKNOWN]) if level in set(labels)]
     parts = parts_of(data, headline, labels, order)
     limits = f"; {RESAMPLING_ONLY}" if data.kind == "cross-validation" else ""
     return SubgroupAnalysis(
@@ -59,7 +76,10 @@ def _heterogeneity(parts: Sequence[Part], variable: str) -> HypothesisTest:
     usable = [part for part in parts if part.on_scale is not None and part.shown.label != UNKNOWN]
     about = {"name": "heterogeneity", "about": variable}
     if len(usable) < 2:
-        note = f"{len(usable)} of {len(parts)} groups are large enough; a test needs two"
+        note = (
+            f"{len(usable)} of {len(parts)} groups are known and have a value with an error; a "
+            "test needs two"
+        )
         return HypothesisTest(note=note, **about)
     pairs = np.array([part.on_scale for part in usable], dtype=np.float64)
     q, df, p = heterogeneity(pairs[:, 0], pairs[:, 1])
@@ -70,7 +90,10 @@ def _heterogeneity(parts: Sequence[Part], variable: str) -> HypothesisTest:
         df=df,
         p=p,
         method=f"Cochran's Q on {scale}",
-        note=f"{left_out} groups too small or not known" if left_out else "",
+        note=f"{left_out} of {len(parts)} groups take no part: not known, or without a value and "
+        "its error"
+        if left_out
+        else "",
         **about,
     )
 

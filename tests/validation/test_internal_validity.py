@@ -121,7 +121,7 @@ class TestFixedPredictions:
         assert image.corrected.value is not None
         assert image.corrected.lower is None
         assert "resamples" in image.corrected.note
-        assert "resamples have no model" in covariates.note
+        assert "separates patients with from those without the event" in covariates.note
 
 
 class TestRefittedCovariates:
@@ -152,20 +152,11 @@ class TestRefittedCovariates:
         assert found.learning[-1].value > found.learning[0].value
         assert all(point.lower <= point.value <= point.upper for point in found.learning)
 
-    def test_a_cohort_too_large_to_refit_says_so(self):
-        data = cross_validated(survival(), covariates=table(), repeats=1)
-        rows = np.tile(np.arange(_N), 13)
-        image = data.models[0]
-        large = replace(
-            data,
-            outcome=data.outcome.take(rows),
-            models=(ModelPredictions("image", (image.risk[0][rows],), (image.fold[0][rows],), {}),),
-            covariates=data.covariates.iloc[rows].reset_index(drop=True),
-        )
-        image, covariates = internal_validity(large)
-        assert image.corrected.value > 0.6
-        assert covariates.corrected is None
-        assert "2080 patients are too many" in covariates.note
+    def test_a_level_that_resamples_may_lack_does_no_harm(self):
+        covariates = table()
+        covariates["rare"] = pd.Categorical.from_codes(np.r_[1, np.zeros(_N - 1, int)], ["a", "b"])
+        found = internal_validity(cross_validated(survival(), covariates=covariates))[1]
+        assert found.corrected.value > 0.6
 
     def test_covariates_of_noise_come_out_as_noise(self):
         noise = pd.DataFrame(np.random.default_rng(8).normal(size=(_N, 8))).add_prefix("x")
