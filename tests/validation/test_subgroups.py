@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import chi2
 
 from storm_clinic.cohort.outcome import Survival
-from storm_clinic.inference.multiplicity import holm
 from storm_clinic.metrics.discrimination import auroc, concordance
+from storm_clinic.metrics.multiplicity import holm
 from storm_clinic.validation.evaluation_data import EvaluationData
 from storm_clinic.validation.strata import FEWEST_EVENTS
 from storm_clinic.validation.subgroups import UNKNOWN, subgroup_analyses
