@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
-from scipy.stats import chi2, norm, t
+from scipy.stats import chi2, t
 
 from storm_clinic.cohort.outcome import Floats
 from storm_clinic.errors import StatisticsError
@@ -20,8 +20,8 @@ class RandomEffects:
     Attributes
     ----------
     value, se, lower, upper : float
-        Pooled mean, its Hartung-Knapp-Sidik-Jonkman error, and the 95% interval (Student, one
-        degree of freedom less than there are studies).
+        Pooled mean, its Hartung-Knapp-Sidik-Jonkman error, never below that of the usual weights,
+        and the 95% interval (Student, one degree of freedom less than there are studies).
     prediction_lower, prediction_upper : float or None
         Where 95% of the true values of new studies are expected (Student, two degrees of freedom
         less than there are studies); None with two studies.
@@ -32,9 +32,6 @@ class RandomEffects:
     q, q_df, q_p : float
         Cochran's test of equal true values.
     n_studies : int
-    narrow : bool
-        Whether the interval is shorter than that of one common value: studies that agree by chance
-        make Hartung-Knapp's error too small.
     """
 
     value: float
@@ -49,16 +46,17 @@ class RandomEffects:
     q_df: int
     q_p: float
     n_studies: int
-    narrow: bool
 
 
 def random_effects(
     estimates: ArrayLike, errors: ArrayLike, *, level: float = 0.95
 ) -> RandomEffects:
-    """Pool estimates of several studies, as R's ``metafor::rma(yi, sei, test = "knha")``.
+    """Pool estimates of several studies, as R's ``metafor::rma(yi, sei, test = "adhoc")``.
 
     The prediction interval is that of ``predict(fit, pi.type = "riley")``: Student with two degrees
-    of freedom less than there are studies, around the Hartung-Knapp error.
+    of freedom less than there are studies, around that error. Studies that agree better than
+    chance would let them would make Hartung and Knapp's error absurdly small; its factor is
+    therefore at least 1.
 
     Parameters
     ----------
@@ -76,14 +74,15 @@ def random_effects(
     ----------
     Viechtbauer, J. Educ. Behav. Stat. 30 (2005) 261-293. Hartung & Knapp, Stat. Med. 20 (2001)
     3875-3889. Riley, Higgins & Deeks, BMJ 342 (2011) d549. Partlett & Riley, Stat. Med. 36 (2017)
-    301-317.
+    301-317. Roever, Knapp & Friede, BMC Med. Res. Methodol. 15 (2015) 99 (the factor).
     """
     y, variance = _checked(estimates, errors)
     tau2 = _restricted_likelihood(y, variance)
     weight = 1 / (variance + tau2)
     value = float((weight * y).sum() / weight.sum())
     df = len(y) - 1
-    se = float(np.sqrt((weight * (y - value) ** 2).sum() / df / weight.sum()))
+    factor = max(float((weight * (y - value) ** 2).sum()) / df, 1.0)
+    se = float(np.sqrt(factor / weight.sum()))
     tail = 0.5 + level / 2
     quantile = float(t(df).ppf(tail))
     ahead = float(t(df - 1).ppf(tail) * np.hypot(se, np.sqrt(tau2))) if df > 1 else None
@@ -103,7 +102,6 @@ def random_effects(
         df,
         p,
         len(y),
-        bool(quantile * se < norm.ppf(tail) / np.sqrt(fixed.sum())),
     )
 
 

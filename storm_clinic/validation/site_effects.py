@@ -46,10 +46,6 @@ _METHOD = (
     "Site alone: each is given the event rate of his site in other folds, and compared inside his "
     "own"
 )
-_NARROW = (
-    "the sites agree better than chance would let them, so that this interval is shorter than one "
-    "that takes them for equal, and too short"
-)
 
 
 def site_analyses(data: EvaluationData) -> Analyses:
@@ -107,8 +103,6 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
         ahead = f", 95% prediction interval (Student, {found.n_studies - 2} degrees of freedom)"
     else:
         notes = [*notes, "two sites say nothing about where a third may lie"]
-    if found.narrow:
-        notes = [*notes, _NARROW]
     return MetaAnalysis(
         pooled=Bounded(value=back(found.value, scale), lower=lower, upper=upper),
         prediction_lower=ends[0],
@@ -116,8 +110,8 @@ def _pooled(usable: list[Part], about: Mapping[str, Any], notes: list[str]) -> M
         tau2=found.tau2,
         i2=found.i2,
         method=f"random effects on {name_of(scale)} over {len(usable)} sites: restricted maximum "
-        f"likelihood, Hartung-Knapp-Sidik-Jonkman interval (Student, {found.n_studies - 1} degrees "
-        f"of freedom){ahead}",
+        "likelihood, Hartung-Knapp-Sidik-Jonkman interval with a factor of at least 1 (Student, "
+        f"{found.n_studies - 1} degrees of freedom){ahead}",
         note="; ".join(
             [*notes, f"Cochran's Q {found.q:.2f}, {found.q_df} df, p = {found.q_p:.2g}"]
         ),

@@ -9,7 +9,7 @@ cases <- read_json(file.path(arguments[1], "shift_cases.json"), simplifyVector =
 
 pooled <- function(d) {
   tight <- list(threshold = 1e-14, maxiter = 10000)
-  fit <- rma(yi = d$y, sei = d$se, method = "REML", test = "knha", control = tight)
+  fit <- rma(yi = d$y, sei = d$se, method = "REML", test = "adhoc", control = tight)
   ahead <- predict(fit)  # Student with k - 1 degrees of freedom, as the interval of the mean
   found <- list(value = as.numeric(fit$beta), se = fit$se, lower = fit$ci.lb, upper = fit$ci.ub,
                 tau2 = fit$tau2, i2 = fit$I2 / 100, q = fit$QE, q_p = fit$QEp,

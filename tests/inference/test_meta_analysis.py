@@ -54,15 +54,16 @@ def test_sites_with_equal_errors_have_the_mean_and_the_variance_in_closed_form()
     found = random_effects(y, np.full(4, se))
     assert found.value == pytest.approx(y.mean())
     assert found.tau2 == pytest.approx(y.var(ddof=1) - se**2)
+    # With equal errors the factor is exactly 1 where there is variance between sites.
     assert found.se == pytest.approx(y.std(ddof=1) / 2)
 
 
-def test_sites_that_agree_leave_nothing_between_them_and_the_short_interval_is_told():
+def test_sites_that_agree_leave_nothing_between_them_and_are_not_surer_than_one_value():
     found = random_effects(**_named(_SITES["agree"]))
-    assert found.tau2 == 0
-    assert found.i2 == 0
-    assert found.narrow
-    assert not random_effects(**_named(_SITES["spread"])).narrow
+    assert (found.tau2, found.i2) == (0, 0)
+    common = 1 / np.sqrt((1 / np.array(_SITES["agree"]["se"]) ** 2).sum())
+    assert found.se == pytest.approx(common)
+    assert found.upper - found.value > norm.ppf(0.975) * common
 
 
 def test_tau2_is_where_the_restricted_likelihood_is_highest():
