@@ -24,5 +24,9 @@ lint: $(STAMP)
 
 check: lint test
 
+bench: $(STAMP)
+	$(BIN)/python benchmarks/metric_speed.py
+	$(BIN)/python benchmarks/interval_coverage.py
+
 clean:
 	rm -rf .venv demo build dist *.egg-info
