@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from markupsafe import Markup
@@ -38,6 +39,11 @@ class Picture:
 
 
 Block = Heading | Words | Picture | Table
+
+
+def folded(blocks: Sequence[Block]) -> list[Block]:
+    """The tables among some blocks, shown on a click."""
+    return [replace(block, folded=True) for block in blocks if isinstance(block, Table)]
 
 
 def absent(what: str, note: str) -> Words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storm_clinic.reporting.blocks import Block, Heading, Words, absent, cautions, made
+from storm_clinic.reporting.blocks import Block, Heading, Words, absent, cautions, folded, made
 from storm_clinic.reporting.notation import count, months
 from storm_clinic.reporting.numbers import (
     EXPLORATORY,
@@ -24,21 +24,29 @@ def groups_shown(part: CohortPart) -> list[Block]:
     for at, item in enumerate(found, start=1):
         if len(found) > 1:
             blocks.append(Heading(f"By {item.model}", 4))
+        # Models that are not drawn anywhere have their tables folded.
         if not item.groups:
             blocks.append(absent(f"The comparison of risk groups of {item.model}", item.note))
             continue
-        slug = f"{part.slug}-{at}"
+        if item.model not in part.shown:
+            blocks += folded(_tables(item, f"{part.slug}-{at}"))
+            continue
         blocks += [Words(contrast_sentence(c, item)) for c in item.differences]
-        blocks.append(_summary(item, slug))
-        if item.differences:
-            blocks.append(_differences(item, f"{slug}-differences"))
-        if item.tests:
-            caption = f"Tests between risk groups of {item.model} on {item.cohort}"
-            blocks.append(tests_table(f"{slug}-tests", caption, item.tests))
-        if item.landmarks:
-            blocks.append(_landmarks(item, f"{slug}-landmarks"))
+        blocks += _tables(item, f"{part.slug}-{at}")
         blocks += [*cautions(item.note), *made(item.method)]
     return blocks
+
+
+def _tables(item: GroupComparison, slug: str) -> list[Table]:
+    tables = [_summary(item, slug)]
+    if item.differences:
+        tables.append(_differences(item, f"{slug}-differences"))
+    if item.tests:
+        caption = f"Tests between risk groups of {item.model} on {item.cohort}"
+        tables.append(tests_table(f"{slug}-tests", caption, item.tests))
+    if item.landmarks:
+        tables.append(_landmarks(item, f"{slug}-landmarks"))
+    return tables
 
 
 def contrast_sentence(contrast: Contrast, item: GroupComparison) -> str:

@@ -18,6 +18,7 @@ from storm_clinic.reporting.svg import BLUE, INK, MUTED, PALE, RULE, VERMILLION,
 
 _ROW_IN = 0.22
 _RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_POWERS = tuple(10.0**k for k in range(-8, 9, 2))
 _MORE_RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
 
 
@@ -192,7 +193,8 @@ def _dress(axes: Axes, n_rows: int, label: str, *, log: bool) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         return
     low, high = axes.get_xlim()
-    shown = [x for x in (_MORE_RATIOS if high / low < 30 else _RATIOS) if low <= x <= high]
+    ratios = _MORE_RATIOS if high / low < 30 else _RATIOS if high / low < 1000 else _POWERS
+    shown = [x for x in ratios if low <= x <= high]
     axes.xaxis.set_major_locator(FixedLocator(shown or [low, high]))
     axes.xaxis.set_minor_locator(NullLocator())
     plain = ScalarFormatter()

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import re
 
-from storm_clinic.reporting.blocks import Block, Heading, Picture, Words, absent, cautions, made
+from storm_clinic.reporting.blocks import (
+    Block,
+    Heading,
+    Picture,
+    Words,
+    absent,
+    cautions,
+    folded,
+    made,
+)
 from storm_clinic.reporting.interval_figure import IntervalRow, interval_forest
 from storm_clinic.reporting.notation import ABSENT, count, number, readable
 from storm_clinic.reporting.numbers import (
@@ -40,8 +49,11 @@ def regressions_shown(part: CohortPart) -> list[Block]:
     blocks: list[Block] = []
     for at, question in enumerate(questions, start=1):
         here = [item for item in found if (item.title, item.kind) == question]
-        blocks.append(Heading(question[0], 4))
-        blocks += _question(here, f"{part.slug}-{at}")
+        shown = _question(here, f"{part.slug}-{at}")
+        if here[0].model and here[0].model not in part.shown:
+            blocks += folded(shown)
+        else:
+            blocks += [Heading(question[0], 4), *shown]
     return blocks
 
 

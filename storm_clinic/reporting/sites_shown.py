@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from storm_clinic.reporting.blocks import Block, Heading, Picture, Words, absent, cautions, made
 from storm_clinic.reporting.interval_figure import IntervalRow, interval_forest
 from storm_clinic.reporting.notation import ABSENT, count, listed, number
@@ -31,15 +33,27 @@ _FEW_SITES = 5
 def sites_shown(part: CohortPart) -> list[Block]:
     """Each measure by site, pooled, and where that of a new site may be expected."""
     blocks: list[Block] = []
+    nowhere: list[MetaAnalysis] = []
     for at, item in enumerate(part.analyses("sites"), start=1):
-        about = about_of(item)
-        if at > 1:
-            blocks.append(Heading(about, 4))
+        about, slug = about_of(item), f"{part.slug}-{at}"
         if not item.sites:
             blocks.append(absent(f"{about} by site", item.note))
-            continue
-        blocks += _sites(item, about, f"{part.slug}-{at}")
-    return blocks
+        elif not entering(item):
+            nowhere.append(item)
+            blocks.append(replace(_site_table(item, about, slug), folded=True))
+        else:
+            blocks += [Heading(about, 4), *_sites(item, about, slug)]
+    return [*_nowhere(nowhere), *blocks]
+
+
+def _nowhere(items: list[MetaAnalysis]) -> list[Block]:
+    """Measures that no site is large enough for, in one sentence."""
+    if not items:
+        return []
+    named = listed([about_of(item) for item in items])
+    n_sites = len(items[0].sites)
+    text = f"Not one of {n_sites} sites is large enough to say anything of {named}."
+    return [Words(text), *cautions(items[0].note)]
 
 
 def _sites(item: MetaAnalysis, about: str, slug: str) -> list[Block]:
@@ -66,7 +80,7 @@ def _sites(item: MetaAnalysis, about: str, slug: str) -> list[Block]:
     return [
         Words(new_site_sentence(item)),
         *drawn,
-        _site_table(item, about, slug),
+        replace(_site_table(item, about, slug), folded=bool(drawn)),
         *cautions(item.note),
         *made(item.method),
     ]

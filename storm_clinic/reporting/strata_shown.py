@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from storm_clinic.reporting.blocks import Block, Heading, Picture, Words, absent, cautions, made
 from storm_clinic.reporting.interval_figure import IntervalRow, interval_forest
 from storm_clinic.reporting.notation import count, listed, months, readable
@@ -23,13 +25,19 @@ from storm_clinic.validation.analyses import MetaAnalysis, Stratum, SubgroupAnal
 from storm_clinic.validation.measures import MEASURES, base_of, label_of
 
 _Measured = SubgroupAnalysis | MetaAnalysis
+_MOST_SMALL = 4  # levels of a variable that are too small and still get a line each
+_MOST_NAMED = 8  # of them in a sentence
+_SITE = "site"
 
 
 def subgroups_shown(part: CohortPart) -> list[Block]:
     """One plot and table a measure: every level of every declared variable."""
     found: tuple[SubgroupAnalysis, ...] = part.analyses("subgroups")
-    measured = list(dict.fromkeys(about_of(item) for item in found))
     blocks: list[Block] = []
+    if part.analyses("sites") and any(item.variable == _SITE for item in found):
+        found = tuple(item for item in found if item.variable != _SITE)
+        blocks.append(Words("Numbers by site stand among the sites, and in the CSV tables."))
+    measured = list(dict.fromkeys(about_of(item) for item in found))
     for at, about in enumerate(measured, start=1):
         here = [item for item in found if about_of(item) == about]
         if len(measured) > 1:
@@ -68,7 +76,7 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     for item in here:
         words = "" if item.heterogeneity is None else p_short(item.heterogeneity)
         rows.append(IntervalRow(readable(item.variable), kind="heading", words=words))
-        rows += [interval_row(stratum) for stratum in item.strata]
+        rows += [interval_row(stratum) for stratum in told(item)]
     figure = interval_forest(
         rows,
         slug=f"{slug}-plot",
@@ -86,11 +94,25 @@ def _subgroups(here: list[SubgroupAnalysis], about: str, slug: str) -> list[Bloc
     return [
         Words(heterogeneity_sentence(here)),
         *drawn,
-        _subgroup_table(here, about, slug),
+        replace(_subgroup_table(here, about, slug), folded=bool(drawn)),
         *blocks,
         *cautions(*(item.note for item in here)),
         *made(*(item.method for item in here)),
     ]
+
+
+def told(item: SubgroupAnalysis) -> list[Stratum]:
+    """Levels as they are shown: many that are too small share one line."""
+    small = [stratum for stratum in item.strata if stratum.value is None]
+    if len(small) <= _MOST_SMALL:
+        return list(item.strata)
+    together = Stratum(
+        label=f"{len(small)} other levels",
+        n_patients=sum(stratum.n_patients for stratum in small),
+        n_events=sum(stratum.n_events for stratum in small),
+        note="; ".join(dict.fromkeys(stratum.note for stratum in small)),
+    )
+    return [*(stratum for stratum in item.strata if stratum.value is not None), together]
 
 
 def any_number(rows: list[IntervalRow]) -> bool:
@@ -126,6 +148,8 @@ def heterogeneity_sentence(here: list[SubgroupAnalysis]) -> str:
         for stratum in item.strata
         if stratum.value is None
     ]
+    if len(few) > _MOST_NAMED:
+        few = [*few[: _MOST_NAMED - 1], f"{len(few) - _MOST_NAMED + 1} more"]
     tail = f" Too few patients to say anything: {listed(few)}." if few else ""
     if shown:
         return f"{capital(what)} is shown to differ between levels of {listed(shown)}.{tail}"
@@ -168,7 +192,7 @@ def _subgroup_table(here: list[SubgroupAnalysis], about: str, slug: str) -> Tabl
                     *([empty] * (2 if adjusted else 1)),
                 )
             )
-            for s in item.strata
+            for s in told(item)
         ]
     records = tuple(
         {

@@ -67,6 +67,7 @@ class Table:
     notes: tuple[tuple[str, str], ...] = ()
     label: str = ""
     style: str = ""
+    folded: bool = False  # shown on a click; in print it is in its CSV file only
     block: ClassVar[str] = "table"
 
     def to_csv(self) -> str:

@@ -187,19 +187,19 @@ def _differences(groups: _Groups, means: Sequence[Interval | str | None]) -> tup
     """Every group less the lowest."""
     found = []
     for label, mean in zip(groups.labels[1:], means[1:], strict=True):
-        lowest, name = means[0], f"{label} less {groups.labels[0]}"
+        lowest = means[0]
         if mean is None or lowest is None:
             continue
         if isinstance(mean, str) or isinstance(lowest, str):
             where, why = (groups.labels[0], lowest) if isinstance(lowest, str) else (label, mean)
-            found.append(Contrast(label=name, note=f"{where}: {why}"))
+            found.append(Contrast(label=label, note=f"{where}: {why}"))
         elif not mean.se or not lowest.se:
             note = "one of the groups has no event by then, so there is no interval"
-            found.append(Contrast(label=name, value=mean.value - lowest.value, note=note))
+            found.append(Contrast(label=label, value=mean.value - lowest.value, note=note))
         else:
             gap = difference(mean, lowest)
             found.append(
-                Contrast(label=name, value=gap.value, lower=gap.lower, upper=gap.upper, p=gap.p)
+                Contrast(label=label, value=gap.value, lower=gap.lower, upper=gap.upper, p=gap.p)
             )
     return tuple(found)
 

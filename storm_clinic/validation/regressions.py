@@ -24,6 +24,7 @@ from storm_clinic.validation.regression_questions import (
     questions,
 )
 
+_NEARLY_GIVEN = 0.9  # R² of the risk on what stands beside it (variance inflation of 10)
 _PH = "score test against time on the scale of 1 - Kaplan-Meier (cox.zph)"
 
 
@@ -133,6 +134,7 @@ def _ask(question: Question, kind: Kind, data: EvaluationData) -> tuple[Answer, 
     notes = [
         fit.note and f"Caution: {fit.note}.",
         left_out and f"{left_out} of {len(complete)} patients lack a covariate and are left out.",
+        _nearly_given(design, question.risk.name),
         *question.notes,
     ]
     regression = Regression(
@@ -149,6 +151,24 @@ def _ask(question: Question, kind: Kind, data: EvaluationData) -> tuple[Answer, 
         note=" ".join(str(note) for note in notes if note),
     )
     return Answer(question, design, outcome, fit, hazards), regression
+
+
+def _nearly_given(design: Design, name: str) -> str:
+    """A caution where what stands beside a risk nearly determines it."""
+    at = list(design.terms[name])
+    others = np.delete(design.matrix, at, axis=1)
+    if not others.shape[1]:
+        return ""
+    risk = design.matrix[:, at[0]] - design.matrix[:, at[0]].mean()
+    centred = others - others.mean(axis=0)
+    rest = risk - centred @ np.linalg.lstsq(centred, risk, rcond=None)[0]
+    share = 1 - float(rest @ rest) / float(risk @ risk)
+    if share < _NEARLY_GIVEN:
+        return ""
+    return (
+        f"What stands beside the risk nearly determines it (R² {share:.3f}): the ratios are not to "
+        "be read one by one; the test of added value is of both together."
+    )
 
 
 def _method(fit: Fitted, question: Question, outcome: Outcome) -> str:

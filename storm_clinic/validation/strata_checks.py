@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storm_clinic.validation.analyses import Analyses, SiteProbe
+from storm_clinic.validation.analyses import Analyses, MetaAnalysis, SiteProbe
 from storm_clinic.validation.check_words import (
     LEVEL,
     check,
@@ -16,6 +16,7 @@ from storm_clinic.validation.check_words import (
 from storm_clinic.validation.evidence import Check
 from storm_clinic.validation.measures import MEASURES, label_of
 
+_MOST_NAMED = 6  # subgroups in a reason
 _FEW_EVENTS = 10  # fewer say next to nothing of a subgroup: an interval of C wider than 0.3
 
 
@@ -96,7 +97,10 @@ def subgroups_large_enough(analyses: Analyses, candidate: str) -> Check:
         if stratum.n_events < _FEW_EVENTS
     ]
     if small:
-        reason = f"too small to say: {'; '.join(small)} (at least {_FEW_EVENTS} events are asked)"
+        named = small[:_MOST_NAMED]
+        if len(small) > len(named):
+            named.append(f"{len(small) - len(named)} more")
+        reason = f"too small to say: {'; '.join(named)} (at least {_FEW_EVENTS} events are asked)"
         return check(place, "warn", reason)
     fewest = min(stratum.n_events for stratum in strata.values())
     return check(place, "pass", f"{len(strata)} subgroups, at least {fewest} events in each")
@@ -137,7 +141,7 @@ def new_site(analyses: Analyses, candidate: str) -> Check:
         (
             (item.prediction_lower or 0) > (neutral_of(item.metric) or 0),
             f"{label_of(item.metric)} in {item.cohort}: {item.prediction_lower:.3f} to "
-            f"{item.prediction_upper:.3f} over {len(item.sites)} sites",
+            f"{item.prediction_upper:.3f} over {_n_entering(item)} sites",
         )
         for item in found
     ]
@@ -146,3 +150,8 @@ def new_site(analyses: Analyses, candidate: str) -> Check:
         reason = f"the prediction interval includes no effect: {'; '.join(crossing)}"
         return check(place, "warn", reason)
     return check(place, "pass", "; ".join(text for _, text in said))
+
+
+def _n_entering(item: MetaAnalysis) -> int:
+    """Sites that are large enough to be pooled."""
+    return sum(site.value is not None for site in item.sites)

@@ -409,3 +409,15 @@ def test_a_covariate_with_few_values_has_no_shape_but_a_reason(world):
 
 def test_everything_survives_being_written_and_read(found):
     assert Analyses.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_risk_that_the_clinic_nearly_gives_is_not_to_be_read_alone(world):
+    nearly = world["clinic"] + 0.05 * world["tissue"]
+    models = (predictions("clinical", world["clinic"]), predictions("image", nearly))
+    found = one(
+        regressions(evaluation(world, models=models)), "Risk of image beside the risk of clinical"
+    )
+    share = np.corrcoef(nearly, world["clinic"])[0, 1] ** 2
+    assert f"nearly determines it (R² {share:.3f})" in found.note
+    apart = one(regressions(evaluation(world)), "Risk of image beside the risk of clinical")
+    assert "determines" not in apart.note
