@@ -32,7 +32,8 @@ def time_effects_shown(part: CohortPart) -> list[Block]:
             "dashed: the constant that proportional hazards assume; grey: no effect."
         )
         blocks.append(Picture(time_effects(drawn, slug=f"{part.slug}-plot", title=title), caption))
-    tests = [_named(effect.test, effect.term) for effect in found]
+    # The test of a whole model stands with each of its terms.
+    tests = list(dict.fromkeys(_named(effect.test, effect.term) for effect in found))
     blocks.append(tests_table(part.slug, f"Tests of proportional hazards, {part.cohort}", tests))
     return [*blocks, *made(*(effect.method for effect in found))]
 

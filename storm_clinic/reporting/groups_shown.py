@@ -22,15 +22,15 @@ def groups_shown(part: CohortPart) -> list[Block]:
     blocks: list[Block] = []
     found: tuple[GroupComparison, ...] = part.analyses("groups")
     for at, item in enumerate(found, start=1):
-        if len(found) > 1:
-            blocks.append(Heading(f"By {item.model}", 4))
-        # Models that are not drawn anywhere have their tables folded.
         if not item.groups:
             blocks.append(absent(f"The comparison of risk groups of {item.model}", item.note))
             continue
+        # Models that are not drawn anywhere have their tables folded.
         if item.model not in part.shown:
             blocks += folded(_tables(item, f"{part.slug}-{at}"))
             continue
+        if len(found) > 1:
+            blocks.append(Heading(f"By {item.model}", 4))
         blocks += [Words(contrast_sentence(c, item)) for c in item.differences]
         blocks += _tables(item, f"{part.slug}-{at}")
         blocks += [*cautions(item.note), *made(item.method)]

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from storm_clinic.reporting.notation import count, number
 from storm_clinic.reporting.numbers import ends
@@ -197,9 +197,7 @@ def _dress(axes: Axes, n_rows: int, label: str, *, log: bool) -> None:
     shown = [x for x in ratios if low <= x <= high]
     axes.xaxis.set_major_locator(FixedLocator(shown or [low, high]))
     axes.xaxis.set_minor_locator(NullLocator())
-    plain = ScalarFormatter()
-    plain.set_scientific(False)
-    axes.xaxis.set_major_formatter(plain)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def _legend(figure: Figure, names: tuple[str, str]) -> None:

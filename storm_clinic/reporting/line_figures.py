@@ -71,8 +71,9 @@ def _shape(axes: Axes, shape: Shape) -> None:
     axes.plot(
         shape.knots, [0.02] * len(shape.knots), "^", color=INK, markersize=3.5, transform=knots
     )
-    unit = f", {shape.unit}" if shape.unit else ""
-    axes.set_xlabel(f"{readable(shape.variable)}{unit}")
+    name = readable(shape.variable)
+    says_unit = not shape.unit or name.endswith(shape.unit)
+    axes.set_xlabel(name if says_unit else f"{name}, {shape.unit}")
 
 
 def learning_curve(found: InternalValidity, *, slug: str, title: str, label: str) -> Markup:

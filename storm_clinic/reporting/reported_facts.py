@@ -90,6 +90,8 @@ class ReportedFacts:
         return min(found, key=lambda check: _WORST.index(check.status)) if found else None
 
     def locked(self) -> str | None:
-        """Digest of the locked model, where the report names one."""
-        digests = self.content.provenance.digests
-        return next((digest for what, digest in digests if "locked model" in what), None)
+        """Digest of the model's bundle, where the report says who locked it."""
+        provenance = self.content.provenance
+        if not any(what.startswith("locked by") for what, _ in provenance.identifiers):
+            return None
+        return dict(provenance.digests).get("model bundle")

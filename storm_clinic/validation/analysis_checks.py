@@ -25,6 +25,7 @@ from storm_clinic.validation.strata_checks import (
 
 _DIFFERENT_MIX = 0.2  # standardised difference; Austin, Stat. Med. 28 (2009) 3083-3107 uses 0.1
 _MISSING_SHARE = (0.5, 0.2)  # fail above, warn above
+_LISTED = 3  # of a longer list the worst; the table has all
 
 
 def analysis_checks(
@@ -80,13 +81,15 @@ def _validation_large_enough(analyses: Analyses) -> Check:
     if not judged:
         return check(place, "fail", found[0].sentence)
     short = [pair for pair in judged if not pair[1].enough]
+    short.sort(key=lambda pair: pair[1].needed_patients or 0, reverse=True)
     if short:
         reason = "; ".join(
             f"{need.criterion} in {cohort}: {need.reached}, {need.needed_patients} patients are "
             f"needed for an {need.target}, {need.available_patients} are there"
-            for cohort, need in short
+            for cohort, need in short[:_LISTED]
         )
-        return check(place, "warn", reason)
+        more = len(short) - _LISTED
+        return check(place, "warn", reason + (f"; and {more} more" if more > 0 else ""))
     return check(place, "pass", " ".join(item.sentence for item in found))
 
 

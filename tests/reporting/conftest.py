@@ -281,10 +281,13 @@ def validated(study: Study) -> ReportContent:
             ),
         ),
         provenance=Provenance(
-            digests=(("locked model", "ef" * 32),),
+            digests=(("model bundle", "ef" * 32),),
             versions=(("storm_clinic", "0.1.0"), ("numpy", "2.4.6"), ("Python", "3.11.9")),
             seed=7,
-            identifiers=(("model", "test-pfi, version 1"),),
+            identifiers=(
+                ("model", "test-pfi, version 1"),
+                ("locked by", "a.weber, 2026-11-20 09:00 UTC"),
+            ),
             made_on="2026-11-23",
         ),
     )

@@ -112,8 +112,10 @@ def test_the_size_of_development_is_judged_by_its_criteria(validated, enough, si
 
 def test_a_model_that_was_not_locked_may_have_been_changed(validated):
     assert row(validated, "evaluation", "4.4").signal == "low"
-    unlocked = replace(validated, provenance=Provenance())
-    assert row(unlocked, "evaluation", "4.4").signal == "unclear"
+    digest_alone = Provenance(digests=(("model bundle", "ef" * 32),))
+    for provenance in (Provenance(), digest_alone):
+        unlocked = replace(validated, provenance=provenance)
+        assert row(unlocked, "evaluation", "4.4").signal == "unclear"
 
 
 def test_held_out_folds_are_no_other_patients(development_only):

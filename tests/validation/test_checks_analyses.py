@@ -219,6 +219,12 @@ def test_validation_large_enough(enough, status):
         assert "62 events" in found.reason
 
 
+def test_of_many_shortfalls_the_largest_are_told_and_the_others_counted():
+    found = judged("SC119", adequacy=(adequacy(*[False] * 5),))
+    assert found.reason.count("patients are needed") == 3
+    assert found.reason.endswith("and 2 more")
+
+
 def test_the_size_of_development_is_another_question():
     found = judged("SC119", adequacy=(adequacy(False, stage="development"),))
     assert found.status == "not applicable"
