@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.locking import lock
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
+    from storm_clinic.steps.promotion import add_cohort, promote, retire
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
@@ -52,6 +53,7 @@ _HOME = {
     "Study": "study",
     "Survival": "cohort.outcome",
     "Workspace": "files",
+    "add_cohort": "steps.promotion",
     "check_cohort": "steps.cohort_check",
     "check_features": "steps.feature_store",
     "check_slides": "steps.slide_check",
@@ -66,8 +68,10 @@ _HOME = {
     "init_cohort": "steps.new_cohort",
     "list_features": "steps.feature_store",
     "lock": "steps.locking",
+    "promote": "steps.promotion",
     "report": "steps.study_report",
     "report_predictions": "steps.predictions_report",
+    "retire": "steps.promotion",
     "run_study": "steps.study_run",
     "train": "steps.training",
     "validate": "steps.external_validation",
@@ -83,6 +87,7 @@ __all__ = [
     "Study",
     "Survival",
     "Workspace",
+    "add_cohort",
     "check_cohort",
     "check_features",
     "check_slides",
@@ -97,8 +102,10 @@ __all__ = [
     "init_cohort",
     "list_features",
     "lock",
+    "promote",
     "report",
     "report_predictions",
+    "retire",
     "run_study",
     "train",
     "validate",

@@ -12,7 +12,7 @@ from storm_clinic.reporting.content import Provenance, ReportContent, TileGaller
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.attended_tiles import gather_tiles
 from storm_clinic.steps.cohort_summary import read_summaries
-from storm_clinic.steps.external_validation import Validation, stored_validations
+from storm_clinic.steps.stored_validations import Validation, stored_validations
 from storm_clinic.steps.study_patients import needs_slides, scored_patients
 from storm_clinic.steps.training_files import EVIDENCE
 from storm_clinic.tracking import Tracker
