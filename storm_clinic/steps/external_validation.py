@@ -25,6 +25,7 @@ from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
 from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
+from storm_clinic.steps.feature_drift import drift_from_development
 from storm_clinic.steps.scoring import score_patients
 from storm_clinic.steps.stored_validations import Validation, stored_validation
 from storm_clinic.steps.study_evidence import collect_evidence
@@ -43,6 +44,7 @@ from storm_clinic.steps.training_files import (
     headline_metrics,
 )
 from storm_clinic.tracking import RunLog, Tracker
+from storm_clinic.validation.analyses import FeatureDrift
 from storm_clinic.validation.evidence import Evidence
 
 _NOTES = "scoring_notes.json"
@@ -164,6 +166,7 @@ class _Scored:
     patients: StudyPatients
     predictions: Predictions
     notes: tuple[str, ...]
+    drift: tuple[FeatureDrift, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +237,8 @@ class _Work:
             by=self.by,
             rerun=rerun,
         )
-        return _Scored(patients, predictions, notes)
+        drift = drift_from_development(self.model.bundle, patients)
+        return _Scored(patients, predictions, notes, drift)
 
     def _sealed(self, attempt: Attempt, patients: StudyPatients) -> _Scored:
         """Predictions as they were sealed, for the patients whom they are about."""
@@ -265,7 +269,8 @@ class _Work:
             if key not in both
         }
         kept = leave_out(patients, "with sealed predictions", late)
-        return _Scored(kept, predictions, tuple(notes))
+        drift = drift_from_development(self.model.bundle, kept)
+        return _Scored(kept, predictions, tuple(notes), drift)
 
     def _judge(self, run: RunLog, scored: _Scored, development: DevelopmentRecord) -> Validation:
         """Join outcomes and compute the evidence; the event that names it comes last."""
@@ -286,6 +291,7 @@ class _Work:
             thresholds=bundle.manifest.risk_thresholds,
             # Keys under another secret never match: nobody has looked then.
             n_overlapping=0 if same_keys else None,
+            drift=scored.drift,
             notes=scored.notes,
         )
         self._log(run, scored.predictions, evidence, evaluated)
