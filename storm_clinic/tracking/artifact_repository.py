@@ -4,7 +4,7 @@ MLflow stores where the files of a run are as a URI that is absolute in all its 
 one names no folder, so that a folder with database and files can be moved, copied or mounted
 elsewhere. MLflow finds it by the entry point in pyproject.toml; our own processes register it.
 
-Only this module imports MLflow at its top: MLflow itself loads it.
+Only this module imports MLflow at its top: MLflow loads it while it is imported itself.
 """
 
 from __future__ import annotations
@@ -16,10 +16,6 @@ from urllib.parse import unquote, urlsplit
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.store.artifact.artifact_repository_registry import (
-    _artifact_repository_registry,
-    get_registered_artifact_repositories,
-)
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from storm_clinic.errors import UnsafeName
@@ -86,8 +82,11 @@ class BesideDatabase(LocalArtifactRepository):
 
 def register_scheme() -> None:
     """Make the scheme known in this process, whatever the installed package's metadata say."""
-    if SCHEME not in get_registered_artifact_repositories():
-        _artifact_repository_registry.register(SCHEME, BesideDatabase)
+    # Not at the top: that module loads this one by its entry point before it is whole itself.
+    from mlflow.store.artifact import artifact_repository_registry as registry
+
+    if SCHEME not in registry.get_registered_artifact_repositories():
+        registry._artifact_repository_registry.register(SCHEME, BesideDatabase)
 
 
 def _root(database: str | None) -> Path:

@@ -138,6 +138,10 @@ class MlflowDatabase:
             client.search_experiments(max_results=1)  # opens the store: its errors belong here
         return client
 
+    def open(self) -> None:
+        """Make the database where there is none, or raise what `client` raises."""
+        _ = self.client
+
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Any:
         """Start a run in an experiment, which is made where it is missing."""
         with mlflow_errors(self.shown):
