@@ -69,9 +69,8 @@ class Registry:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._folder = workspace.mlruns.resolve()
         self._database = Tracker(workspace).database
-        self.trail = Trail(self._folder / "trail.db")
+        self.trail = Trail(self._database.folder / "trail.db")
         self.scorings = Scorings(self.trail)
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
@@ -111,7 +110,7 @@ class Registry:
             "bundle_digest": bundle.digest,
             "study_digest": bundle.study.digest,
             "files": digest_version(logged.folder),
-            "folder": logged.folder.relative_to(self._folder).as_posix(),
+            "folder": logged.name,
             "run_id": run.run_id,
             "model_id": logged.model_id,
         }
@@ -135,7 +134,7 @@ class Registry:
         """
         events = self.trail.events()
         name, version = resolve_reference(reference, events, states=states)
-        return load_version(self._folder, events, name, version)
+        return load_version(self._database.files, events, name, version)
 
     def versions(self) -> list[VersionState]:
         """Every version of every model by its last move, in order of name and version."""
