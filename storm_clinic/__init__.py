@@ -31,8 +31,11 @@ if TYPE_CHECKING:
         list_features,
     )
     from storm_clinic.steps.locking import lock
+    from storm_clinic.steps.model_export import export_model
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
+    from storm_clinic.steps.score_table import score
+    from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
@@ -48,6 +51,7 @@ _HOME = {
     "CompetingRisks": "cohort.outcome",
     "FeatureStore": "features.store",
     "Predictions": "predictions",
+    "Scorer": "steps.scorer",
     "StormClinicError": "errors",
     "Study": "study",
     "Survival": "cohort.outcome",
@@ -61,6 +65,7 @@ _HOME = {
     "embed_slides": "steps.slide_embedding",
     "explain": "steps.explanation",
     "export_features": "steps.feature_store",
+    "export_model": "steps.model_export",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
     "init_cohort": "steps.new_cohort",
@@ -69,6 +74,7 @@ _HOME = {
     "report": "steps.study_report",
     "report_predictions": "steps.predictions_report",
     "run_study": "steps.study_run",
+    "score": "steps.score_table",
     "train": "steps.training",
     "validate": "steps.external_validation",
 }
@@ -79,6 +85,7 @@ __all__ = [
     "CompetingRisks",
     "FeatureStore",
     "Predictions",
+    "Scorer",
     "StormClinicError",
     "Study",
     "Survival",
@@ -92,6 +99,7 @@ __all__ = [
     "embed_slides",
     "explain",
     "export_features",
+    "export_model",
     "extract",
     "import_features",
     "init_cohort",
@@ -100,6 +108,7 @@ __all__ = [
     "report",
     "report_predictions",
     "run_study",
+    "score",
     "train",
     "validate",
 ]

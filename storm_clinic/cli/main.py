@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from storm_clinic.cli import cohorts, features, models, slides, workspaces
+from storm_clinic.cli import cohorts, features, models, scoring, slides, workspaces
 from storm_clinic.cli.console import errors_as_messages
 
 app = typer.Typer(
@@ -26,12 +26,14 @@ app.command()(models.validate)
 app.command()(models.report)
 app.command()(models.run)
 app.command()(models.explain)
+app.command()(scoring.score)
 app.command()(workspaces.demo)
 app.command()(cohorts.init)
 app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
+models.registry.command()(scoring.export)
 app.add_typer(models.registry, name="registry")
 
 

@@ -1,0 +1,200 @@
+"""Who is to be scored: patients with their slides, covariates and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from storm_clinic.bundle import Manifest
+from storm_clinic.cohort.table import Cohort
+from storm_clinic.cohort.text_table import TextTable, read_text_table
+from storm_clinic.errors import CohortError
+from storm_clinic.files import Workspace
+from storm_clinic.steps.declared_inputs import require_same_inputs
+from storm_clinic.steps.scorer import Scorer
+
+PATIENT, SLIDE = "patient_id", "slide_id"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRequest:
+    """Patients in the order of their rows.
+
+    Attributes
+    ----------
+    patient_ids : tuple of str
+    slide_ids : tuple of tuple of str
+        Slides that are said to be each patient's, sorted.
+    clinical : DataFrame, optional
+        Typed as the model expects it; None where it sees no covariates.
+    tables : dict of str to DataFrame
+        Measurements, by the input's name.
+    problems : dict of str to str
+        Patients who cannot be scored whatever their slides are, and why.
+    notices : tuple of str
+        What was left out of the tables, as counts.
+    """
+
+    patient_ids: tuple[str, ...] = field(repr=False)
+    slide_ids: tuple[tuple[str, ...], ...] = field(repr=False)
+    clinical: pd.DataFrame | None = field(repr=False)
+    tables: Mapping[str, pd.DataFrame] = field(repr=False)
+    problems: Mapping[str, str] = field(repr=False)
+    notices: tuple[str, ...] = ()
+
+
+def request_cohort(scorer: Scorer, name: str, workspace: Workspace) -> ScoreRequest:
+    """All patients of a declared cohort; no outcome is read.
+
+    Raises
+    ------
+    CohortError
+        If its tables are wrong, or a covariate means something else than in development.
+    """
+    cohort = Cohort.read(name, workspace)
+    manifest, study = scorer.bundle.manifest, scorer.bundle.study
+    for column in manifest.clinical:
+        if column.name not in cohort.columns:
+            raise CohortError(f"no column {column.name} is declared", where=cohort.manifest_path)
+    ids = [str(patient) for patient in cohort.patients.index]
+    wanted = [table.name for table in manifest.measurements if table.name in scorer.inputs]
+    measured = cohort.measurements(wanted)
+    used = tuple(table for table in manifest.measurements if table.name in wanted)
+    require_same_inputs(manifest.clinical, used, cohort, study)
+    of: dict[str, list[str]] = {patient: [] for patient in ids}
+    for patient, slide in zip(cohort.slides[PATIENT], cohort.slides[SLIDE], strict=True):
+        of[str(patient)].append(str(slide))
+    left_out = [
+        f"{len(step.excluded)} {step.unit} of the cohort's tables are left out ({step.step})"
+        for step in cohort.attrition
+        if step.excluded
+    ]
+    return ScoreRequest(
+        tuple(ids),
+        tuple(tuple(sorted(of[patient])) for patient in ids),
+        cohort.covariates(study.clinical).loc[ids] if scorer.sees_clinical else None,
+        {name: found.table.loc[ids] for name, found in measured.items()},
+        {},
+        tuple(left_out),
+    )
+
+
+def request_tables(
+    scorer: Scorer, slide_ids: list[str], *, clinical: Path | None, patients: Path | None
+) -> ScoreRequest:
+    """Patients of slides, of a table that says whose they are, and of a clinical table.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        Says which columns are needed.
+    slide_ids : list of str
+        Slides that were found; each is a patient of its own without ``patients``.
+    clinical : Path, optional
+        CSV or TSV with ``patient_id``, the model's covariates, and measurements such as
+        ``rna.TP53``; an empty cell is unknown.
+    patients : Path, optional
+        CSV or TSV with ``patient_id, slide_id``.
+
+    Raises
+    ------
+    CohortError
+        If a table lacks a column, or names a patient or a slide twice.
+    """
+    of: dict[str, list[str]] = {slide: [slide] for slide in sorted(slide_ids)}
+    notices = []
+    if patients is not None:
+        of = _slides_of_patients(read_text_table(patients))
+        strangers = set(slide_ids) - {slide for slides in of.values() for slide in slides}
+        if strangers:
+            notices.append(f"{len(strangers)} slides are of no patient in {patients.name}")
+    manifest = scorer.bundle.manifest
+    covariates, tables, problems = None, {}, {}
+    if clinical is not None:
+        cells = _cells(read_text_table(clinical))
+        of |= {patient: [] for patient in cells.index if patient not in of}
+        unknown = [patient for patient in of if patient not in cells.index]
+        problems = dict.fromkeys(unknown, f"no row in {clinical.name}")
+        cells = cells.reindex(list(of))
+        if scorer.sees_clinical:
+            covariates = _covariates(manifest, cells, clinical, problems)
+        for table in manifest.measurements:
+            if table.name in scorer.inputs:
+                tables[table.name] = table.typed(cells)
+    elif scorer.sees_clinical or set(scorer.inputs) & {t.name for t in manifest.measurements}:
+        names = [column.name for column in manifest.clinical]
+        raise CohortError(
+            f"the model sees more than slides ({', '.join(scorer.inputs)}), and no table was given",
+            where="clinical",
+            fix=f"Give --clinical FILE.csv with {', '.join([PATIENT, *names])}, or --cohort NAME.",
+        )
+    return ScoreRequest(
+        tuple(of),
+        tuple(tuple(sorted(slides)) for slides in of.values()),
+        covariates,
+        tables,
+        problems,
+        tuple(notices),
+    )
+
+
+def _slides_of_patients(table: TextTable) -> dict[str, list[str]]:
+    whose = _ids(table, PATIENT, "--patients")
+    slides = _ids(table, SLIDE, "--patients")
+    twice = slides.duplicated()
+    if twice.any():
+        raise CohortError(f"row {slides.index[twice][0]}: a slide is named twice", where=table.path)
+    of: dict[str, list[str]] = {}
+    for patient, slide in zip(whose, slides, strict=True):
+        of.setdefault(patient, []).append(slide)
+    return of
+
+
+def _cells(table: TextTable) -> pd.DataFrame:
+    """The table by patient; empty cells are missing."""
+    patients = _ids(table, PATIENT, "--clinical")
+    twice = patients.duplicated()
+    if twice.any():
+        row = patients.index[twice][0]
+        raise CohortError(f"row {row}: a patient has a second row", where=table.path)
+    cells = table.frame.set_index(PATIENT)
+    return cells.where(cells.apply(lambda column: column.str.strip()) != "", None)
+
+
+def _ids(table: TextTable, name: str, asked_by: str) -> pd.Series[str]:
+    ids = table.column(name, asked_by=asked_by)
+    empty = ids.str.strip() == ""
+    if empty.any():
+        raise CohortError(f"row {ids.index[empty][0]}: no {name}", where=table.path)
+    return ids
+
+
+def _covariates(
+    manifest: Manifest, cells: pd.DataFrame, path: Path, problems: dict[str, str]
+) -> pd.DataFrame:
+    """Typed covariates; an illegal value takes its patient out, and no one else."""
+    missing = [column.name for column in manifest.clinical if column.name not in cells]
+    if missing:
+        raise CohortError(
+            f"no column {', '.join(missing)}",
+            where=path,
+            fix="An unknown value may be left empty; the column itself must be there.",
+        )
+    typed = {}
+    for column in manifest.clinical:
+        values = cells[column.name].copy()
+        try:
+            typed[column.name] = column.typed(values)
+        except CohortError:
+            for patient in values.index[values.notna()]:
+                try:
+                    column.typed(values.loc[[patient]])
+                except CohortError as error:
+                    why = error.problem.removeprefix("row 0: ")
+                    problems.setdefault(str(patient), f"{column.name}: {why}")
+                    values.loc[patient] = None
+            typed[column.name] = column.typed(values)
+    return pd.DataFrame(typed, index=cells.index)
