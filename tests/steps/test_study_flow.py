@@ -127,6 +127,20 @@ def test_mlflow_holds_one_experiment_of_the_study_with_a_child_a_model(finished)
     assert folds == (3,)
 
 
+def test_a_bundle_says_how_development_looks_in_features_and_covariates(finished):
+    workspace, result = finished
+    bundle = result.model.bundle
+    assert bundle.reference.n_patients == 88
+    assert bundle.manifest.without_reference == {}
+    store = FeatureStore.open(workspace.store("north", "toy"))
+    means = [store.read(s).features.mean(axis=0) for s in store.slide_ids() if s.endswith("-S0")]
+    assert 0.5 < np.median(np.abs(bundle.reference.project(means))) < 1
+    age, stage = bundle.manifest.clinical
+    ages = Cohort.read("north", workspace).patients["age"].dropna()
+    assert age.observed.lowest <= ages.min() < ages.max() <= age.observed.highest
+    assert stage.observed is None
+
+
 def test_the_report_answers_the_question_and_fetches_nothing(finished):
     _, result = finished
     page = result.report_path.read_text()
