@@ -1,11 +1,12 @@
 """A bundle and its registry's record as one plain zip file, to score where there is no registry.
 
-=====================  ====================================================================
-``card.md``            the bundle's files, byte for byte
+=========================  ================================================================
+``card.md``                the bundle's files, byte for byte
 ``manifest.json``
 ``model.safetensors``
-``registry.json``      the trail's events of this version, and where the trail stood
-=====================  ====================================================================
+``reference.safetensors``  only where the bundle has one
+``registry.json``          the trail's events of this version, and where the trail stood
+=========================  ================================================================
 
 Members are stored, not compressed, in the order of their names, without times: equal content is
 equal bytes, so that a reader can make the file again and refuse whatever differs in a single bit.
@@ -23,12 +24,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from storm_clinic.bundle.folder import CARD, MANIFEST, TENSORS, Bundle, read_bundle
+from storm_clinic.bundle.folder import CARD, MANIFEST, REFERENCE, TENSORS, Bundle, read_bundle
 from storm_clinic.errors import RegistryError
 from storm_clinic.files import atomic_write, digest_bytes
 
 REGISTRY = "registry.json"
-MEMBERS = tuple(sorted((CARD, MANIFEST, TENSORS, REGISTRY)))
+REQUIRED = tuple(sorted((CARD, MANIFEST, TENSORS, REGISTRY)))
+MEMBERS = tuple(sorted((*REQUIRED, REFERENCE)))
 
 _FORMAT = "storm_clinic/model-archive"
 _VERSION = 1
@@ -83,7 +85,8 @@ def export_bundle(bundle: Bundle, facts: RegistryFacts, path: Path) -> Path:
     StorageError
         If it cannot be written.
     """
-    contents = {name: (bundle.folder / name).read_bytes() for name in (CARD, MANIFEST, TENSORS)}
+    files = {path.name: path for path in bundle.folder.iterdir()}
+    contents = {name: files[name].read_bytes() for name in MEMBERS if name in files}
     contents[REGISTRY] = _registry_bytes(facts)
     if sum(map(len, contents.values())) > _MOST_BYTES:
         raise RegistryError("is larger than 4 GB, which one archive cannot hold", where=path)
@@ -155,10 +158,10 @@ def _members(data: bytes, path: Path) -> dict[str, bytes]:
                 _check_member(info, len(data), path)
             names = archive.namelist()
             for name in MEMBERS:
-                if names.count(name) != 1:
-                    problem = "is missing" if name not in names else "is there twice"
+                if names.count(name) > 1 or (name in REQUIRED and name not in names):
+                    problem = "is there twice" if name in names else "is missing"
                     raise RegistryError(problem, where=f"{path}: {name}", fix=_FIX)
-            contents = {name: archive.read(name) for name in MEMBERS}
+            contents = {name: archive.read(name) for name in names}
     # Which of these it is depends on where the damage lies.
     except (
         zipfile.BadZipFile,
@@ -191,7 +194,7 @@ def _check_member(info: zipfile.ZipInfo, n_bytes: int, path: Path) -> None:
         problem = "is a link"
     elif info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
         problem = "is compressed; ours are stored as they are"
-    elif info.file_size > (n_bytes if info.filename == TENSORS else _MOST_TEXT_BYTES):
+    elif info.file_size > (n_bytes if info.filename in (TENSORS, REFERENCE) else _MOST_TEXT_BYTES):
         problem = f"says that it has {info.file_size} bytes, which is too large"
     if problem:
         raise RegistryError(problem, where=f"{path}: {info.orig_filename!r}", fix=_FIX)

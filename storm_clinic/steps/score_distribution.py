@@ -51,17 +51,12 @@ def compare_with_development(
         What the model sees.
     """
     unlike: list[list[str]] = [[] for _ in range(len(data))]
-    not_compared = []
+    not_compared: list[str] = []
     if "clinical" in inputs and data.clinical is not None:
-        covariates = _covariates(fitted)
-        if covariates is None:
-            not_compared.append("covariates (unknown to this head)")
-        else:
-            _compare_levels(covariates, data.clinical, unlike)
-            # The bundle does not hold from where to where development's numbers went.
-            not_compared += [f"range of {c.name}" for c in covariates.columns if not c.levels]
-    if "image" in inputs and not _compare_tiles(bundle, data.tiles("image"), unlike):
-        not_compared.append("image (the bundle has no reference)")
+        not_compared += _compare_ranges(bundle, data.clinical, unlike)
+        not_compared += _compare_levels(_covariates(fitted), data.clinical, unlike)
+    if "image" in inputs:
+        not_compared += _compare_tiles(bundle, data.tiles("image"), unlike)
     not_compared += [name for name in inputs if kind_of(name) == "table"]
     told = [f"not compared: {', '.join(not_compared)}"] if not_compared else []
     like: bool | None = None if not_compared else False
@@ -71,18 +66,40 @@ def compare_with_development(
     )
 
 
-def _compare_tiles(bundle: Bundle, bags: Bags, unlike: list[list[str]]) -> bool:
-    """Hold mean embeddings against the bundle's reference; whether it has one."""
-    reference = getattr(bundle, "reference", None)
+# Each of these adds what is unlike to its patients, and returns what could not be compared.
+
+
+def _compare_tiles(bundle: Bundle, bags: Bags, unlike: list[list[str]]) -> list[str]:
+    """Mean embeddings against the bundle's reference."""
+    reference = bundle.reference
     if reference is None:
-        return False
+        why = bundle.manifest.without_reference.get("image", "the bundle has no reference")
+        return [f"image ({why})"]
     distances = reference.distance(bags.pooled_mean())
     for at in np.flatnonzero(distances > reference.threshold):
         unlike[at].append(
             f"image: distance {distances[at]:.3g} from development, "
             f"99% of which lies within {reference.threshold:.3g}"
         )
-    return True
+    return []
+
+
+def _compare_ranges(bundle: Bundle, clinical: pd.DataFrame, unlike: list[list[str]]) -> list[str]:
+    """Numbers against the range they had in development."""
+    not_compared = []
+    for column in bundle.manifest.clinical:
+        if column.kind != "continuous":
+            continue
+        if column.observed is None:
+            not_compared.append(f"range of {column.name}")
+            continue
+        values = clinical[column.name].to_numpy(np.float64)
+        for at in np.flatnonzero(column.observed.is_outside(values)):
+            unlike[at].append(
+                f"{column.name}: {values[at]:g} lies outside development's "
+                f"{column.observed.lowest:g} to {column.observed.highest:g}"
+            )
+    return not_compared
 
 
 def _covariates(fitted: FittedModel) -> Covariates | None:
@@ -92,12 +109,15 @@ def _covariates(fitted: FittedModel) -> Covariates | None:
 
 
 def _compare_levels(
-    covariates: Covariates, clinical: pd.DataFrame, unlike: list[list[str]]
-) -> None:
+    covariates: Covariates | None, clinical: pd.DataFrame, unlike: list[list[str]]
+) -> list[str]:
     """Declared levels that nobody in training had."""
+    if covariates is None:
+        return ["levels (this head does not say which it has seen)"]
     for column in covariates.columns:
         if column.kind == "continuous":
             continue
         values = clinical[column.name]
         for at in np.flatnonzero(values.notna() & ~values.astype(object).isin(column.seen)):
             unlike[at].append(f"{column.name}: nobody in development was {values.iloc[at]!r}")
+    return []

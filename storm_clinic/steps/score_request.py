@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from storm_clinic.bundle import Manifest
+from storm_clinic.bundle import ClinicalColumn, Manifest, MeasuredInput
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.cohort.text_table import TextTable, read_text_table
+from storm_clinic.cohort.values import NumberReader
 from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace
 from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.scorer import Scorer
 
 PATIENT, SLIDE = "patient_id", "slide_id"
+_NUMBERS = NumberReader.of(())
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +126,7 @@ def request_tables(
             covariates = _covariates(manifest, cells, clinical, problems)
         for table in manifest.measurements:
             if table.name in scorer.inputs:
-                tables[table.name] = table.typed(cells)
+                tables[table.name] = _measured(table, cells, problems)
     elif scorer.sees_clinical or set(scorer.inputs) & {t.name for t in manifest.measurements}:
         names = [column.name for column in manifest.clinical]
         raise CohortError(
@@ -185,16 +188,40 @@ def _covariates(
         )
     typed = {}
     for column in manifest.clinical:
-        values = cells[column.name].copy()
-        try:
-            typed[column.name] = column.typed(values)
-        except CohortError:
-            for patient in values.index[values.notna()]:
-                try:
-                    column.typed(values.loc[[patient]])
-                except CohortError as error:
-                    why = error.problem.removeprefix("row 0: ")
-                    problems.setdefault(str(patient), f"{column.name}: {why}")
-                    values.loc[patient] = None
-            typed[column.name] = column.typed(values)
+        typed[column.name] = column.typed(_read(cells[column.name], column, problems))
     return pd.DataFrame(typed, index=cells.index)
+
+
+def _measured(table: MeasuredInput, cells: pd.DataFrame, problems: dict[str, str]) -> pd.DataFrame:
+    """A table's columns, of which any may be absent; an illegal value as in `_covariates`."""
+    found = {}
+    for column in (f"{table.name}.{name}" for name in table.columns):
+        if column in cells:
+            found[column] = _read(
+                cells[column], ClinicalColumn(name=column, kind="continuous"), problems
+            )
+    return table.typed(pd.DataFrame(found, index=cells.index))
+
+
+def _read(
+    cells: pd.Series[Any], column: ClinicalColumn, problems: dict[str, str]
+) -> pd.Series[Any]:
+    """Values of a column of text; a cell that is not legal is missing, and its patient noted."""
+    values: list[float | str | None] = []
+    for patient, cell in zip(cells.index, cells, strict=True):
+        value, problem = (None, "") if pd.isna(cell) else _read_cell(column, cell)
+        if problem:
+            problems.setdefault(str(patient), f"{column.name}: {cell!r} {problem}")
+        values.append(value)
+    return pd.Series(values, index=cells.index, dtype=object)
+
+
+def _read_cell(column: ClinicalColumn, cell: str) -> tuple[float | str | None, str]:
+    """A cell's value and nothing, or nothing and what is wrong with it."""
+    if column.kind != "continuous":
+        if cell in column.levels:
+            return cell, ""
+        return None, f"is none of {', '.join(column.levels)}"
+    # pandas would read some numbers wrong by a last bit, and "nan" as unknown.
+    number = _NUMBERS.read(cell)
+    return (None, "is no finite number") if number is None else (number, "")

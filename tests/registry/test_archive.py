@@ -12,7 +12,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from storm_clinic.bundle.archive import MEMBERS, read_archive
+from storm_clinic.bundle.archive import REQUIRED, read_archive
 from storm_clinic.errors import InputError, RegistryError
 from storm_clinic.files import digest_bytes
 from storm_clinic.steps.model_export import export_model
@@ -63,7 +63,7 @@ def test_the_same_version_gives_the_same_bytes(exported, workspace):
 
 
 def test_the_members_can_be_read_by_any_program(members, bundle):
-    assert tuple(members) == MEMBERS
+    assert tuple(members) == REQUIRED
     for name in ("card.md", "manifest.json", "model.safetensors"):
         assert members[name] == (bundle.folder / name).read_bytes()
     assert json.loads(members["registry.json"])["state"] == "locked"
@@ -170,7 +170,7 @@ def test_a_state_that_no_event_gives_is_refused(members, tmp_path):
     record["state"] = "approved"
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
     path = rewritten(tmp_path / "risen.zip", members | {"registry.json": text.encode()})
-    with pytest.raises(RegistryError, match="says that the model is approved; .* it is locked"):
+    with pytest.raises(RegistryError, match=r"says that the model is approved; .* it is locked"):
         Scorer.load(path)
 
 
@@ -203,7 +203,7 @@ def test_an_archive_scores_without_workspace_network_and_mlflow(exported, data, 
         def refused(*_, **__):
             raise AssertionError("the network was asked for")
 
-        socket.socket = socket.create_connection = socket.getaddrinfo = refused
+        socket.socket.connect = socket.create_connection = socket.getaddrinfo = refused
         import storm_clinic as sc
 
         scorer = sc.Scorer.load({str(exported.path)!r})

