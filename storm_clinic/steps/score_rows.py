@@ -109,8 +109,7 @@ class ScoredRows:
         return {
             "risk": float(found.risk[i]),
             **{name: float(values[i]) for name, values in found.probabilities.items()},
-            "spread_lower": None,
-            "spread_upper": None,
+            "spread": None,
             "spread_note": NO_SPREAD,
             "risk_group": group,
             "risk_group_label": self._scorer.group_labels[group],
@@ -124,7 +123,7 @@ class ScoredRows:
         """The same columns of a patient who could not be scored."""
         numbers = ["risk", *self._scorer.bundle.manifest.outcome.probability_columns]
         return {
-            **dict.fromkeys([*numbers, "spread_lower", "spread_upper"]),
+            **dict.fromkeys([*numbers, "spread"]),
             "spread_note": "",
             "risk_group": None,
             "risk_group_label": "",

@@ -44,10 +44,8 @@ class Score:
         0 is the lowest, by thresholds that were fixed on development data.
     risk_group_label : str
         E.g. ``low``, ``intermediate``, ``high``.
-    spread : None
-        A bundle holds one fit of a model, from which no honest spread can be had.
     spread_note : str
-        Why.
+        Why there is no interval: a bundle holds one fit of a model, from which none can be had.
     out_of_distribution : bool or None
         Whether the patient is unlike those of development; None where something that the model
         sees could not be compared, and nothing else is unlike.
@@ -66,7 +64,6 @@ class Score:
     probabilities: Mapping[str, float]
     risk_group: int
     risk_group_label: str
-    spread: None
     spread_note: str
     out_of_distribution: bool | None
     out_of_distribution_reason: str
@@ -253,7 +250,6 @@ class Scorer:
             probabilities={name: float(values[0]) for name, values in found.probabilities.items()},
             risk_group=group,
             risk_group_label=self.group_labels[group],
-            spread=None,
             spread_note=NO_SPREAD,
             out_of_distribution=found.distribution.outside[0],
             out_of_distribution_reason=found.distribution.reasons[0],

@@ -5,18 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from storm_clinic.bundle import MeasuredInput, write_bundle
 from storm_clinic.cli.main import app
 from storm_clinic.errors import CohortError, ContractMismatch, InputError, RegistryError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.steps import score_stream
+from storm_clinic.steps.scorable_model import ScorableModel
 from storm_clinic.steps.score_file import write_guarded_csv
+from storm_clinic.steps.score_request import request_tables
+from storm_clinic.steps.score_rows import ScoredRows
+from storm_clinic.steps.score_slides import FoundSlides
+from storm_clinic.steps.score_stream import ReadPatient, batches
 from storm_clinic.steps.score_table import score
 from storm_clinic.steps.scorer import Scorer
 
@@ -138,7 +146,7 @@ def test_one_patient_scores_as_the_fitted_model_says(workspace, locked, slides, 
         unknown = {13: ("age",), 17: ("stage",), 0: ("age", "stage")}
         assert got.missing_inputs == unknown.get(at, ())
         assert (got.model, got.state) == ("demo-pfi:1", "locked")
-        assert (got.spread, got.spread_note) == (None, "one model; no spread")
+        assert got.spread_note == "one model; no spread"
 
 
 def test_what_the_model_cannot_take_is_refused_in_words(workspace, locked):
@@ -156,6 +164,36 @@ def test_what_the_model_cannot_take_is_refused_in_words(workspace, locked):
         scorer(tiles, clinical={"age": 60})
     with pytest.raises(CohortError, match="'Stage IX' is none of"):
         scorer(tiles, clinical={"age": 60, "stage": "Stage IX"})
+
+
+def test_a_model_of_covariates_alone_needs_no_slide(
+    bundle, manifest, fitted, data, tables, tmp_path
+):
+    study = bundle.study.resolved() | {"candidate": "clinical"}
+    made = write_bundle(
+        tmp_path / "b",
+        {"clinical": fitted["clinical"].state()},
+        manifest.model_copy(update={"study": study}),
+    )
+    model = ScorableModel(made, "demo-pfi", 1, "approved", datetime.now(UTC))
+    scorer = Scorer(model)
+    request = request_tables(scorer, [], clinical=tables / "clinical.csv", patients=None)
+    table = ScoredRows(scorer, request, FoundSlides(None, [], {})).table(None)
+    assert table["risk"].tolist() == fitted["clinical"].predict(data).risk.tolist()
+    assert scorer(clinical={"age": None, "stage": None}).missing_inputs == ("age", "stage")
+
+
+def test_measurements_are_read_by_their_names_and_may_be_absent(tmp_path):
+    rna = MeasuredInput(name="rna", unit="log2 TPM", columns=("TP53", "VHL"))
+    manifest = SimpleNamespace(measurements=(rna,), clinical=())
+    bundle = SimpleNamespace(manifest=manifest)
+    scorer = SimpleNamespace(inputs=("image", "rna"), bundle=bundle, sees_clinical=False)
+    path = tmp_path / "c.csv"
+    path.write_text("patient_id,rna.TP53\ns1,0.1\ns2,\ns3,high\n")
+    request = request_tables(scorer, ["s1", "s2", "s3"], clinical=path, patients=None)
+    assert request.tables["rna"].to_numpy().tolist()[0][0] == 0.1
+    assert request.tables["rna"].isna().to_numpy().tolist()[1:] == [[True, True], [True, True]]
+    assert request.problems == {"s3": "rna.TP53: 'high' is no finite number"}
 
 
 # ---- rows --------------------------------------------------------------------------------------
@@ -184,6 +222,13 @@ def test_nobodys_risk_depends_on_who_is_scored_with_him(run, monkeypatch):
     together = run().table["risk"]
     monkeypatch.setattr(score_stream, "BATCH_PATIENTS", 1)
     assert run().table["risk"].tolist() == together.tolist()
+
+
+def test_patients_whose_tiles_have_no_place_are_scored_apart_from_those_that_have():
+    tiles, places = [np.ones((3, 2))], [np.zeros((3, 2))]
+    known = [True, True, False, True]
+    patients = [ReadPatient(at, tiles, places if k else None, ()) for at, k in enumerate(known)]
+    assert [[p.at for p in batch] for batch in batches(iter(patients))] == [[0, 1], [2], [3]]
 
 
 def test_a_slide_that_cannot_be_read_has_its_row_and_no_number(run, slides, tmp_path, workspace):

@@ -47,14 +47,14 @@ def test_patients_without_slides_have_their_row_and_no_number(scored, finished):
 
 
 def test_a_network_gives_a_patient_the_same_risk_alone(scored, finished, monkeypatch, tmp_path):
-    workspace, result = finished
+    workspace, _ = finished
     monkeypatch.setattr(score_stream, "BATCH_TILES", 1)
     alone = score("test-study", cohort="south", out=tmp_path / "a.csv", workspace=workspace)
     np.testing.assert_allclose(alone.table["risk"], scored.table["risk"], rtol=0, atol=1e-6)
 
 
 def test_a_patient_unlike_development_is_flagged_with_the_reason(finished):
-    workspace, result = finished
+    workspace, _ = finished
     scorer = Scorer.load("test-study", workspace=workspace)
     rng = np.random.default_rng(5)
     tiles = rng.normal(size=(12, 6)).astype(np.float32)
