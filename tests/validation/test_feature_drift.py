@@ -85,14 +85,14 @@ def test_p_values_of_a_cohort_are_one_family(scanned):
 def test_more_features_than_patients_do_not_make_new_patients_of_the_same_kind_look_strange():
     scale = 1 / np.sqrt(np.arange(1, 401))
     drifted = []
-    for seed in range(120):
+    for seed in range(60):
         x = np.random.default_rng(seed).normal(size=(140, 400)) * scale
         reference = FeatureReference.of(x[:80], seed=seed)
         projected = reference.project(x[80:])
         drifted.append(energy_test(reference.sample, projected, permutations=199).p <= 0.05)
     # The test is exact: 5%, give or take four standard errors. Against the patients to whom the
     # axes were fitted, nearly every new cohort would seem to differ.
-    assert np.mean(drifted) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 120)
+    assert np.mean(drifted) < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 60)
 
 
 def test_one_scanner_for_all_is_not_compared_twice(reference):
