@@ -19,6 +19,7 @@ from storm_clinic.steps.cohort_summary import summarise_cohort, write_summaries
 from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
+from storm_clinic.steps.feature_drift import drift_from_development
 from storm_clinic.steps.scoring import score_patients
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import join_outcome, scored_patients
@@ -184,6 +185,7 @@ class _Work:
         development = self.development()
         check_disjoint(development.fingerprints, scored.fingerprints)
         predictions, notes = score_patients(bundle, scored)
+        drift = drift_from_development(bundle, scored)
         opened = self.tracker.start_validation(study, version=self.model.reference, cohort=cohort)
         with opened as run, tempfile.TemporaryDirectory() as scratch:
             files = Path(scratch)
@@ -205,6 +207,7 @@ class _Work:
                 clinical_parameters=development.clinical_parameters,
                 thresholds=bundle.manifest.risk_thresholds,
                 n_overlapping=0,
+                drift=drift,
                 notes=notes,
             )
             evidence.write(files / EVIDENCE)
