@@ -108,12 +108,8 @@ def request_tables(
         If a table lacks a column, or names a patient or a slide twice.
     """
     of: dict[str, list[str]] = {slide: [slide] for slide in sorted(slide_ids)}
-    notices = []
     if patients is not None:
         of = _slides_of_patients(read_text_table(patients))
-        strangers = set(slide_ids) - {slide for slides in of.values() for slide in slides}
-        if strangers:
-            notices.append(f"{len(strangers)} slides are of no patient in {patients.name}")
     manifest = scorer.bundle.manifest
     covariates, tables, problems = None, {}, {}
     if clinical is not None:
@@ -140,7 +136,6 @@ def request_tables(
         covariates,
         tables,
         problems,
-        tuple(notices),
     )
 
 
