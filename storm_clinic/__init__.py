@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.model_export import export_model
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
+    from storm_clinic.steps.promotion import add_cohort, promote, retire
     from storm_clinic.steps.score_table import score
     from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
@@ -56,6 +57,7 @@ _HOME = {
     "Study": "study",
     "Survival": "cohort.outcome",
     "Workspace": "files",
+    "add_cohort": "steps.promotion",
     "check_cohort": "steps.cohort_check",
     "check_features": "steps.feature_store",
     "check_slides": "steps.slide_check",
@@ -71,8 +73,10 @@ _HOME = {
     "init_cohort": "steps.new_cohort",
     "list_features": "steps.feature_store",
     "lock": "steps.locking",
+    "promote": "steps.promotion",
     "report": "steps.study_report",
     "report_predictions": "steps.predictions_report",
+    "retire": "steps.promotion",
     "run_study": "steps.study_run",
     "score": "steps.score_table",
     "train": "steps.training",
@@ -90,6 +94,7 @@ __all__ = [
     "Study",
     "Survival",
     "Workspace",
+    "add_cohort",
     "check_cohort",
     "check_features",
     "check_slides",
@@ -105,8 +110,10 @@ __all__ = [
     "init_cohort",
     "list_features",
     "lock",
+    "promote",
     "report",
     "report_predictions",
+    "retire",
     "run_study",
     "score",
     "train",

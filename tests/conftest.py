@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
+# Two workers of two threads each would wait for one another on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -7,7 +7,15 @@ import warnings
 
 import typer
 
-from storm_clinic.cli import cohorts, features, models, scoring, slides, workspaces
+from storm_clinic.cli import (
+    cohorts,
+    features,
+    models,
+    promotion,
+    scoring,
+    slides,
+    workspaces,
+)
 from storm_clinic.cli.console import errors_as_messages
 
 app = typer.Typer(
@@ -23,6 +31,7 @@ app.command()(features.extract)
 app.command()(models.train)
 app.command()(models.lock)
 app.command()(models.validate)
+app.command()(promotion.promote)
 app.command()(models.report)
 app.command()(models.run)
 app.command()(models.explain)
@@ -33,6 +42,8 @@ app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
+models.registry.command("retire")(promotion.retire)
+models.registry.command("add-cohort")(promotion.add_cohort)
 models.registry.command()(scoring.export)
 app.add_typer(models.registry, name="registry")
 

@@ -13,6 +13,7 @@ from storm_clinic.cli.arguments import (
     HERE,
     JobsOption,
     JsonOption,
+    ModelArgument,
     WorkspaceOption,
     workspace_at,
 )
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 registry = typer.Typer(help="Registered models.", no_args_is_help=True)
 
 StudyArgument = Annotated[Path, typer.Argument(help="A study file, e.g. pipelines/kirc_pfi.yaml.")]
-ModelArgument = Annotated[str, typer.Argument(help="name (the latest version) or name:version.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Your name; default: the account's.")]
 
 
@@ -73,6 +73,13 @@ def lock(
 
 def validate(
     model: ModelArgument,
+    cohort: Annotated[
+        str | None, typer.Option(help="One of the named cohorts; default: all.")
+    ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(help="Why --cohort is scored again; both scorings stay on record."),
+    ] = None,
     by: ByOption = None,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
@@ -84,9 +91,18 @@ def validate(
     from storm_clinic.steps.external_validation import validate as run_validation
 
     with bars() as progress:
-        done = run_validation(model, workspace=workspace_at(workspace), by=by, progress=progress)
+        done = run_validation(
+            model,
+            cohort=cohort,
+            rerun=rerun,
+            workspace=workspace_at(workspace),
+            by=by,
+            progress=progress,
+        )
     evidence = [item.evidence for item in done.cohorts]
     _show(done.model, evidence, json)
+    for name in () if json else done.waiting:
+        say(f"{name}: predictions are sealed; nobody has an outcome yet. Validate again then.")
 
 
 def report(
