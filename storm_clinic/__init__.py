@@ -31,9 +31,12 @@ if TYPE_CHECKING:
         list_features,
     )
     from storm_clinic.steps.locking import lock
+    from storm_clinic.steps.model_export import export_model
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
     from storm_clinic.steps.promotion import add_cohort, promote, retire
+    from storm_clinic.steps.score_table import score
+    from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
@@ -49,6 +52,7 @@ _HOME = {
     "CompetingRisks": "cohort.outcome",
     "FeatureStore": "features.store",
     "Predictions": "predictions",
+    "Scorer": "steps.scorer",
     "StormClinicError": "errors",
     "Study": "study",
     "Survival": "cohort.outcome",
@@ -63,6 +67,7 @@ _HOME = {
     "embed_slides": "steps.slide_embedding",
     "explain": "steps.explanation",
     "export_features": "steps.feature_store",
+    "export_model": "steps.model_export",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
     "init_cohort": "steps.new_cohort",
@@ -73,6 +78,7 @@ _HOME = {
     "report_predictions": "steps.predictions_report",
     "retire": "steps.promotion",
     "run_study": "steps.study_run",
+    "score": "steps.score_table",
     "train": "steps.training",
     "validate": "steps.external_validation",
 }
@@ -83,6 +89,7 @@ __all__ = [
     "CompetingRisks",
     "FeatureStore",
     "Predictions",
+    "Scorer",
     "StormClinicError",
     "Study",
     "Survival",
@@ -97,6 +104,7 @@ __all__ = [
     "embed_slides",
     "explain",
     "export_features",
+    "export_model",
     "extract",
     "import_features",
     "init_cohort",
@@ -107,6 +115,7 @@ __all__ = [
     "report_predictions",
     "retire",
     "run_study",
+    "score",
     "train",
     "validate",
 ]

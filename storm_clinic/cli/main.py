@@ -7,7 +7,15 @@ import warnings
 
 import typer
 
-from storm_clinic.cli import cohorts, features, models, promotion, slides, workspaces
+from storm_clinic.cli import (
+    cohorts,
+    features,
+    models,
+    promotion,
+    scoring,
+    slides,
+    workspaces,
+)
 from storm_clinic.cli.console import errors_as_messages
 
 app = typer.Typer(
@@ -27,6 +35,7 @@ app.command()(promotion.promote)
 app.command()(models.report)
 app.command()(models.run)
 app.command()(models.explain)
+app.command()(scoring.score)
 app.command()(workspaces.demo)
 app.command()(cohorts.init)
 app.command()(workspaces.doctor)
@@ -35,6 +44,7 @@ app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
 models.registry.command("retire")(promotion.retire)
 models.registry.command("add-cohort")(promotion.add_cohort)
+models.registry.command()(scoring.export)
 app.add_typer(models.registry, name="registry")
 
 
