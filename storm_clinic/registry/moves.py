@@ -16,6 +16,7 @@ from storm_clinic.bundle import read_bundle, required_models
 from storm_clinic.errors import RegistryError, StorageError
 from storm_clinic.files import Workspace
 from storm_clinic.registry.mirror import create_version, digest_version, mirror_states
+from storm_clinic.registry.signature import Signer
 from storm_clinic.registry.trail import Event, Trail
 from storm_clinic.registry.versions import (
     FROZEN,
@@ -71,7 +72,7 @@ class Registry:
     def __init__(self, workspace: Workspace) -> None:
         self._folder = workspace.mlruns.resolve()
         self._database = Tracker(workspace).database
-        self.trail = Trail(self._folder / "trail.db")
+        self.trail = Trail.at(f"sqlite:///{self._folder}/trail.db", sign=Signer.from_environment())
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
         """Log a bundle through pyfunc as the study's next version: a candidate.
