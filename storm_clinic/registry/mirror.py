@@ -14,7 +14,7 @@ from storm_clinic.tracking.client import MlflowDatabase, local_path, mlflow_erro
 
 TAG = "storm_clinic."
 # MLflow writes this file beside a model whenever it loads it by name.
-_NOT_OURS = "registered_model_meta"
+NOT_OURS = "registered_model_meta"
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,6 @@ def digest_version(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise RegistryError("is a link", where=path, fix="Put back the file itself.")
-        if path.is_file() and path.relative_to(folder).as_posix() != _NOT_OURS:
+        if path.is_file() and path.relative_to(folder).as_posix() != NOT_OURS:
             digests[path.relative_to(folder).as_posix()] = digest_file(path)
     return digests
