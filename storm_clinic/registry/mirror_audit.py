@@ -129,7 +129,7 @@ def registered_versions(events: Sequence[Event]) -> dict[tuple[str, int], Event]
 
 def is_other(event: Event, version: MirroredVersion) -> bool:
     """Whether MLflow's version of that number comes from another training."""
-    return version.run_id != event.body["run_id"]
+    return version.run_id != str(event.body["run_id"])
 
 
 def _check_version(

@@ -29,6 +29,7 @@ from storm_clinic.registry.versions import (
     states_of,
 )
 from storm_clinic.tracking import StudyRun, Tracker
+from storm_clinic.tracking.place import Place
 
 # From each state (None: not registered) to those it may become. There are no other moves.
 MOVES: dict[str | None, frozenset[str]] = {
@@ -66,13 +67,13 @@ class Registry:
     Attributes
     ----------
     trail : Trail
-        ``mlruns/trail.db``.
+        ``mlruns/trail.db``, or a table of the team's PostgreSQL.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self._folder = workspace.mlruns.resolve()
         self._database = Tracker(workspace).database
-        self.trail = Trail.at(f"sqlite:///{self._folder}/trail.db", sign=Signer.from_environment())
+        self.trail = Trail.at(Place.of(workspace).trail_uri, sign=Signer.from_environment())
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
         """Log a bundle through pyfunc as the study's next version: a candidate.

@@ -65,7 +65,7 @@ def check_signatures(events: Sequence[Event], allowed_signers: Path | None) -> S
         if event.by in listed and event.seq > first.get(event.by, 0):
             text = f"is unsigned, although {event.by!r} is on the list of signers"
             findings.append(_finding(Kind.SIGNATURE_MISSING, event, text))
-    notes = ()
+    notes: tuple[str, ...] = ()
     if signed and allowed_signers is None:
         notes = (
             f"{len(signed)} events are signed, but there is no list of signers: that they were "

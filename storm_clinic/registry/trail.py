@@ -23,7 +23,6 @@ from storm_clinic.registry.trail_database import Row, TrailDatabase, open_trail_
 
 _FIRST = "0" * 64  # stands for the row before the first
 _NEARBY = 50  # how far a row is sought that was moved
-_CLOCKS_DIFFER = timedelta(minutes=5)
 _HEAD = re.compile(r"([1-9][0-9]*):([0-9a-f]{12,64})")
 
 
@@ -240,16 +239,6 @@ def find_breaks(rows: Sequence[Row]) -> list[Finding]:
             found.append(_row(Kind.ROW_BACKDATED, seq, text, f"≥ {latest}", str(when)))
         expected, previous, latest = seq + 1, digest, when or latest
     return found
-
-
-def find_future(events: Sequence[Event], now: datetime) -> list[Finding]:
-    """Events that are dated later than now, by more than clocks differ."""
-    text = "is dated in the future"
-    return [
-        _row(Kind.ROW_IN_FUTURE, event.seq, text, f"≤ {now}", str(event.when))
-        for event in events
-        if event.when > now + _CLOCKS_DIFFER
-    ]
 
 
 def _row(kind: Kind, seq: int, text: str, expected: str = "", found: str = "") -> Finding:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 from storm_clinic.errors import StorageError
 from storm_clinic.files import storage_errors
+from storm_clinic.tracking.place import without_password
 
 if TYPE_CHECKING:
     import psycopg
@@ -61,9 +61,8 @@ def open_trail_database(uri: str) -> TrailDatabase:
     scheme = uri.partition(":")[0]
     if scheme == "sqlite":
         return SqliteTrail(Path(uri.removeprefix("sqlite:///")))
-    # MLflow's URI may name SQLAlchemy's driver as well, which is not of interest here.
-    if scheme.partition("+")[0] in ("postgresql", "postgres"):
-        return PostgresTrail("postgresql" + uri.removeprefix(scheme))
+    if scheme == "postgresql":
+        return PostgresTrail(uri)
     raise StorageError(
         f"a trail cannot be kept in {scheme!r}",
         where="trail",
@@ -198,9 +197,7 @@ class PostgresTrail:
     @property
     def where(self) -> str:
         """Host, database and table."""
-        parts = urlsplit(self._uri)
-        host = parts.netloc.rpartition("@")[2]
-        return f"postgresql://{host}{parts.path}, table {self.TABLE}"
+        return f"{without_password(self._uri)}, table {self.TABLE}"
 
     def rows(self) -> list[Row]:
         """Every row by its number."""
