@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from temporary_postgres import Postgres, run_postgres
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +33,13 @@ def empty_mlflow_database(tmp_path_factory) -> Path:
     database = Tracker(Workspace(tmp_path_factory.mktemp("mlflow"))).database
     assert database.client is not None
     return database.path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL on loopback; `Postgres.create_database` gives each test one of its own."""
+    with run_postgres() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

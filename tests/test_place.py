@@ -61,6 +61,7 @@ def test_a_password_is_never_shown(tmp_path, uri):
         ({TRACKING: f"postgresql://x:{SECRET}@db", ARTIFACTS: "s3://b/p"}, TRACKING, "names no"),
         ({TRACKING: f"postgresql://x:{SECRET}@[db/l", ARTIFACTS: "s3://b/p"}, TRACKING, "no URI"),
         ({ARTIFACTS: "mnt/team"}, ARTIFACTS, "no URI of a place"),
+        ({ARTIFACTS: "storm-clinic:/"}, ARTIFACTS, "no URI of a place"),
         ({ARTIFACTS: "file:team"}, ARTIFACTS, "no URI of a place"),
         ({ARTIFACTS: f"ftp://x:{SECRET}@host/p"}, ARTIFACTS, "holds a password"),
         ({ARTIFACTS: f"s3://b/p?key={SECRET}"}, ARTIFACTS, "no URI of a place"),

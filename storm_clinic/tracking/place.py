@@ -49,6 +49,7 @@ class Place:
         Parameters
         ----------
         workspace : Workspace
+            With ``mlruns/``.
         environment : mapping
             ``STORM_CLINIC_TRACKING_URI``, e.g. ``postgresql://user@host/database`` (its password
             best in libpq's password file), and ``STORM_CLINIC_ARTIFACTS``, e.g.
@@ -119,7 +120,9 @@ def _postgresql(uri: str) -> str:
 
 def _store(uri: str) -> str:
     parts = _split(uri, ARTIFACTS_VARIABLE)
-    if len(parts.scheme) < 2 or parts.query or parts.fragment or not parts.path.startswith("/"):
+    somewhere = parts.netloc if not parts.path else parts.path.startswith("/")
+    known = len(parts.scheme) > 1 and parts.scheme != SCHEME  # one letter is a drive
+    if not known or not somewhere or parts.query or parts.fragment:
         raise InputError(
             "is no URI of a place for files",
             where=ARTIFACTS_VARIABLE,
