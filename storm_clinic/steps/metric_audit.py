@@ -1,4 +1,4 @@
-"""Metrics in MLflow's database against the evidence that they were taken from."""
+"""Runs and metrics in MLflow's database against the evidence that they were taken from."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ def check_metrics(
             shown = str(run.metrics[name])
             found.append(_finding(Kind.METRIC_ADDED, run, name, "absent", shown))
     return found, len(expected)
+
+
+def is_deleted(database: MlflowDatabase, run_id: str) -> bool:
+    """Whether somebody put a run into MLflow's bin; its files and numbers may still be there.
+
+    Raises
+    ------
+    StorageError
+        If MLflow has no such run.
+    """
+    with mlflow_errors(database.path):
+        return bool(database.client.get_run(run_id).info.lifecycle_stage != "active")
 
 
 def _finding(kind: Kind, run: RunRecord, name: str, expected: str, found: str) -> Finding:

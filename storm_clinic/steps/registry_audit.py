@@ -29,7 +29,7 @@ from storm_clinic.registry.trail import Event, Head
 from storm_clinic.registry.versions import history_of, states_of
 from storm_clinic.registry.vouched_files import check_file, check_json_file, check_version_files
 from storm_clinic.steps.development_record import DEVELOPMENT
-from storm_clinic.steps.metric_audit import check_metrics
+from storm_clinic.steps.metric_audit import check_metrics, is_deleted
 from storm_clinic.steps.training_files import EVIDENCE, PREDICTIONS
 from storm_clinic.tracking import RunRecord, Tracker
 from storm_clinic.validation.evidence import Evidence
@@ -104,8 +104,8 @@ class _Work:
         found, n_files = check_version_files(self.root, event, others)
         self.counts["versions"] += 1
         self.counts["files"] += n_files
-        bundle, reasons = (None, []) if found else read_registered_bundle(self.root, event)
-        self.findings += [*found, *reasons]
+        bundle, reasons = read_registered_bundle(self.root, event)
+        self.findings += found or reasons  # a changed file says more than that it cannot be read
         run = self.run(event)
         if bundle is None:
             return
@@ -162,10 +162,14 @@ class _Work:
         run_id = str(event.body["run_id"])
         try:
             run = self.tracker.read_run(run_id)
+            deleted = is_deleted(self.tracker.database, run_id)
         except StormClinicError as error:
             text = f"row {event.seq}: run {run_id} cannot be read any more: {error}"
             self.findings.append(Finding(Kind.RUN_LOST, f"run {run_id}", text, run_id))
             return None
+        if deleted:
+            text = f"row {event.seq}: run {run_id} ({run.name}) was deleted in MLflow"
+            self.findings.append(Finding(Kind.RUN_LOST, f"run {run_id}", text, run_id))
         if run.started > event.when:
             text = f"row {event.seq} is dated before run {run_id}, which it records, began"
             self.findings.append(
