@@ -7,7 +7,7 @@ import warnings
 
 import typer
 
-from storm_clinic.cli import cohorts, features, models, slides, workspaces
+from storm_clinic.cli import cohorts, features, models, registry, slides, workspaces
 from storm_clinic.cli.console import errors_as_messages
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
-app.add_typer(models.registry, name="registry")
+app.add_typer(registry.group, name="registry")
 
 
 def run() -> None:
