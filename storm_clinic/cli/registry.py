@@ -1,4 +1,4 @@
-"""``storm-clinic registry``: what is registered, what happened to it, and whether it still holds."""
+"""``storm-clinic registry``: what is registered, what happened to it, whether it still holds."""
 
 from __future__ import annotations
 
@@ -88,9 +88,7 @@ def audit(
     ] = None,
     allowed_signers: Annotated[
         Path | None,
-        typer.Option(
-            help="Who has which ssh key; default: mlruns/allowed_signers, if it is there."
-        ),
+        typer.Option(help="Who has which ssh key; default: mlruns/allowed_signers."),
     ] = None,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
@@ -191,10 +189,10 @@ def _as_json(event: Event) -> dict[str, Any]:
 
 def _show_audit(found: Audit) -> None:
     for item in found.findings:
-        say(f"{item.kind}: {item}")
+        say(f"{item.kind}: {_visible(str(item))}")
         if item.expected or item.found:
-            say(f"    expected: {item.expected or 'nothing'}")
-            say(f"    found:    {item.found or 'nothing'}")
+            say(f"    expected: {_visible(item.expected) or 'nothing'}")
+            say(f"    found:    {_visible(item.found) or 'nothing'}")
     counts = ", ".join(f"{number} {name}" for name, number in asdict(found.verified).items())
     say(f"Verified: {counts}")
     for note in found.notes:
@@ -204,3 +202,8 @@ def _show_audit(found: Audit) -> None:
     say("Clean." if found.is_clean else f"{len(found.findings)} findings.")
     if found.head is not None:
         say(f"Head, to be kept elsewhere: {found.head}")
+
+
+def _visible(text: str) -> str:
+    """Text from a trail that anybody may have written: nothing in it steers the terminal."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

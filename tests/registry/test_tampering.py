@@ -10,7 +10,7 @@ import random
 import shutil
 
 import pytest
-from validated_workspace import append, build, copy, rows, sql, write_anew
+from validated_workspace import append, copy, rows, sql, write_anew
 
 from storm_clinic.files import Workspace
 from storm_clinic.registry.findings import Kind
@@ -20,18 +20,9 @@ from storm_clinic.steps.registry_audit import audit
 from storm_clinic.tracking import Tracker
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, empty_mlflow_database, study, manifest, fitted) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("validated") / "origin")
-    workspace.mlruns.mkdir(parents=True)
-    shutil.copy(empty_mlflow_database, workspace.mlruns / "mlflow.db")
-    build(workspace, study, manifest, fitted)
-    return workspace
-
-
 @pytest.fixture
-def workspace(built, tmp_path) -> Workspace:
-    return copy(built, tmp_path / "copy")
+def workspace(validated, tmp_path) -> Workspace:
+    return copy(validated, tmp_path / "copy")
 
 
 @pytest.fixture
