@@ -153,7 +153,8 @@ class Trail:
         RegistryError
             If the chain is broken.
         """
-        return head_of(self.database.rows()) if self.events() else None
+        events = self.events()
+        return Head(events[-1].seq, events[-1].digest) if events else None
 
     def append(
         self, body: Mapping[str, Any], *, allowed: Callable[[Sequence[Event]], None]

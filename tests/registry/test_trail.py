@@ -15,7 +15,8 @@ import pytest
 
 from storm_clinic.errors import RegistryError, StorageError
 from storm_clinic.registry import trail as trail_module
-from storm_clinic.registry.trail import Trail, find_breaks
+from storm_clinic.registry.findings import Kind
+from storm_clinic.registry.trail import Head, Trail, find_breaks
 
 
 def _anything(events) -> None:
@@ -163,6 +164,29 @@ def test_a_refused_event_leaves_no_row(trail):
     with pytest.raises(RegistryError, match="no, after 5"):
         trail.append({"event": "note", "by": "a.weber"}, allowed=refuse)
     assert len(trail.events()) == 5
+
+
+def test_the_head_is_the_last_row_and_comes_back_from_its_text(trail):
+    last = trail.events()[-1]
+    assert str(trail.head()) == f"5:{last.digest}"
+    assert Head.parse(f" 5:{last.digest}\n") == trail.head()
+    assert Head.parse(f"5:{last.digest[:12]}").seq == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5:", "0:0123456789ab", "5:0123456789a", "5:0123456789AB"]
+)
+def test_what_is_no_head_is_refused(text):
+    with pytest.raises(RegistryError, match="is no head of a trail"):
+        Head.parse(text)
+
+
+def test_a_renumbered_chain_is_told_row_by_row(trail):
+    _tamper(
+        trail, "DELETE FROM trail WHERE seq = 2", "UPDATE trail SET seq = seq - 1 WHERE seq > 2"
+    )
+    kinds = [item.kind for item in find_breaks(trail.database.rows())]
+    assert kinds == [Kind.ROW_UNLINKED, *[Kind.ROW_MOVED] * 3]
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
