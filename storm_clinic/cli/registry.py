@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,6 +150,22 @@ def head(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
         fail(f"{trail.where}: the trail holds no event yet")
     else:
         typer.echo(str(found))
+
+
+@group.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 5000,
+    workspace: WorkspaceOption = HERE,
+) -> None:
+    """Serve MLflow's own pages of this workspace to this machine until Ctrl-C.
+
+    Example: storm-clinic registry ui --port 5001
+    """
+    from storm_clinic.registry.server import serve_ui
+
+    with suppress(KeyboardInterrupt), serve_ui(workspace_at(workspace), port) as pages:
+        say(f"{pages.url} (Ctrl-C ends it)")
+        pages.wait()
 
 
 def _show(version: RegisteredModel, claims: list[dict[str, Any]], card: str) -> None:

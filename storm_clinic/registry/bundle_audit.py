@@ -13,13 +13,12 @@ from storm_clinic.registry.findings import Finding, Kind
 from storm_clinic.registry.trail import Event
 
 
-def read_registered_bundle(root: Path, registered: Event) -> tuple[Bundle | None, list[Finding]]:
-    """The bundle of a version, by the digest that was registered; None with the reason."""
-    folder = (root / str(registered.body["folder"])).resolve() / "data" / "bundle"
+def read_registered_bundle(folder: Path, registered: Event) -> tuple[Bundle | None, list[Finding]]:
+    """The bundle in a version's folder, by the digest that was registered; None with the reason."""
     expected = str(registered.body["bundle_digest"])
     reference = f"{registered.body['model']}:{registered.body['version']}"
     try:
-        bundle = read_bundle(folder)
+        bundle = read_bundle(folder / "data" / "bundle")
     except StormClinicError as error:
         text = f"the bundle of {reference} cannot be read: {error}"
         return None, [Finding(Kind.BUNDLE_DIFFERS, reference, text, expected)]

@@ -45,7 +45,7 @@ class Kind(StrEnum):
     FILE_ADDED = "file_added"
     FILE_LINKED = "file_linked"
     FILES_SWAPPED = "files_swapped"
-    FOLDER_OUTSIDE = "folder_outside"
+    FOLDER_LOST = "folder_lost"
     BUNDLE_DIFFERS = "bundle_differs"
     LOCK_DIFFERS = "lock_differs"
     # MLflow's database against the trail and the evidence.

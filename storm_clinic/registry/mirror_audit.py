@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from storm_clinic.errors import StorageError
+from storm_clinic.errors import StormClinicError
 from storm_clinic.registry.findings import Finding, Kind
 from storm_clinic.registry.mirror import TAG
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import STATES, states_of
-from storm_clinic.tracking.client import MlflowDatabase, local_path, mlflow_errors
+from storm_clinic.tracking.artifact_files import ArtifactFiles
+from storm_clinic.tracking.client import MlflowDatabase, mlflow_errors
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def read_mirror(database: MlflowDatabase) -> dict[str, MirroredModel]:
     StorageError
         If MLflow refuses.
     """
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         names = [model.name for model in _all(database.client.search_registered_models)]
         return {name: _read_model(database.client, name) for name in names}
 
 
 def check_mirror(
-    events: Sequence[Event], mirror: Mapping[str, MirroredModel], root: Path
+    events: Sequence[Event], mirror: Mapping[str, MirroredModel], files: ArtifactFiles
 ) -> list[Finding]:
     """What MLflow has otherwise than the trail says.
 
@@ -71,8 +71,8 @@ def check_mirror(
         Well formed (`replay.is_well_formed`).
     mirror : dict of name to MirroredModel
         From `read_mirror`.
-    root : Path
-        The absolute ``mlruns/``.
+    files : ArtifactFiles
+        Knows which URI of MLflow means which folder of the trail.
     """
     registered = registered_versions(events)
     names = sorted({name for name, _ in registered})
@@ -81,7 +81,7 @@ def check_mirror(
         model = mirror.get(name, MirroredModel({}, {}))
         for number in sorted(set(states_of(events, name)) | set(model.versions)):
             event, version = registered.get((name, number)), model.versions.get(number)
-            found += _check_version(f"{name}:{number}", event, version, root)
+            found += _check_version(f"{name}:{number}", event, version, files)
         found += check_labels(events, name, model)
     for name in sorted(set(mirror) - set(names)):
         if mirror[name].is_ours:
@@ -133,7 +133,7 @@ def is_other(event: Event, version: MirroredVersion) -> bool:
 
 
 def _check_version(
-    reference: str, event: Event | None, version: MirroredVersion | None, root: Path
+    reference: str, event: Event | None, version: MirroredVersion | None, files: ArtifactFiles
 ) -> list[Finding]:
     if event is None:
         return [_unknown(reference)] if version is not None else []
@@ -148,11 +148,11 @@ def _check_version(
         )
         sides = (str(event.body["run_id"]), str(version.run_id))
         found.append(Finding(Kind.VERSION_OTHER, reference, text, *sides))
-    folder = (root / str(event.body["folder"])).resolve()
+    folder = str(event.body["folder"])
     for source in sorted(version.sources):
-        if _place(source) != folder:
+        if _name(files, source) != folder:
             text = f"{reference} is loaded by MLflow from another place than was registered"
-            found.append(Finding(Kind.VERSION_OTHER, reference, text, str(folder), source))
+            found.append(Finding(Kind.VERSION_OTHER, reference, text, folder, source))
     return found
 
 
@@ -194,8 +194,8 @@ def _all(search: Any, *arguments: str) -> list[Any]:
             return found
 
 
-def _place(uri: str) -> Path | None:
+def _name(files: ArtifactFiles, uri: str) -> str | None:
     try:
-        return local_path(uri).resolve()
-    except StorageError:
+        return files.name_of(uri)
+    except StormClinicError:
         return None

@@ -29,7 +29,6 @@ from storm_clinic.registry.versions import (
     states_of,
 )
 from storm_clinic.tracking import StudyRun, Tracker
-from storm_clinic.tracking.place import Place
 
 # From each state (None: not registered) to those it may become. There are no other moves.
 MOVES: dict[str | None, frozenset[str]] = {
@@ -71,9 +70,9 @@ class Registry:
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        self._folder = workspace.mlruns.resolve()
         self._database = Tracker(workspace).database
-        self.trail = Trail.at(Place.of(workspace).trail_uri, sign=Signer.from_environment())
+        uri = self._database.place.trail_uri
+        self.trail = Trail.at(uri, sign=Signer.from_environment())
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
         """Log a bundle through pyfunc as the study's next version: a candidate.
@@ -112,7 +111,7 @@ class Registry:
             "bundle_digest": bundle.digest,
             "study_digest": bundle.study.digest,
             "files": digest_version(logged.folder),
-            "folder": logged.folder.relative_to(self._folder).as_posix(),
+            "folder": logged.name,
             "run_id": run.run_id,
             "model_id": logged.model_id,
         }
@@ -136,7 +135,7 @@ class Registry:
         """
         events = self.trail.events()
         name, version = resolve_reference(reference, events, states=states)
-        return load_version(self._folder, events, name, version)
+        return load_version(self._database.files, events, name, version)
 
     def versions(self) -> list[VersionState]:
         """Every version of every model by its last move, in order of name and version."""

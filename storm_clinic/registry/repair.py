@@ -64,7 +64,7 @@ def repair(trail: Trail, database: MlflowDatabase) -> Repair:
 
 
 def _rewrite(events: tuple[Event, ...], name: str, database: MlflowDatabase) -> None:
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         for number, tags in labels_of(events, name).items():
             for tag, value in tags.items():
                 database.client.set_model_version_tag(name, str(number), tag, value)

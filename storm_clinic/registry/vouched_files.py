@@ -16,16 +16,16 @@ _ABSENT = "absent"
 
 
 def check_version_files(
-    root: Path, registered: Event, others: Sequence[Event]
+    folder: Path, registered: Event, others: Sequence[Event]
 ) -> tuple[list[Finding], int]:
     """One version's folder, file by file.
 
     Parameters
     ----------
-    root : Path
-        The absolute ``mlruns/``.
+    folder : Path
+        Of this machine, with the version's files.
     registered : Event
-        Of kind ``candidate``: names the folder and the digest of every file.
+        Of kind ``candidate``: names the files' place and the digest of each.
     others : sequence of Event
         Of the same kind, to recognise another version's files in this one's place.
 
@@ -36,41 +36,34 @@ def check_version_files(
         How many files were digested.
     """
     recorded: Mapping[str, str] = registered.body["files"]
-    folder = (root / str(registered.body["folder"])).resolve()
-    if not folder.is_relative_to(root):
-        text = f"{_version(registered)} lies outside mlruns/, at {folder}"
-        return [Finding(Kind.FOLDER_OUTSIDE, _version(registered), text, str(root))], 0
+    name = str(registered.body["folder"])
     found, strange = _scan(folder)
-    findings = [_strange(root, folder / name) for name in sorted(strange)]
-    for name in sorted(recorded.keys() | found.keys()):
-        if name in strange or recorded.get(name) == found.get(name):
-            continue
-        findings.append(
-            _differs(root, folder / name, recorded.get(name, _ABSENT), found.get(name, _ABSENT))
-        )
-    weights = {name: digest for name, digest in found.items() if name in _told_apart(recorded)}
+    findings = [_strange(f"{name}/{path}") for path in sorted(strange)]
+    for path in sorted(recorded.keys() | found.keys()):
+        expected, there = recorded.get(path, _ABSENT), found.get(path, _ABSENT)
+        if path not in strange and expected != there:
+            findings.append(_differs(f"{name}/{path}", expected, there))
+    bundle = _told_apart(found)
     for other in others:
-        theirs = _told_apart(other.body["files"])
-        if other is not registered and weights and weights == theirs != _told_apart(recorded):
-            text = f"{_version(registered)} holds the files of {_version(other)}"
-            findings.append(
-                Finding(Kind.FILES_SWAPPED, _version(registered), text, _version(registered))
-            )
+        if bundle and bundle == _told_apart(other.body["files"]) != _told_apart(recorded):
+            version, instead = _version(registered), _version(other)
+            text = f"{version} holds the files of {instead}"
+            findings.append(Finding(Kind.FILES_SWAPPED, version, text, version, instead))
     return findings, len(found)
 
 
-def check_file(root: Path, path: Path, expected: str) -> list[Finding]:
-    """One file by the SHA-256 of its bytes."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        return [_strange(root, path)]
+def check_file(path: Path, name: str, expected: str) -> list[Finding]:
+    """One file by the SHA-256 of its bytes; ``name`` is how findings call it."""
+    if _is_strange(path):
+        return [_strange(name)]
     found = _digest(path) if path.exists() else _ABSENT
-    return [] if found == expected else [_differs(root, path, expected, found)]
+    return [] if found == expected else [_differs(name, expected, found)]
 
 
-def check_json_file(root: Path, path: Path, expected: str) -> list[Finding]:
+def check_json_file(path: Path, name: str, expected: str) -> list[Finding]:
     """One file of ours by the digest of its value; its bytes must be those that we write of it."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        return [_strange(root, path)]
+    if _is_strange(path):
+        return [_strange(name)]
     try:
         data = path.read_bytes()
         value = json.loads(data)
@@ -81,12 +74,7 @@ def check_json_file(root: Path, path: Path, expected: str) -> list[Finding]:
         found, plain = f"unreadable: {error}", True
     if found == expected and plain:
         return []
-    return [_differs(root, path, expected, found if plain else "the same value, other bytes")]
-
-
-def shown(root: Path, path: Path) -> str:
-    """A path as findings name it: relative to ``mlruns/`` where it lies there."""
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return [_differs(name, expected, found if plain else "the same value, other bytes")]
 
 
 def _scan(folder: Path) -> tuple[dict[str, str], set[str]]:
@@ -111,8 +99,11 @@ def _digest(path: Path) -> str:
         return f"unreadable: {error.strerror}"
 
 
-def _differs(root: Path, path: Path, expected: str, found: str) -> Finding:
-    place = shown(root, path)
+def _is_strange(path: Path) -> bool:
+    return path.is_symlink() or (path.exists() and not path.is_file())
+
+
+def _differs(place: str, expected: str, found: str) -> Finding:
     if found == _ABSENT:
         return Finding(Kind.FILE_MISSING, place, f"{place} is missing", expected, found)
     if expected == _ABSENT:
@@ -122,8 +113,7 @@ def _differs(root: Path, path: Path, expected: str, found: str) -> Finding:
     return Finding(Kind.FILE_CHANGED, place, text, expected, found)
 
 
-def _strange(root: Path, path: Path) -> Finding:
-    place = shown(root, path)
+def _strange(place: str) -> Finding:
     text = f"{place} is a link, or no plain file: what it leads to could change unseen"
     return Finding(Kind.FILE_LINKED, place, text, "a plain file")
 

@@ -30,7 +30,7 @@ def check_metrics(
     """
     expected = {metric.name: float(metric.value) for metric in headline_metrics(evidence)}
     found = []
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         for name, value in expected.items():
             history = database.client.get_metric_history(run.run_id, name)
             there = [run.metrics[name]] if name in run.metrics else []
@@ -57,7 +57,7 @@ def is_deleted(database: MlflowDatabase, run_id: str) -> bool:
     StorageError
         If MLflow has no such run.
     """
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         return bool(database.client.get_run(run_id).info.lifecycle_stage != "active")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from storm_clinic.errors import InputError, StorageError, StormClinicError
+from storm_clinic.errors import StorageError, StormClinicError
 from storm_clinic.files import Workspace
 from storm_clinic.registry.audit import (
     Audit,
@@ -32,6 +34,8 @@ from storm_clinic.steps.development_record import DEVELOPMENT
 from storm_clinic.steps.metric_audit import check_metrics, is_deleted
 from storm_clinic.steps.training_files import EVIDENCE, PREDICTIONS
 from storm_clinic.tracking import RunRecord, Tracker
+from storm_clinic.tracking.artifact_files import ArtifactFiles
+from storm_clinic.tracking.client import mlflow_errors
 from storm_clinic.validation.evidence import Evidence
 
 
@@ -59,16 +63,16 @@ def audit(
         If ``head`` is none, or there is no such list.
     """
     workspace = workspace or Workspace()
-    root = workspace.mlruns.resolve()
     kept = None if head is None else Head.parse(head)
-    signers, notes = find_allowed_signers(root, allowed_signers)
+    signers, notes = find_allowed_signers(workspace.mlruns.resolve(), allowed_signers)
     try:
         chain = audit_chain(Registry(workspace).trail, head=kept, allowed_signers=signers)
     except StorageError as error:
         unreadable = Finding(Kind.TRAIL_UNREADABLE, "trail", str(error))
         return Audit((unreadable,), Verified(), None, (*notes, "nothing else could be verified"))
-    work = _Work(Tracker(workspace), root, chain)
-    work.check()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = _Work(Tracker(workspace), chain, Path(scratch))
+        work.check()
     counts = Verified(
         events=len(chain.events), signed=chain.signed, unsigned=chain.unsigned, **work.counts
     )
@@ -79,15 +83,23 @@ def audit(
 class _Work:
     """One audit of what lies outside the trail: what it found so far."""
 
-    def __init__(self, tracker: Tracker, root: Path, chain: ChainAudit) -> None:
+    def __init__(self, tracker: Tracker, chain: ChainAudit, scratch: Path) -> None:
+        self.database = tracker.database
         self.tracker = tracker
-        self.root = root
+        self.files = self.database.files
+        if self.database.place.artifact_folder is None:
+            # What the store holds now, not what was fetched from it some day.
+            self.files = ArtifactFiles(replace(self.database.place, folder=scratch))
         self.events = tuple(filter(is_well_formed, chain.events))
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
 
     def check(self) -> None:
+        """Everything that the events speak of."""
+        path = self.database.place.database_path
+        if not self.events and path is not None and not path.exists():
+            return  # opening it would make it
         registered = registered_versions(self.events)
         for (name, number), event in registered.items():
             history = history_of(self.events, name, number)
@@ -101,22 +113,28 @@ class _Work:
 
     def version(self, event: Event, history: Sequence[Event], others: list[Event]) -> None:
         """Files, bundle, lock and training of one version."""
-        found, n_files = check_version_files(self.root, event, others)
         self.counts["versions"] += 1
+        run, place = self.run(event), str(event.body["folder"])
+        folder = self.folder(place)
+        if folder is None:
+            return
+        found, n_files = check_version_files(folder, event, others)
         self.counts["files"] += n_files
-        bundle, reasons = read_registered_bundle(self.root, event)
+        bundle, reasons = read_registered_bundle(folder, event)
         self.findings += found or reasons  # a changed file says more than that it cannot be read
-        run = self.run(event)
         if bundle is None:
             return
         self.findings += [*check_lock(bundle, history), *check_cohorts(bundle, history)]
         digest = bundle.manifest.development_digest
-        if run is None:
+        opened = None if run is None else self.opened(run)
+        if run is None or opened is None:
             return
+        folder, name = opened
         if digest is not None:
-            self.findings += check_json_file(self.root, run.artifacts / DEVELOPMENT, digest)
-        if (run.artifacts / EVIDENCE).exists():
-            self.metrics(run, run.artifacts / EVIDENCE)
+            found = check_json_file(folder / DEVELOPMENT, f"{name}/{DEVELOPMENT}", digest)
+            self.findings += found
+        if (folder / EVIDENCE).exists():
+            self.metrics(run, folder / EVIDENCE)
 
     def predictions(self, seal: Event, history: Sequence[Event]) -> None:
         """Sealed predictions, in the run that the seal or the validation after it names."""
@@ -130,29 +148,34 @@ class _Work:
             )
             return
         run = self.run(named[0])
-        if run is not None:
-            self.counts["predictions"] += 1
+        opened = None if run is None else self.opened(run)
+        if opened is not None:
+            folder, name = opened
             expected = str(seal.body["predictions_digest"])
-            self.findings += check_file(self.root, run.artifacts / PREDICTIONS, expected)
+            self.counts["predictions"] += 1
+            self.findings += check_file(folder / PREDICTIONS, f"{name}/{PREDICTIONS}", expected)
 
     def validation(self, event: Event) -> None:
         """Evidence of a validation, and the metrics that were logged of it."""
         run = self.run(event)
-        if run is None:
+        opened = None if run is None else self.opened(run)
+        if run is None or opened is None:
             return
+        folder, name = opened
+        expected = str(event.body["evidence_digest"])
         self.counts["evidence"] += 1
-        path = run.artifacts / EVIDENCE
-        changed = check_json_file(self.root, path, str(event.body["evidence_digest"]))
+        changed = check_json_file(folder / EVIDENCE, f"{name}/{EVIDENCE}", expected)
         self.findings += changed
         if not changed:
-            self.metrics(run, path)
+            self.metrics(run, folder / EVIDENCE)
 
     def metrics(self, run: RunRecord, path: Path) -> None:
         """Numbers in MLflow's database against the evidence of their run."""
         try:
-            found, n_metrics = check_metrics(self.tracker.database, run, Evidence.read(path))
-        except (StorageError, InputError) as error:
-            self.findings.append(Finding(Kind.RUN_LOST, f"run {run.run_id}", str(error)))
+            found, n_metrics = check_metrics(self.database, run, Evidence.read(path))
+        except StormClinicError as error:
+            text = f"metrics of run {run.run_id} cannot be compared: {error}"
+            self.findings.append(Finding(Kind.RUN_LOST, f"run {run.run_id}", text))
             return
         self.findings += found
         self.counts["metrics"] += n_metrics
@@ -162,7 +185,7 @@ class _Work:
         run_id = str(event.body["run_id"])
         try:
             run = self.tracker.read_run(run_id)
-            deleted = is_deleted(self.tracker.database, run_id)
+            deleted = is_deleted(self.database, run_id)
         except StormClinicError as error:
             text = f"row {event.seq}: run {run_id} cannot be read any more: {error}"
             self.findings.append(Finding(Kind.RUN_LOST, f"run {run_id}", text, run_id))
@@ -172,21 +195,33 @@ class _Work:
             self.findings.append(Finding(Kind.RUN_LOST, f"run {run_id}", text, run_id))
         if run.started > event.when:
             text = f"row {event.seq} is dated before run {run_id}, which it records, began"
-            self.findings.append(
-                Finding(
-                    Kind.RUN_LATER, f"row {event.seq}", text, f"≥ {run.started}", str(event.when)
-                )
-            )
+            place, since = f"row {event.seq}", f"≥ {run.started}"
+            self.findings.append(Finding(Kind.RUN_LATER, place, text, since, str(event.when)))
         return run
+
+    def opened(self, run: RunRecord) -> tuple[Path, str] | None:
+        """Folder of a run's files, and how the trail would name it."""
+        name = self.files.name_of(run.artifact_uri)
+        folder = self.folder(name)
+        return None if folder is None else (folder, name)
+
+    def folder(self, name: str) -> Path | None:
+        """A folder with files; None, and a finding, where it leads elsewhere or cannot be had."""
+        try:
+            with mlflow_errors(self.database.shown):
+                return self.files.folder(name)
+        except StormClinicError as error:
+            self.findings.append(Finding(Kind.FOLDER_LOST, name, f"{name} cannot be read: {error}"))
+            return None
 
     def mirror(self) -> None:
         """MLflow's versions, tags and aliases."""
         try:
-            mirror = read_mirror(self.tracker.database)
+            mirror = read_mirror(self.database)
         except StorageError as error:
             self.findings.append(Finding(Kind.MLFLOW_UNREADABLE, "MLflow", str(error)))
             return
-        self.findings += check_mirror(self.events, mirror, self.root)
+        self.findings += check_mirror(self.events, mirror, self.files)
         for name in {name for name, _ in registered_versions(self.events)}:
             tags, states = labels_of(self.events, name), states_of(self.events, name)
             self.counts["labels"] += sum(map(len, tags.values())) + len(set(states.values()))

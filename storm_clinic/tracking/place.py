@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
@@ -85,6 +85,14 @@ class Place:
     def database_path(self) -> Path | None:
         """MLflow's SQLite file; None where it is PostgreSQL."""
         return self.folder / "mlflow.db" if self.is_local else None
+
+    @property
+    def artifact_folder(self) -> Path | None:
+        """The folder of all files; None where only MLflow's client reaches them."""
+        if self.artifact_uri == RELATIVE_ROOT:
+            return self.folder / "artifacts"
+        parts = urlsplit(self.artifact_uri)
+        return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
     @property
     def trail_uri(self) -> str:

@@ -450,7 +450,7 @@ def test_a_missing_file_is_named(workspace):
 
 def test_a_folder_that_leads_out_of_the_registry_is_not_followed(workspace):
     write_anew(workspace, lambda events: events[0].update(folder="../.."))
-    assert "lies outside mlruns/" in _found(workspace)[Kind.FOLDER_OUTSIDE]
+    assert "../.. cannot be read" in _found(workspace)[Kind.FOLDER_LOST]
 
 
 @pytest.mark.parametrize(

@@ -85,20 +85,9 @@ def _bundle(scratch: Path, run_id: str, number: int, manifest, fitted) -> Bundle
 
 
 def copy(built: Workspace, root: Path) -> Workspace:
-    """The workspace in another place; MLflow's database names the new one."""
+    """The workspace in another place."""
     shutil.copytree(built.root, root)
-    moved = Workspace(root)
-    places = {
-        "runs": ["artifact_uri"],
-        "experiments": ["artifact_location"],
-        "model_versions": ["source", "storage_location"],
-        "logged_models": ["artifact_location"],
-    }
-    old, new = built.mlruns.resolve().as_uri(), moved.mlruns.resolve().as_uri()
-    for table, columns in places.items():
-        for column in columns:
-            sql(moved, f"UPDATE {table} SET {column} = replace({column}, '{old}', '{new}')")
-    return moved
+    return Workspace(root)
 
 
 def sql(workspace: Workspace, *statements: str, database: str = "mlflow.db") -> None:
