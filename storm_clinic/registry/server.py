@@ -84,10 +84,10 @@ def serve_ui(workspace: Workspace, port: int = 5000) -> Iterator[Ui]:
     StorageError
         If the database cannot be read, or cannot be made where there is none.
     """
-    database = Tracker(workspace).database
-    database.open()
     _require_free(port)
     _require_scheme()
+    database = Tracker(workspace).database
+    database.open()
     with tempfile.TemporaryDirectory() as scratch, Path(scratch, "log").open("w+b") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", _KEEPER, *_command(port, database.place.artifact_uri)],

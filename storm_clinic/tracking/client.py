@@ -27,6 +27,7 @@ def import_mlflow() -> Any:
     """Import MLflow (slow): telemetry off, its notes about itself kept quiet, our scheme known."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with quiet_mlflow():
         import mlflow
         import mlflow.pyfunc
