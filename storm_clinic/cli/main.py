@@ -12,6 +12,7 @@ from storm_clinic.cli import (
     features,
     models,
     promotion,
+    registry,
     scoring,
     slides,
     workspaces,
@@ -42,10 +43,10 @@ app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
-models.registry.command("retire")(promotion.retire)
-models.registry.command("add-cohort")(promotion.add_cohort)
-models.registry.command()(scoring.export)
-app.add_typer(models.registry, name="registry")
+registry.group.command("retire")(promotion.retire)
+registry.group.command("add-cohort")(promotion.add_cohort)
+registry.group.command()(scoring.export)
+app.add_typer(registry.group, name="registry")
 
 
 def run() -> None:

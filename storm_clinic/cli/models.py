@@ -1,4 +1,4 @@
-"""``storm-clinic train``, ``lock``, ``validate``, ``report``, ``run`` and ``registry``."""
+"""``storm-clinic train``, ``lock``, ``validate``, ``report``, ``run`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from storm_clinic.registry.versions import RegisteredModel
     from storm_clinic.study import Study
     from storm_clinic.validation.evidence import Estimate, Evidence
-
-registry = typer.Typer(help="Registered models.", no_args_is_help=True)
 
 StudyArgument = Annotated[Path, typer.Argument(help="A study file, e.g. pipelines/kirc_pfi.yaml.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Your name; default: the account's.")]
@@ -270,31 +268,6 @@ def run(
             for row in extraction.failures.itertuples(index=False):
                 say(f"{cohort}: {row.slide_id} was not extracted: {row.reason}")
         say(f"Report: {result.report_path}")
-
-
-@registry.command("list")
-def list_(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
-    """Every model version, its state, and who made the last move.
-
-    Example: storm-clinic registry list
-    """
-    from storm_clinic.registry.moves import Registry
-
-    versions = Registry(workspace_at(workspace)).versions()
-    rows = [
-        {
-            "model": version.model,
-            "version": version.version,
-            "state": version.state,
-            "by": version.by,
-            "when": f"{version.when:%Y-%m-%d %H:%M} UTC",
-        }
-        for version in versions
-    ]
-    if json:
-        print_json(rows)
-    else:
-        print_table(pd.DataFrame(rows, columns=["model", "version", "state", "by", "when"]))
 
 
 def _show(model: RegisteredModel, evidence: list[Evidence], json: bool) -> None:

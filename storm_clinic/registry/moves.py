@@ -26,6 +26,7 @@ from storm_clinic.registry.rules import (
     require_move,
 )
 from storm_clinic.registry.scorings import Scorings
+from storm_clinic.registry.signature import Signer
 from storm_clinic.registry.trail import Event, Trail
 from storm_clinic.registry.versions import (
     FROZEN,
@@ -63,14 +64,15 @@ class Registry:
     Attributes
     ----------
     trail : Trail
-        ``mlruns/trail.db``.
+        ``mlruns/trail.db``, or a table of the team's PostgreSQL.
     scorings : Scorings
         Predictions and evidence of locked models.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self._database = Tracker(workspace).database
-        self.trail = Trail(self._database.folder / "trail.db")
+        uri = self._database.place.trail_uri
+        self.trail = Trail.at(uri, sign=Signer.from_environment())
         self.scorings = Scorings(self.trail)
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:

@@ -264,7 +264,7 @@ def test_a_name_that_was_deleted_and_registered_anew_in_mlflow_is_noticed(
 
 
 def test_an_edited_event_stops_everything(registry, candidate):
-    connection = sqlite3.connect(registry.trail.path)
+    connection = sqlite3.connect(registry.trail.where)
     connection.execute("DROP TRIGGER trail_no_update")
     connection.execute("UPDATE trail SET body = replace(body, 'c.trainer', 'a.weber')")
     connection.commit()
