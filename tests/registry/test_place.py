@@ -174,7 +174,9 @@ class TestTeam:
         self, team, here, study, bundle, two_patients
     ):
         with Tracker(here).start_study(study, inputs={"a": "1"}) as run:
-            registered = Registry(here).register(run, bundle.folder, by="c.trainer")
+            registered = Registry(here).register(
+                run, bundle.folder, evidence_digest="e" * 64, by="c.trainer"
+            )
         assert registered.bundle.digest == bundle.digest
         Registry(here).lock("demo-pfi", by="a.weber")
         name = registered.events[0].body["folder"]
@@ -195,7 +197,9 @@ class TestTeam:
         self, team, here, there, study, bundle
     ):
         with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
-            registered = Registry(here).register(run, bundle.folder, by="c.trainer")
+            registered = Registry(here).register(
+                run, bundle.folder, evidence_digest="e" * 64, by="c.trainer"
+            )
         assert "table storm_clinic_trail" in Registry(there).trail.where
         assert audit(workspace=there).is_clean
         assert not there.mlruns.exists()

@@ -37,7 +37,9 @@ def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
 def test_the_demo_writes_all_its_studies_for_whoever_wants_to_run_them(tmp_path):
     written = write_studies(Workspace(tmp_path))
     assert [path.name for path in written] == [path.name for path in STUDIES]
-    assert {"demo_grade", "demo_pfs_multi", "demo_relapse", "demo_rna"} < {path.stem for path in written}
+    assert {"demo_grade", "demo_pfs_multi", "demo_relapse", "demo_rna"} < {
+        path.stem for path in written
+    }
     assert all(
         Study.read(path) == Study.read(REPOSITORY / "pipelines" / path.name) for path in written
     )
