@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from temporary_postgres import Postgres, run_postgres
+
+# Two workers of two threads each would wait for one another on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+
+# No test may reach the registry of whoever runs it.
+for _name in ("STORM_CLINIC_TRACKING_URI", "STORM_CLINIC_ARTIFACTS"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +39,14 @@ def empty_mlflow_database(tmp_path_factory) -> Path:
 
     database = Tracker(Workspace(tmp_path_factory.mktemp("mlflow"))).database
     assert database.client is not None
-    return database.path
+    return database.place.database_path
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL on loopback; `Postgres.create_database` gives each test one of its own."""
+    with run_postgres() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

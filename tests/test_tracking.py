@@ -24,7 +24,7 @@ from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import PatientKeys
 from storm_clinic.study import Study
 from storm_clinic.tracking import Metric, Tracker, fold_step
-from storm_clinic.tracking.client import import_mlflow, local_path
+from storm_clinic.tracking.client import import_mlflow
 
 INPUTS = {"tcga_kirc/clinical.csv": "a" * 64, "features/tcga_kirc": "b" * 64}
 
@@ -237,7 +237,7 @@ def test_processes_that_start_together_make_one_whole_database(tmp_path):
         from pathlib import Path
         from storm_clinic.files import Workspace
         from storm_clinic.tracking import Tracker
-        from storm_clinic.tracking.client import import_mlflow, local_path
+        from storm_clinic.tracking.client import import_mlflow
         import_mlflow()
         sys.stdin.read()  # until all processes are there
         database = Tracker(Workspace(Path(sys.argv[1]))).database
@@ -253,7 +253,7 @@ def test_processes_that_start_together_make_one_whole_database(tmp_path):
     assert len(database.search("study", {})) == 2
     assert not list(database.folder.glob(".mlflow*"))
     default = database.client.get_experiment("0").artifact_location
-    assert Path(local_path(default)).is_relative_to(database.folder), "not where it was made"
+    assert default == "storm-clinic:/0", "not where it was made"
 
 
 def test_a_new_database_is_made_without_a_word_and_without_telemetry(tmp_path):
@@ -278,7 +278,7 @@ def test_a_new_database_is_made_without_a_word_and_without_telemetry(tmp_path):
 
 
 def test_a_file_that_is_no_database_is_named_at_once(tracker):
-    tracker.database.path.write_text("this is not SQLite" * 100)
+    tracker.database.place.database_path.write_text("this is not SQLite" * 100)
     with pytest.raises(StorageError, match=r"mlflow\.db: cannot be read as a database"):
         tracker.find_study(_study(), inputs=INPUTS)
 
@@ -293,20 +293,72 @@ def test_an_experiment_deleted_in_the_ui_is_explained(tracker):
         tracker.find_study(study, inputs=INPUTS)
 
 
-def test_a_moved_mlruns_is_not_written_to_at_its_old_place(tracker, workspace):
-    study = _study()
-    with tracker.start_study(study, inputs=INPUTS) as run:
+def test_a_moved_mlruns_goes_on_in_its_new_place(tracker, workspace, tmp_path):
+    study, output = _study(), tmp_path / "output"
+    output.mkdir()
+    (output / "late.txt").write_text("after the move")
+    with tracker.start_study(study, inputs=INPUTS) as done:
         pass
+    with pytest.raises(TrainingError), tracker.start_study(study, inputs={"a": "b"}) as begun:
+        raise TrainingError("no events")
     old = workspace.root
     moved = Tracker(Workspace(old.rename(old.with_name("moved"))))
-    for use in (
-        lambda: moved.find_study(study, inputs=INPUTS),
-        lambda: moved.start_study(study, inputs={}).__enter__(),
-        lambda: moved.read_run(run.run_id),
-    ):
-        with pytest.raises(StorageError, match=r"was moved or copied.*Move it back"):
-            use()
+    assert moved.find_study(study, inputs=INPUTS).run_id == done.run_id
+    assert _json(moved.read_run(done.run_id).artifacts / "inputs.json") == INPUTS
+    # In this very process, where MLflow's client remembers the folder of each run by its id.
+    with moved.start_study(study, inputs={"a": "b"}) as run:
+        assert run.run_id == begun.run_id
+        run.log(artifacts=output)
+    assert (run.artifacts / "late.txt").is_relative_to(old.with_name("moved") / "mlruns")
+    assert (run.artifacts / "late.txt").read_text() == "after the move"
     assert not old.exists()
+
+
+def test_a_copy_and_its_original_do_not_write_into_each_other(tracker, workspace, tmp_path):
+    study, output = _study(), tmp_path / "output"
+    output.mkdir()
+    (output / "note.txt").write_text("x")
+    with pytest.raises(TrainingError), tracker.start_study(study, inputs=INPUTS):
+        raise TrainingError("no events")
+    twin = Workspace(tmp_path / "twin")
+    shutil.copytree(workspace.root, twin.root)
+    with Tracker(twin).start_study(study, inputs=INPUTS) as run:
+        run.log(artifacts=output)
+    assert len(list(twin.mlruns.rglob("note.txt"))) == 1
+    assert list(workspace.mlruns.rglob("note.txt")) == []
+
+
+class TestDatabaseOfAnOlderVersion:
+    """Its experiments name absolute folders."""
+
+    @pytest.fixture
+    def old(self, tracker, workspace) -> Workspace:
+        place = workspace.mlruns / "artifacts" / "kirc-pfi"
+        tracker.database.client.create_experiment("kirc-pfi", artifact_location=place.as_uri())
+        return workspace
+
+    def test_it_goes_on_where_it_is(self, old):
+        tracker, study = Tracker(old), _study()
+        with tracker.start_study(study, inputs=INPUTS) as run:
+            pass
+        found = tracker.find_study(study, inputs=INPUTS)
+        assert found.run_id == run.run_id
+        assert found.artifact_uri.startswith("file:///")
+        assert _json(found.artifacts / "inputs.json") == INPUTS
+
+    def test_it_is_not_written_to_at_its_old_place_after_a_move(self, old):
+        study = _study()
+        with Tracker(old).start_study(study, inputs=INPUTS) as run:
+            pass
+        moved = Tracker(Workspace(old.root.rename(old.root.with_name("moved"))))
+        for use in (
+            lambda: moved.find_study(study, inputs=INPUTS),
+            lambda: moved.start_study(study, inputs={}).__enter__(),
+            lambda: moved.read_run(run.run_id),
+        ):
+            with pytest.raises(StorageError, match=r"was moved or copied.*Move it back"):
+                use()
+        assert not old.root.exists()
 
 
 def test_what_mlflow_refuses_comes_in_our_words(tracker):

@@ -10,11 +10,11 @@ from pathlib import Path
 from storm_clinic.bundle import Bundle, write_mlflow_model
 from storm_clinic.errors import RegistryError
 from storm_clinic.files import digest_file
-from storm_clinic.tracking.client import MlflowDatabase, local_path, mlflow_errors
+from storm_clinic.tracking.client import MlflowDatabase, mlflow_errors
 
 TAG = "storm_clinic."
 # MLflow writes this file beside a model whenever it loads it by name.
-_NOT_OURS = "registered_model_meta"
+NOT_OURS = "registered_model_meta"
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,15 @@ class LoggedVersion:
         MLflow's number.
     model_id : str
         The logged model behind it.
+    name : str
+        Of its files, as the trail records it; see `ArtifactFiles`.
     folder : Path
-        Its files, absolute.
+        A folder of this machine with them.
     """
 
     version: int
     model_id: str
+    name: str
     folder: Path
 
 
@@ -45,7 +48,7 @@ def create_version(database: MlflowDatabase, bundle: Bundle, *, run_id: str) -> 
         If MLflow refuses or the disk is full.
     """
     client, name = database.client, bundle.study.study
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         experiment = client.get_run(run_id).info.experiment_id
         model = client.create_logged_model(
             experiment,
@@ -57,7 +60,7 @@ def create_version(database: MlflowDatabase, bundle: Bundle, *, run_id: str) -> 
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch) / "model"
             write_mlflow_model(bundle, made, model_id=model.model_id, run_id=run_id)
-            client.log_model_artifacts(model.model_id, str(made))
+            database.log_folder(model.artifact_location, made)
         client.finalize_logged_model(model.model_id, "READY")
         if not client.search_registered_models(f"name = '{name}'"):
             client.create_registered_model(name, description=bundle.study.question)
@@ -68,8 +71,9 @@ def create_version(database: MlflowDatabase, bundle: Bundle, *, run_id: str) -> 
             run_id=run_id,
             tags={f"{TAG}bundle_digest": bundle.digest},
         )
-    folder = local_path(model.artifact_location)
-    return LoggedVersion(int(made_version.version), model.model_id, folder)
+    files = database.files.name_of(model.artifact_location)
+    folder = database.files.folder(files)  # what the store gives back, not what was sent
+    return LoggedVersion(int(made_version.version), model.model_id, files, folder)
 
 
 def mirror_states(database: MlflowDatabase, name: str, states: Mapping[int, str]) -> None:
@@ -89,15 +93,17 @@ def mirror_states(database: MlflowDatabase, name: str, states: Mapping[int, str]
     StorageError
         If MLflow refuses.
     """
+    from storm_clinic.registry.versions import STATES  # which reads files by this module
+
     client = database.client
     aliases = {state: version for version, state in sorted(states.items())}
-    with mlflow_errors(database.path):
+    with mlflow_errors(database.shown):
         for version, state in states.items():
             client.set_model_version_tag(name, str(version), f"{TAG}state", state)
         # MLflow gives numbers here and text elsewhere.
         found = client.get_registered_model(name).aliases
         current = {alias: int(version) for alias, version in found.items()}
-        for alias in set(current) - set(aliases):
+        for alias in set(current) & set(STATES) - set(aliases):  # others are the team's own
             client.delete_registered_model_alias(name, alias)
         for alias, version in aliases.items():
             if current.get(alias) != version:
@@ -116,6 +122,6 @@ def digest_version(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise RegistryError("is a link", where=path, fix="Put back the file itself.")
-        if path.is_file() and path.relative_to(folder).as_posix() != _NOT_OURS:
+        if path.is_file() and path.relative_to(folder).as_posix() != NOT_OURS:
             digests[path.relative_to(folder).as_posix()] = digest_file(path)
     return digests

@@ -12,6 +12,7 @@ from storm_clinic.bundle import Bundle, read_bundle
 from storm_clinic.errors import RegistryError
 from storm_clinic.registry.mirror import digest_version
 from storm_clinic.registry.trail import Event
+from storm_clinic.tracking.artifact_files import ArtifactFiles
 
 STATES = ("candidate", "locked", "approved", "rejected", "retired")
 FROZEN = ("locked", "approved")  # may be validated and scored
@@ -117,13 +118,15 @@ def resolve_reference(
     raise RegistryError(_not_found(known, states), where=reference)
 
 
-def load_version(root: Path, events: Sequence[Event], name: str, version: int) -> RegisteredModel:
+def load_version(
+    files: ArtifactFiles, events: Sequence[Event], name: str, version: int
+) -> RegisteredModel:
     """Read a registered version and verify every byte of it against the trail.
 
     Parameters
     ----------
-    root : Path
-        The absolute ``mlruns/``; the trail names folders relative to it, so that it may be moved.
+    files : ArtifactFiles
+        Of the place in use; the trail names folders relative to it, so that it may be moved.
     events : sequence of Event
         The whole trail.
     name, version : str, int
@@ -139,9 +142,7 @@ def load_version(root: Path, events: Sequence[Event], name: str, version: int) -
     if move is None:
         raise RegistryError("is not registered", where=f"{name}:{version}")
     registered = history[0].body
-    folder = (root / registered["folder"]).resolve()
-    if not folder.is_relative_to(root):
-        raise RegistryError("lies outside mlruns/", where=folder)
+    folder = files.folder(registered["folder"])
     _check_files(folder, registered["files"])
     # The latest move froze the digest; that all moves name the same one is checked on appending.
     digest = move.body["bundle_digest"]

@@ -1,10 +1,9 @@
-"""MLflow's client on one SQLite database: quiet, without telemetry, its errors in our words."""
+"""MLflow's client on one database: quiet, without telemetry, its errors in our words."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sqlite3
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +11,12 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from storm_clinic.errors import StorageError
-from storm_clinic.files import safe_name, storage_errors
+from storm_clinic.files import storage_errors
+from storm_clinic.tracking import postgres_store, sqlite_store
+from storm_clinic.tracking.artifact_files import ArtifactFiles
+from storm_clinic.tracking.place import Place
 
 # MLflow's own limits for one log_batch call.
 _ENTITIES_PER_BATCH = 1000
@@ -24,12 +24,17 @@ _SETTINGS_PER_BATCH = 100
 
 
 def import_mlflow() -> Any:
-    """Import MLflow (slow) with its telemetry off and its notes about itself kept quiet."""
+    """Import MLflow (slow): telemetry off, its notes about itself kept quiet, our scheme known."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with quiet_mlflow():
         import mlflow
         import mlflow.pyfunc
+
+        from storm_clinic.tracking.artifact_repository import register_scheme
+
+        register_scheme()
     return mlflow
 
 
@@ -54,7 +59,7 @@ def quiet_mlflow() -> Iterator[None]:
 
 
 @contextmanager
-def mlflow_errors(where: Path) -> Iterator[None]:
+def mlflow_errors(where: Path | str) -> Iterator[None]:
     """Turn what MLflow raises into a `StorageError`, without its chatter."""
     import_mlflow()
     with quiet_mlflow(), _in_our_words(where):
@@ -62,7 +67,7 @@ def mlflow_errors(where: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _in_our_words(where: Path) -> Iterator[None]:
+def _in_our_words(where: Path | str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -76,44 +81,44 @@ def _mlflow_exception() -> Any:
     return import_mlflow().exceptions.MlflowException
 
 
-def local_path(uri: str) -> Path:
-    """The folder behind a ``file:`` URI of MLflow.
-
-    Raises
-    ------
-    StorageError
-        If it lies elsewhere, which this version does not read.
-    """
-    parts = urlparse(uri)
-    if parts.scheme not in ("", "file"):
-        raise StorageError(
-            f"artifacts at {parts.scheme}: are not read by this version",
-            where=uri,
-            fix="Use a workspace with its own mlruns/.",
-        )
-    return Path(url2pathname(parts.path))
-
-
 class MlflowDatabase:
-    """``mlflow.db`` and ``artifacts/`` in one folder.
+    """MLflow's runs, metrics, versions and files of one place.
 
     Parameters
     ----------
-    folder : Path
-        Absolute; made, with the database, when the client is first used.
+    place : Place
+        A local database is made, with its folder, when the client is first used; so are MLflow's
+        tables in an empty PostgreSQL.
 
     Attributes
     ----------
-    path : Path
-        The database.
-    uri : str
-        What ``mlflow ui --backend-store-uri`` takes; tracking and registry are one database.
+    place : Place
+    files : ArtifactFiles
+        Files of runs and models as folders of this machine.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "mlflow.db"
-        self.uri = f"sqlite:///{self.path}"
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.files = ArtifactFiles(place)
+
+    @property
+    def folder(self) -> Path:
+        """The absolute ``mlruns/``."""
+        return self.place.folder
+
+    @property
+    def shown(self) -> str:
+        """The database for messages: never a password."""
+        return self.place.shown
+
+    @property
+    def uri(self) -> str:
+        """What MLflow's own client takes, for tracking and registry; may hold a password.
+
+        Opens a local database read-only where it may not be written.
+        """
+        path = self.place.database_path
+        return self.place.tracking_uri if path is None else sqlite_store.uri_of(path)
 
     @cached_property
     def client(self) -> Any:
@@ -122,22 +127,25 @@ class MlflowDatabase:
         Raises
         ------
         StorageError
-            If ``mlflow.db`` is no database, of another MLflow version, or cannot be written.
+            If the database is none, of another MLflow version, or cannot be reached or made.
         """
-        with storage_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        _check_database(self.path)
         mlflow = import_mlflow()
-        with mlflow_errors(self.path):
-            if not self.path.exists():
-                _create_database(self.path, self.folder / "artifacts")
+        with mlflow_errors(self.shown):
+            if self.place.database_path is None:
+                postgres_store.prepare(self.place)
+            else:
+                sqlite_store.prepare(self.place.database_path, self.place.artifact_uri)
             client = mlflow.MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)  # opens the store: its errors belong here
         return client
 
+    def open(self) -> None:
+        """Make the database where there is none, or raise what `client` raises."""
+        _ = self.client
+
     def create_run(self, experiment: str, name: str, tags: Mapping[str, str]) -> Any:
         """Start a run in an experiment, which is made where it is missing."""
-        with mlflow_errors(self.path):
+        with mlflow_errors(self.shown):
             found = self._experiment(experiment) or self._create_experiment(experiment)
             return self.client.create_run(found, run_name=name, tags=dict(tags))
 
@@ -145,9 +153,9 @@ class MlflowDatabase:
         self, experiment: str, tags: Mapping[str, str], *, status: str | None = None
     ) -> Sequence[Any]:
         """Runs with these tags, latest first; none where there is no database yet."""
-        if not self.path.exists():
+        if self.place.database_path is not None and not self.place.database_path.exists():
             return []
-        with mlflow_errors(self.path):
+        with mlflow_errors(self.shown):
             found = self._experiment(experiment)
             if found is None:
                 return []
@@ -173,7 +181,7 @@ class MlflowDatabase:
         numbers = [entities.Metric(name, value, now, step) for name, value, step in metrics]
         settings = [entities.Param(name, value) for name, value in (params or {}).items()]
         labels = [entities.RunTag(name, value) for name, value in (tags or {}).items()]
-        with mlflow_errors(self.path):
+        with mlflow_errors(self.shown):
             while numbers or settings or labels:
                 some_settings = _take(settings, _SETTINGS_PER_BATCH)
                 some_labels = _take(labels, _SETTINGS_PER_BATCH)
@@ -190,103 +198,60 @@ class MlflowDatabase:
 
         now = int(time.time() * 1000)
         points = [entities.Metric(name, value, now, step) for name, value, step in metrics]
-        with _in_our_words(self.path):
+        with _in_our_words(self.shown):
             while points:
                 client.log_batch(run_id, _take(points, _ENTITIES_PER_BATCH))
 
-    def log_folder(self, run_id: str, folder: Path) -> None:
-        """Copy a folder's contents into the run's artifacts."""
-        client = self.client
+    def log_folder(self, uri: str, folder: Path) -> None:
+        """Copy a folder's contents to the artifacts of a run or a model."""
         with mlflow_errors(folder), storage_errors(self.folder):
-            client.log_artifacts(run_id, str(folder))
+            self.files.upload(uri, folder)
+
+    @contextmanager
+    def held_alone(self, study: str) -> Iterator[bool]:
+        """Hold the right to train a study; False where another process has it."""
+        held = (
+            postgres_store.held_alone(self.place, study)
+            if self.place.database_path is None
+            else sqlite_store.held_alone(self.folder, study)
+        )
+        with held as alone:
+            yield alone
 
     def set_status(self, run_id: str, status: str) -> None:
         """Set RUNNING, or one of FINISHED, FAILED and KILLED with the time of the end."""
         client = self.client
-        with mlflow_errors(self.path):
+        with mlflow_errors(self.shown):
             if status == "RUNNING":
                 client.update_run(run_id, status=status)
             else:
                 client.set_terminated(run_id, status)
-
-    def require_inside(self, artifacts: Path) -> None:
-        """Refuse artifacts elsewhere: MLflow's absolute paths are those of the first place.
-
-        Raises
-        ------
-        StorageError
-            If the folder was moved since the run or experiment was made.
-        """
-        if not artifacts.is_relative_to(self.folder):
-            raise StorageError(
-                f"was moved or copied; MLflow's database still names {artifacts}",
-                where=self.folder,
-                fix="Move it back to train, validate or report. Models in it can be loaded and "
-                "locked here all the same.",
-            )
 
     def _experiment(self, name: str) -> str | None:
         found = self.client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage != "active":
             raise StorageError(
                 f"the experiment {name!r} was deleted in MLflow",
-                where=self.path,
+                where=self.shown,
                 fix=f"Bring it back: mlflow experiments restore -x {found.experiment_id}",
             )
         if found is None:
             return None
-        self.require_inside(local_path(found.artifact_location))
+        self.files.name_of(found.artifact_location)
         return str(found.experiment_id)
 
     def _create_experiment(self, name: str) -> str:
-        place = self.folder / "artifacts" / safe_name(name, what="study")
+        location = self.files.location_of(name)
         # The tag opens the UI on runs and models, not on its pages for chat programs.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            made = self.client.create_experiment(name, artifact_location=place.as_uri(), tags=tags)
+            made = self.client.create_experiment(name, artifact_location=location, tags=tags)
         except _mlflow_exception() as error:
             found = self._experiment(name)  # another process may have been first
             if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
                 raise
             return found
         return str(made)
-
-
-def _check_database(path: Path) -> None:
-    """Fail at once on a file that is no database; MLflow would try for most of a minute."""
-    if not path.exists():
-        return
-    try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        try:
-            connection.execute("PRAGMA schema_version").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error as error:
-        raise StorageError(
-            f"cannot be read as a database: {error}",
-            where=path,
-            fix="Put back a copy of it, or move it away to start anew.",
-        ) from error
-
-
-def _create_database(path: Path, artifacts: Path) -> None:
-    """Make the database aside and put it in place whole.
-
-    A kill amid MLflow's fifty migrations would leave a database that cannot be migrated further,
-    and two processes that start together would both migrate the same one.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        store = SqlAlchemyStore(f"sqlite:///{part}", artifacts.as_uri())  # type: ignore[no-untyped-call]
-        store.engine.dispose()
-        os.link(part, path)
-    except FileExistsError:
-        return  # another process was first; its database is as good
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _take(items: list[Any], n: int) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from storm_clinic.errors import StorageError
 from storm_clinic.files import digest_value
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
 from storm_clinic.study import ModelSpec, Study
-from storm_clinic.tracking.client import MlflowDatabase, local_path
+from storm_clinic.tracking.artifact_files import ArtifactFiles
+from storm_clinic.tracking.client import MlflowDatabase
 
 TAG = "storm_clinic."  # prefix of every tag that is ours
 _LONGEST_VALUE = 6000  # of a param, MLflow's limit
@@ -43,8 +44,8 @@ class RunRecord:
         ``status`` is FINISHED, FAILED, KILLED or RUNNING.
     started : datetime
         In UTC.
-    artifacts : Path
-        Folder of its files.
+    artifact_uri : str
+        Where MLflow has its files; `artifacts` is a folder with them.
     params, tags : dict of str to str
     metrics : dict of str to float
         The latest value of each.
@@ -54,24 +55,37 @@ class RunRecord:
     name: str
     status: str
     started: datetime
-    artifacts: Path
+    artifact_uri: str
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
+    files: ArtifactFiles = field(repr=False, compare=False)
 
     @classmethod
-    def from_mlflow(cls, run: Any) -> RunRecord:
-        """From an `mlflow.entities.Run`."""
+    def from_mlflow(cls, run: Any, files: ArtifactFiles) -> RunRecord:
+        """From an `mlflow.entities.Run` of the database that has these files."""
         return cls(
             run_id=run.info.run_id,
             name=run.info.run_name,
             status=run.info.status,
             started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
-            artifacts=local_path(run.info.artifact_uri),
+            artifact_uri=run.info.artifact_uri,
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
             tags=dict(run.data.tags),
+            files=files,
         )
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of its files; fetched once it is asked for, where they are kept elsewhere.
+
+        Raises
+        ------
+        StorageError
+            If they are not in the place in use, or cannot be fetched.
+        """
+        return self.files.local(self.artifact_uri, settled=self.status == "FINISHED")
 
     @property
     def same_code(self) -> bool:
@@ -86,15 +100,18 @@ class RunLog:
     ----------
     run_id : str
     name : str
-    artifacts : Path
-        Folder of its files; write there through `log` only.
     """
 
     def __init__(self, database: MlflowDatabase, record: RunRecord) -> None:
         self._database = database
         self.run_id = record.run_id
         self.name = record.name
-        self.artifacts = record.artifacts
+        self._artifact_uri = record.artifact_uri
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of its files as they are now; write there through `log` only."""
+        return self._database.files.local(self._artifact_uri, settled=False)
 
     def log(
         self,
@@ -130,7 +147,7 @@ class RunLog:
             tags={f"{TAG}{name}": value for name, value in (tags or {}).items()},
         )
         if artifacts is not None:
-            self._database.log_folder(self.run_id, artifacts)
+            self._database.log_folder(self._artifact_uri, artifacts)
 
     def log_points(self, metrics: Iterable[Metric]) -> None:
         """Log numbers while work goes on; may be called from a thread beside the main one.
@@ -181,7 +198,7 @@ class StudyRun(RunLog):
         """
         tags = code_tags() | {f"{TAG}kind": "model", "mlflow.parentRunId": self.run_id}
         run = self._database.create_run(self.study.study, name, tags)
-        child = RunLog(self._database, RunRecord.from_mlflow(run))
+        child = RunLog(self._database, RunRecord.from_mlflow(run, self._database.files))
         with child.closing():
             child.log(params=_model_params(self.study.model(name)))
             yield child
@@ -190,7 +207,7 @@ class StudyRun(RunLog):
         """The finished child run of that model, where this training was interrupted after it."""
         tags = {"mlflow.parentRunId": self.run_id, "mlflow.runName": name}
         found = self._database.search(self.study.study, tags, status="FINISHED")
-        return RunRecord.from_mlflow(found[0]) if found else None
+        return RunRecord.from_mlflow(found[0], self._database.files) if found else None
 
 
 def software_tags() -> dict[str, str]:

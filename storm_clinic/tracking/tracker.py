@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import StorageError
-from storm_clinic.files import Workspace, digest_value, safe_name, storage_errors, write_json
+from storm_clinic.files import Workspace, digest_value, write_json
 from storm_clinic.provenance import code_version, environment
 from storm_clinic.study import Study
 from storm_clinic.tracking.client import MlflowDatabase, mlflow_errors
+from storm_clinic.tracking.place import Place
 from storm_clinic.tracking.runs import TAG, RunLog, RunRecord, StudyRun, code_tags, software_tags
 
 
@@ -22,17 +24,18 @@ class Tracker:
     Parameters
     ----------
     workspace : Workspace
-        Its ``mlruns/`` is created by the first run, not before.
+        Its ``mlruns/`` is created by the first run, not before; or the place that
+        `Place.of` finds for it.
 
     Attributes
     ----------
     database : MlflowDatabase
-        With ``uri`` for ``mlflow ui --backend-store-uri`` and the plain ``client``.
+        With MLflow's plain ``client``, and ``files``.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.database = MlflowDatabase(workspace.mlruns.resolve())
+        self.database = MlflowDatabase(Place.of(workspace))
 
     @contextmanager
     def start_study(self, study: Study, *, inputs: Mapping[str, str]) -> Iterator[StudyRun]:
@@ -68,7 +71,7 @@ class Tracker:
         """
         tags = _training_tags(study, inputs)
         found = self.database.search(study.study, tags, status="FINISHED")
-        return RunRecord.from_mlflow(found[0]) if found else None
+        return self._record(found[0]) if found else None
 
     @contextmanager
     def start_validation(self, study: Study, *, version: str, cohort: str) -> Iterator[RunLog]:
@@ -90,7 +93,7 @@ class Tracker:
             f"{TAG}cohort": cohort,
         }
         made = self.database.create_run(study.study, f"validate {version} on {cohort}", tags)
-        run = RunLog(self.database, RunRecord.from_mlflow(made))
+        run = RunLog(self.database, self._record(made))
         with run.closing():
             yield run
 
@@ -100,19 +103,22 @@ class Tracker:
         Raises
         ------
         StorageError
-            If there is none, or ``mlruns/`` was moved since, so that its files cannot be found.
+            If there is none, or its files are not in the place in use.
         """
         client = self.database.client
-        with mlflow_errors(self.database.path):
-            record = RunRecord.from_mlflow(client.get_run(run_id))
-        self.database.require_inside(record.artifacts)
+        with mlflow_errors(self.database.shown):
+            record = self._record(client.get_run(run_id))
+        self.database.files.name_of(record.artifact_uri)
         return record
+
+    def _record(self, run: Any) -> RunRecord:
+        return RunRecord.from_mlflow(run, self.database.files)
 
     def _begin(self, study: Study, inputs: Mapping[str, str]) -> RunRecord:
         note = {"mlflow.note.content": study.question}
         tags = _training_tags(study, inputs) | code_tags() | note
         name = f"train {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
-        return RunRecord.from_mlflow(self.database.create_run(study.study, name, tags))
+        return self._record(self.database.create_run(study.study, name, tags))
 
     def _interrupted(self, study: Study, inputs: Mapping[str, str]) -> RunRecord | None:
         tags = _training_tags(study, inputs) | software_tags()
@@ -120,7 +126,7 @@ class Tracker:
         unfinished = [run for run in runs if run.info.status != "FINISHED"]
         if not unfinished:
             return None
-        record = RunRecord.from_mlflow(unfinished[0])
+        record = self._record(unfinished[0])
         # The lock is held, so whatever still counts as running was killed.
         parent = {"mlflow.parentRunId": record.run_id}
         for child in self.database.search(study.study, parent, status="RUNNING"):
@@ -130,21 +136,13 @@ class Tracker:
 
     @contextmanager
     def _alone(self, study: Study) -> Iterator[None]:
-        """Hold the study's lock, which the system releases even after a kill."""
-        folder = self.database.folder
-        path = folder / f".{safe_name(study.study, what='study')}.lock"
-        with storage_errors(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = path.open("w")
-        with handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with self.database.held_alone(study.study) as alone:
+            if not alone:
                 raise StorageError(
                     f"another process is training {study.study!r}",
-                    where=folder,
+                    where=self.database.shown,
                     fix="Wait for it or stop it, then run the same again.",
-                ) from None
+                )
             yield
 
 
@@ -158,12 +156,15 @@ def _training_tags(study: Study, inputs: Mapping[str, str]) -> dict[str, str]:
 
 def _describe(run: StudyRun, inputs: Mapping[str, str]) -> None:
     """Log what is known before the training; again where a kill may have cut it short."""
-    resolved = {"digest": run.study.digest, "study": run.study.resolved()}
-    write_json(run.artifacts / "study.json", resolved)
-    write_json(run.artifacts / "inputs.json", dict(inputs))
-    details = {"code": code_version().as_dict(), **environment()}
-    write_json(run.artifacts / "environment.json", details)
-    run.log(params=_study_params(run.study))
+    content = {
+        "study.json": {"digest": run.study.digest, "study": run.study.resolved()},
+        "inputs.json": dict(inputs),
+        "environment.json": {"code": code_version().as_dict(), **environment()},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, value in content.items():
+            write_json(Path(scratch) / name, value)
+        run.log(params=_study_params(run.study), artifacts=Path(scratch))
 
 
 def _study_params(study: Study) -> dict[str, Any]:

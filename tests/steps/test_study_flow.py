@@ -39,6 +39,7 @@ from storm_clinic.steps.external_validation import validate
 from storm_clinic.steps.feature_drift import drift_from_development
 from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.locking import lock
+from storm_clinic.steps.registry_audit import audit
 from storm_clinic.steps.study_patients import scored_patients
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import run_study
@@ -447,3 +448,21 @@ def test_stored_predictions_are_not_in_the_order_of_the_ids(finished):
     assert sorted(keys) == sorted(by_id)
     assert list(keys) == sorted(by_id)
     assert list(keys) != list(by_id)
+
+
+def test_a_study_that_was_trained_locked_and_validated_is_clean_and_fully_covered(finished):
+    workspace, result = finished
+    found = audit(workspace=workspace)
+    assert found.findings == ()
+    assert found.notes == ()
+    counts = found.verified
+    assert (counts.versions, counts.predictions, counts.evidence) == (1, 1, 1)
+    evidence = [result.report.content.development, *result.report.content.validation]
+    values = [
+        value
+        for item in evidence
+        for estimate in item.estimates
+        for value in (estimate.value, estimate.lower, estimate.upper)
+        if value is not None and estimate.level is None
+    ]
+    assert counts.metrics == len(values) > 50
