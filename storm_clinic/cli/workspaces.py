@@ -70,4 +70,4 @@ def _encoders(*, json: bool) -> None:
         print_json(rows)
         return
     table = pd.DataFrame(rows)
-    print_table(table[["name", "kind", "state", "width", "licence", "reason"]])
+    print_table(table[["name", "kind", "state", "width", "licence", "allows", "reason"]])
