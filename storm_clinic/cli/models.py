@@ -67,6 +67,9 @@ def lock(
 
     locked = run_lock(model, by=by, workspace=workspace_at(workspace))
     say(f"{locked.reference} is locked; its bundle is {locked.bundle.digest}")
+    event = locked.find_event("locked")
+    for question in event.body["licences_to_ask_about"] if event else ():
+        say(f"Licence: {question}")
 
 
 def validate(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from storm_clinic.licences import Conflict
 from storm_clinic.registry.people import same_person
 from storm_clinic.study import Claim
 from storm_clinic.validation.claims import ClaimResult, claim_status, describe_claim
@@ -36,8 +37,8 @@ class Approval:
         One sentence a cohort whose judged evidence is not that of the first scoring.
     accepts_reruns : bool
         Whether the approver has looked at these and accepts them.
-    conflicts : tuple of str
-        Licences that forbid what the study declares to be for.
+    conflicts : tuple of Conflict
+        Licences that forbid, or leave open, what the study declares to be for.
     """
 
     by: str
@@ -46,15 +47,16 @@ class Approval:
     cohorts: tuple[str, ...] = ()
     reruns: tuple[str, ...] = ()
     accepts_reruns: bool = False
-    conflicts: tuple[str, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
 
 
 class Reason(Finite):
     """One thing that speaks for a promotion, against it for good, or is open."""
 
     about: Literal["claim", "check", "evidence", "approver", "rerun", "licence"]
-    standing: Literal["for", "against", "open"] = Field(
-        description="Against: settles it. Open: stands in the way until it is put right."
+    standing: Literal["for", "against", "open", "noted"] = Field(
+        description="Against: settles it. Open: stands in the way until it is put right. Noted: "
+        "for whoever approves to know."
     )
     text: str
 
@@ -125,7 +127,7 @@ def _verdict(reasons: Sequence[Reason]) -> Verdict:
     improper = any(r.about == "approver" and r.standing == "open" for r in reasons)
     if not improper and any(reason.standing == "against" for reason in reasons):
         return "rejected"
-    return "approved" if all(reason.standing == "for" for reason in reasons) else "refused"
+    return "refused" if any(reason.standing == "open" for reason in reasons) else "approved"
 
 
 def _claim(result: ClaimResult) -> Reason:
@@ -169,7 +171,14 @@ def _circumstances(approval: Approval, external: Sequence[Evidence]) -> list[Rea
         )
         for text in approval.reruns
     ]
-    reasons += [Reason(about="licence", standing="open", text=text) for text in approval.conflicts]
+    reasons += [
+        Reason(
+            about="licence",
+            standing="open" if found.severity == "refuse" else "noted",
+            text=str(found),
+        )
+        for found in approval.conflicts
+    ]
     return [*reasons, _approver(approval)]
 
 

@@ -21,6 +21,7 @@ from storm_clinic.registry.people import named, stated
 from storm_clinic.registry.rules import (
     cohorts_of,
     judged_on,
+    licence_conflicts,
     require_independent,
     require_lockable,
     require_move,
@@ -181,8 +182,9 @@ class Registry:
         ------
         RegistryError
             If the version is not a candidate (one that is locked cannot be locked again), its
-            files are not those that were registered, it has no clinical comparator, or it was
-            trained on a cohort that is to validate it.
+            files are not those that were registered, it has no clinical comparator, it was
+            trained on a cohort that is to validate it or in a way that nobody can repeat, or a
+            licence forbids what the study is for.
         """
         who = named(by)
         model = self.find(reference)
@@ -197,6 +199,8 @@ class Registry:
             "models": list(required_models(study)),
             "claims": [claim.model_dump(mode="json", exclude_none=True) for claim in study.claims],
             "validation": list(study.validation),
+            "intended_use": study.intended_use,
+            "licences_to_ask_about": [str(found) for found in licence_conflicts(model)],
         }
         return self._move("locked", body)
 

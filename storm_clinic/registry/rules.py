@@ -11,6 +11,7 @@ from typing import Any
 
 from storm_clinic.bundle import required_models
 from storm_clinic.errors import RegistryError
+from storm_clinic.licences import Conflict, conflicts
 from storm_clinic.registry.people import same_person
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import FROZEN, RegisteredModel, history_of, last_move
@@ -132,7 +133,19 @@ def require_lockable(model: RegisteredModel) -> None:
         raise RegistryError(
             f"was trained on {', '.join(seen)}, which is to validate it", where=model.reference
         )
+    forbidden = [str(found) for found in licence_conflicts(model) if found.severity == "refuse"]
+    if forbidden:
+        raise RegistryError(
+            "; ".join(forbidden),
+            where=model.reference,
+            fix="Declare another intended_use in the study, or use an encoder that allows this.",
+        )
     _require_repeatable(model)
+
+
+def licence_conflicts(model: RegisteredModel) -> tuple[Conflict, ...]:
+    """Where what the study is for conflicts with the licences of what the model is made of."""
+    return conflicts(model.bundle.study.intended_use, model.bundle.manifest.licences())
 
 
 def _require_repeatable(model: RegisteredModel) -> None:

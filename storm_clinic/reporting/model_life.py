@@ -5,7 +5,7 @@ from __future__ import annotations
 from storm_clinic.reporting.content import RecordedMove, ReportContent
 from storm_clinic.reporting.tables import Cell, Row, Table
 
-_STANDINGS = {"for": "pass", "against": "fail", "open": "warn"}
+_STANDINGS = {"for": "pass", "against": "fail", "open": "warn", "noted": "na"}
 _MOVED = {
     "candidate": "trained and registered",
     "locked": "locked",
@@ -62,7 +62,7 @@ def decision_table(content: ReportContent, slug: str = "decision") -> Table | No
     decision = content.decision
     if decision is None:
         return None
-    order = ("against", "open", "for")
+    order = ("against", "open", "noted", "for")
     reasons = sorted(decision.reasons, key=lambda reason: order.index(reason.standing))
     rows = tuple(
         Row(

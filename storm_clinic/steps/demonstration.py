@@ -188,7 +188,7 @@ def _stands(result: StudyRunResult) -> str:
     decision = result.report.content.decision
     if decision is None:
         return f"{result.model.reference:<20} {result.model.state}"
-    order = ("against", "open", "for")
+    order = ("against", "open", "for", "noted")
     first = min(decision.reasons, key=lambda reason: order.index(reason.standing))
     why = "every claim is met, no check fails" if decision.verdict == "approved" else first.text
     return f"{result.model.reference:<20} {decision.verdict}: {why}"

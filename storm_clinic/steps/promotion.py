@@ -9,7 +9,7 @@ from storm_clinic.errors import InputError, RegistryError
 from storm_clinic.files import Workspace, digest_file
 from storm_clinic.registry.decide import Approval, Decision, decide
 from storm_clinic.registry.moves import Registry
-from storm_clinic.registry.rules import cohorts_of
+from storm_clinic.registry.rules import cohorts_of, licence_conflicts
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import STATES, Referring, RegisteredModel, reference_of
 from storm_clinic.steps.stored_validations import reruns_of, stored_validations
@@ -124,6 +124,7 @@ def approval_of(model: RegisteredModel, *, by: str, accept_reruns: bool) -> Appr
         cohorts=cohorts_of(model, model.events),
         reruns=reruns_of(model),
         accepts_reruns=accept_reruns,
+        conflicts=licence_conflicts(model),
     )
 
 

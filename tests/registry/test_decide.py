@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from storm_clinic.licences import conflicts
 from storm_clinic.registry.decide import Approval, Decision, decide
 from storm_clinic.study import Claim
 from storm_clinic.validation.evidence import Check, Estimate, Evidence
@@ -128,8 +129,14 @@ def test_a_rerun_must_be_accepted():
 
 def test_a_licence_that_forbids_the_use_refuses():
     shown = evidence(estimate("c_index", 0.65, 0.75))
-    bound = replace(PROPER, conflicts=("the encoder's licence forbids commercial use",))
+    forbidden = conflicts("commercial", [("encoder uni", "CC-BY-NC-ND-4.0")])
+    assert forbidden[0].severity == "refuse"
+    bound = replace(PROPER, conflicts=forbidden)
     assert decide([shown], [RANKING], bound).verdict == "refused"
+    unknown = replace(PROPER, conflicts=conflicts("commercial", [("data of site_a", None)]))
+    decision = decide([shown], [RANKING], unknown)
+    assert decision.verdict == "approved"
+    assert "data of site_a" in texts(decision, "noted")[0]
 
 
 def test_the_same_evidence_and_claims_give_the_same_decision_in_any_process():

@@ -411,6 +411,26 @@ def test_only_an_approved_model_is_retired_and_says_why(registry, validated):
         registry.retire("demo-pfi", by="d.chen", reason="Again")
 
 
+def test_a_use_that_the_encoders_licence_forbids_is_not_locked(
+    registry, workspace, tmp_path, fitted, manifest
+):
+    states = {name: model.state() for name, model in fitted.items()}
+    bound = manifest.model_copy(
+        update={
+            "study": {**manifest.study, "intended_use": "commercial"},
+            "features": {**manifest.features, "licence": "CC-BY-NC-ND-4.0"},
+        }
+    )
+    made = write_bundle(tmp_path / "bound", states, bound)
+    with Tracker(workspace).start_study(made.study, inputs={}) as run:
+        registry.register(run, made.folder, evidence_digest="e" * 64, by="c.trainer")
+    with pytest.raises(
+        RegistryError,
+        match=r"encoder simulated-8d \(CC-BY-NC-ND-4\.0\): for commercial use .* does not",
+    ):
+        registry.lock("demo-pfi", by="a.weber")
+
+
 def test_a_training_that_cannot_be_repeated_is_not_locked(
     register, registry, tmp_path, fitted, manifest
 ):

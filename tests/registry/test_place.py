@@ -20,12 +20,14 @@ from typing import ClassVar
 
 import pandas as pd
 import pytest
+from validated_workspace import evidence_on
 
 from storm_clinic.errors import RegistryError, StorageError, TrainingError
 from storm_clinic.files import Workspace, digest_folder
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.server import serve_ui
 from storm_clinic.steps.registry_audit import audit
+from storm_clinic.steps.training_files import EVIDENCE, headline_metrics
 from storm_clinic.tracking import Metric, Tracker, postgres_store
 from storm_clinic.tracking.client import import_mlflow, quiet_mlflow
 from storm_clinic.tracking.place import Place
@@ -169,14 +171,22 @@ def there(tmp_path) -> Workspace:
     return Workspace(tmp_path / "there")
 
 
+def _registered(here, study, bundle, files, *, inputs):
+    """A candidate of a training that found something."""
+    found = evidence_on(study, "demo_a", "cross-validation", 0.7)
+    found.write(files / EVIDENCE)
+    with Tracker(here).start_study(study, inputs={inputs: "1"}) as run:
+        run.log(metrics=headline_metrics(found), artifacts=files)
+        return Registry(here).register(
+            run, bundle.folder, evidence_digest=found.digest, by="c.trainer"
+        )
+
+
 class TestTeam:
     def test_a_version_is_registered_locked_and_loaded_from_the_bucket(
-        self, team, here, study, bundle, two_patients
+        self, team, here, study, bundle, two_patients, tmp_path
     ):
-        with Tracker(here).start_study(study, inputs={"a": "1"}) as run:
-            registered = Registry(here).register(
-                run, bundle.folder, evidence_digest="e" * 64, by="c.trainer"
-            )
+        registered = _registered(here, study, bundle, tmp_path / "files", inputs="a")
         assert registered.bundle.digest == bundle.digest
         Registry(here).lock("demo-pfi", by="a.weber")
         name = registered.events[0].body["folder"]
@@ -194,12 +204,9 @@ class TestTeam:
         assert len(set(_risks_by_mlflow(two_patients, Tracker(here).database.uri))) == 2
 
     def test_an_audit_reads_what_the_bucket_holds_now_and_not_what_was_fetched(
-        self, team, here, there, study, bundle
+        self, team, here, there, study, bundle, tmp_path
     ):
-        with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
-            registered = Registry(here).register(
-                run, bundle.folder, evidence_digest="e" * 64, by="c.trainer"
-            )
+        registered = _registered(here, study, bundle, tmp_path / "files", inputs="e")
         assert "table storm_clinic_trail" in Registry(there).trail.where
         assert audit(workspace=there).is_clean
         assert not there.mlruns.exists()

@@ -73,9 +73,9 @@ def test_a_registry_that_nobody_touched_is_clean_and_is_left_as_it_is(workspace,
     assert found.head.seq == 5
     counts = found.verified
     assert (counts.events, counts.unsigned, counts.versions) == (5, 5, 2)
-    assert (counts.predictions, counts.evidence) == (1, 1)
-    # Two trainings and one validation, each with two estimates of which one has an interval.
-    assert counts.metrics == 3 * 4
+    assert (counts.predictions, counts.evidence) == (1, 3)
+    # Two trainings and one validation, each with three estimates of which two have an interval.
+    assert counts.metrics == 3 * 7
     after = {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
     assert after == before
 
@@ -420,6 +420,12 @@ def test_a_second_scoring_is_named_unless_it_is_a_re_run(workspace):
     assert "scores demo_b a second time" in _found(workspace)[Kind.SCORED_TWICE]
     write_anew(workspace, lambda events: events[5].update(rerun="Wrong table"))
     assert _found(workspace) == {}
+
+
+def test_a_verdict_that_the_evidence_does_not_give_is_named_although_all_digests_fit(workspace):
+    append(workspace, **_decided(workspace, "rejected", "e.head"))
+    found = _found(workspace)[Kind.DECISION_DIFFERS]
+    assert "the evidence of that day gives another verdict: Approved" in found
 
 
 def test_an_approval_on_other_evidence_than_is_on_record_is_named(workspace):
