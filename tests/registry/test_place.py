@@ -285,6 +285,8 @@ def test_mlflows_pages_show_files_to_this_machine_alone_and_end_when_we_are_kill
         for escape in ("../../../../mlflow.db", "%252e%252e/%252e%252e/mlflow.db", "/etc/passwd"):
             assert _get(port, f"{query}{escape}")[0] >= 400
         assert _get(port, f"{query}study.json", host="registry.example")[0] == 403
+        for closed in ("assistant/providers", "assistant/config", "gateway/endpoints/list"):
+            assert _get(port, f"ajax-api/3.0/mlflow/{closed}")[0] in (404, 501), closed
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.2", port))  # this machine, too, by another name
     finally:
