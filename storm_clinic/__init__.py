@@ -31,8 +31,12 @@ if TYPE_CHECKING:
         list_features,
     )
     from storm_clinic.steps.locking import lock
+    from storm_clinic.steps.model_export import export_model
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
+    from storm_clinic.steps.promotion import add_cohort, promote, retire
+    from storm_clinic.steps.score_table import score
+    from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
     from storm_clinic.steps.study_report import report
@@ -48,10 +52,12 @@ _HOME = {
     "CompetingRisks": "cohort.outcome",
     "FeatureStore": "features.store",
     "Predictions": "predictions",
+    "Scorer": "steps.scorer",
     "StormClinicError": "errors",
     "Study": "study",
     "Survival": "cohort.outcome",
     "Workspace": "files",
+    "add_cohort": "steps.promotion",
     "check_cohort": "steps.cohort_check",
     "check_features": "steps.feature_store",
     "check_slides": "steps.slide_check",
@@ -61,14 +67,18 @@ _HOME = {
     "embed_slides": "steps.slide_embedding",
     "explain": "steps.explanation",
     "export_features": "steps.feature_store",
+    "export_model": "steps.model_export",
     "extract": "steps.extraction",
     "import_features": "steps.feature_store",
     "init_cohort": "steps.new_cohort",
     "list_features": "steps.feature_store",
     "lock": "steps.locking",
+    "promote": "steps.promotion",
     "report": "steps.study_report",
     "report_predictions": "steps.predictions_report",
+    "retire": "steps.promotion",
     "run_study": "steps.study_run",
+    "score": "steps.score_table",
     "train": "steps.training",
     "validate": "steps.external_validation",
 }
@@ -79,10 +89,12 @@ __all__ = [
     "CompetingRisks",
     "FeatureStore",
     "Predictions",
+    "Scorer",
     "StormClinicError",
     "Study",
     "Survival",
     "Workspace",
+    "add_cohort",
     "check_cohort",
     "check_features",
     "check_slides",
@@ -92,14 +104,18 @@ __all__ = [
     "embed_slides",
     "explain",
     "export_features",
+    "export_model",
     "extract",
     "import_features",
     "init_cohort",
     "list_features",
     "lock",
+    "promote",
     "report",
     "report_predictions",
+    "retire",
     "run_study",
+    "score",
     "train",
     "validate",
 ]

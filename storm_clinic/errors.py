@@ -5,6 +5,7 @@
     │   ├── StudyError             the study file
     │   ├── CohortError            a cohort's manifest or tables
     │   │   └── OutcomeError       times, events, codes
+    │   │       └── NoOutcomeError nobody has an outcome (yet)
     │   ├── SlideError             one slide cannot be used
     │   │   ├── UnreadableSlide    not a slide, truncated, or a codec fails
     │   │   ├── MppError           microns per pixel unknown, contradictory or absurd
@@ -83,6 +84,10 @@ class CohortError(InputError):
 
 class OutcomeError(CohortError):
     """Times, events or codes are wrong."""
+
+
+class NoOutcomeError(OutcomeError):
+    """Nobody has an outcome, or nobody yet."""
 
 
 class SlideError(InputError):

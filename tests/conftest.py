@@ -12,6 +12,9 @@ import pytest
 import tifffile
 from temporary_postgres import Postgres, run_postgres
 
+# Two workers of two threads each would wait for one another on two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 # No test may reach the registry of whoever runs it.

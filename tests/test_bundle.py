@@ -15,6 +15,7 @@ from storm_clinic.bundle import (
     ClinicalColumn,
     Manifest,
     MeasuredInput,
+    ObservedRange,
     OutcomeDefinition,
     TrainingCohort,
     read_bundle,
@@ -23,9 +24,12 @@ from storm_clinic.bundle import (
 )
 from storm_clinic.bundle.card import write_card
 from storm_clinic.errors import CohortError, RegistryError, StorageError
+from storm_clinic.features.reference import FeatureReference
+from storm_clinic.files import digest_value
 from storm_clinic.study import Study
 
-FILES = ["card.md", "manifest.json", "model.safetensors"]
+FILES = ["card.md", "manifest.json", "model.safetensors", "reference.safetensors"]
+REFERENCES = {"image": FeatureReference.of(np.random.default_rng(5).normal(size=(40, 192)), seed=3)}
 
 
 def _study(**changes) -> Study:
@@ -102,7 +106,7 @@ def _models() -> dict:
 
 @pytest.fixture
 def bundle(tmp_path):
-    return write_bundle(tmp_path / "bundle", _models(), _manifest())
+    return write_bundle(tmp_path / "bundle", _models(), _manifest(), references=REFERENCES)
 
 
 def test_arrays_settings_and_study_come_back_to_the_bit(bundle):
@@ -117,10 +121,48 @@ def test_arrays_settings_and_study_come_back_to_the_bit(bundle):
     assert again.study == _study()
     assert again.manifest == _manifest()
     assert again.models == ("fusion", "clinical", "pooled")
+    for key, array in REFERENCES["image"].to_arrays().items():
+        assert again.reference.to_arrays()[key].tobytes() == array.tobytes(), key
+
+
+def test_a_bundle_without_a_reference_has_none_and_says_why(tmp_path):
+    why = {"image": "9 patients with tiles are too few"}
+    bundle = write_bundle(tmp_path / "b", _models(), _manifest(without_reference=why))
+    assert bundle.reference is None
+    assert bundle.manifest.without_reference == why
+    assert sorted(path.name for path in bundle.folder.iterdir()) == FILES[:3]
+
+
+def test_a_bundle_of_the_first_format_can_still_be_read(tmp_path):
+    folder = write_bundle(tmp_path / "b", _models(), _manifest()).folder
+    document = json.loads((folder / "manifest.json").read_text()) | {"format_version": 1}
+    del document["bundle_digest"], document["manifest"]["without_reference"]
+    for column in document["manifest"]["clinical"]:
+        del column["observed"]
+    document["bundle_digest"] = digest_value(document)
+    text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+    (folder / "manifest.json").write_text(text)
+    old = read_bundle(folder, expected_digest=document["bundle_digest"])
+    assert old.reference is None
+    assert old.manifest == _manifest()
+
+
+def test_a_reference_that_is_taken_out_is_missed(bundle):
+    (bundle.folder / "reference.safetensors").unlink()
+    with pytest.raises(RegistryError, match=r"reference\.safetensors: is missing"):
+        read_bundle(bundle.folder)
+
+
+def test_a_reference_that_is_put_in_is_refused(bundle, tmp_path):
+    other = write_bundle(tmp_path / "other", _models(), _manifest())
+    data = (bundle.folder / "reference.safetensors").read_bytes()
+    (other.folder / "reference.safetensors").write_bytes(data)
+    with pytest.raises(RegistryError, match="is not the file that the manifest names"):
+        read_bundle(other.folder)
 
 
 def test_the_same_models_make_the_same_bytes(bundle, tmp_path):
-    again = write_bundle(tmp_path / "again", _models(), _manifest())
+    again = write_bundle(tmp_path / "again", _models(), _manifest(), references=REFERENCES)
     assert again.digest == bundle.digest
     for name in FILES:
         assert (again.folder / name).read_bytes() == (bundle.folder / name).read_bytes()
@@ -131,6 +173,7 @@ def test_another_weight_threshold_seed_or_study_is_another_digest(bundle, tmp_pa
     weights["clinical"][0]["beta"][1] = 0.0  # was -0.0
     resolved = _study(claims=[]).resolved()
     others = [
+        (_models(), _manifest()),  # without the reference
         (weights, _manifest()),
         (_models(), _manifest(risk_thresholds={**_manifest().risk_thresholds, "fusion": (0.0,)})),
         (_models(), _manifest(seeds={"evaluation": 8})),
@@ -140,7 +183,7 @@ def test_another_weight_threshold_seed_or_study_is_another_digest(bundle, tmp_pa
         write_bundle(tmp_path / str(at), models, manifest).digest
         for at, (models, manifest) in enumerate(others)
     }
-    assert len(digests | {bundle.digest}) == 5
+    assert len(digests | {bundle.digest}) == 6
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -210,8 +253,8 @@ def test_links_folders_and_missing_files_are_refused(bundle, tmp_path):
 
 
 def test_a_bundle_of_a_newer_format_asks_for_an_update(bundle):
-    _edit(bundle.folder, lambda d: d.update(format_version=2))
-    with pytest.raises(RegistryError, match=r"format_version 2 is not 1.*Update storm-clinic"):
+    _edit(bundle.folder, lambda d: d.update(format_version=3))
+    with pytest.raises(RegistryError, match=r"format_version 3 is not 1 or 2.*Update storm-clin"):
         read_bundle(bundle.folder)
 
 
@@ -301,3 +344,36 @@ def test_the_card_names_measurements_with_their_unit(tmp_path):
     assert Manifest.model_validate(manifest.model_dump(mode="json")) == manifest
     card = write_card(manifest, manifest.read_study(), ("clinical",), "")
     assert "- `rna`, 2 columns: z-score. May be missing." in card
+
+
+def test_the_range_of_a_covariate_is_rounded_outward_so_that_nobody_of_development_is_beyond():
+    rng = np.random.default_rng(3)
+    for scale, shift in ((1.0, 0.0), (3e4, -1e5), (1e-3, 0.25), (17.0, 61.0)):
+        values = np.append(rng.normal(size=200) * scale + shift, np.nan)
+        found = ObservedRange.of(values)
+        known = values[:-1]
+        span = np.ptp(known)
+        assert found.n_patients == 200
+        assert known.min() - span / 10 <= found.lowest <= known.min()
+        assert known.max() <= found.highest <= known.max() + span / 10
+        assert found.lowest <= found.percentile_1 <= np.quantile(known, 0.01)
+        assert np.quantile(known, 0.99) <= found.percentile_99 <= found.highest
+        assert found.lowest not in known
+        assert found.highest not in known
+        assert not found.is_outside(values).any()
+        beyond = np.array([found.lowest - scale, found.highest + scale, np.nan])
+        assert found.is_outside(beyond).tolist() == [True, True, False]
+
+
+def test_ages_are_rounded_to_whole_years():
+    ages = np.append(np.linspace(31.4, 87.6, 30), 60.0)
+    found = ObservedRange.of(ages)
+    assert (found.lowest, found.highest) == (31.0, 88.0)
+
+
+def test_a_range_needs_twenty_patients_with_a_value():
+    values = np.append(np.arange(19.0), np.full(10, np.nan))
+    assert ObservedRange.of(values) is None
+    assert ObservedRange.of(np.append(values, 4.0)).n_patients == 20
+    constant = ObservedRange.of(np.full(25, 2.0))
+    assert (constant.lowest, constant.highest) == (2.0, 2.0)

@@ -5,6 +5,7 @@ from storm_clinic.bundle.manifest import (
     ClinicalColumn,
     Manifest,
     MeasuredInput,
+    ObservedRange,
     OutcomeDefinition,
     TrainingCohort,
 )
@@ -15,6 +16,7 @@ __all__ = [
     "ClinicalColumn",
     "Manifest",
     "MeasuredInput",
+    "ObservedRange",
     "OutcomeDefinition",
     "TrainingCohort",
     "read_bundle",

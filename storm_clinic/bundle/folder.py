@@ -1,10 +1,12 @@
-"""Writing and reading a bundle: three files, every byte of them digested.
+"""Writing and reading a bundle: three or four files, every byte of them digested.
 
-====================  =====================================================================
-``model.safetensors``  arrays of every model, named ``<model>/<array>``
-``manifest.json``      what the models are, the digests of the other files, and its own
-``card.md``            the model card, generated from the manifest
-====================  =====================================================================
+=========================  ================================================================
+``model.safetensors``      arrays of every model, named ``<model>/<array>``
+``reference.safetensors``  how development looks in feature space, named ``<input>/<array>``;
+                           absent where no model sees tiles, and from bundles of format 1
+``manifest.json``          what the models are, the digests of the other files, and its own
+``card.md``                the model card, generated from the manifest
+=========================  ================================================================
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,17 @@ from safetensors.numpy import save as save_tensors
 
 from storm_clinic.bundle.card import write_card
 from storm_clinic.bundle.manifest import Manifest
-from storm_clinic.errors import RegistryError, StorageError
+from storm_clinic.errors import FeatureError, RegistryError, StorageError
+from storm_clinic.features.reference import FeatureReference
 from storm_clinic.files import atomic_write, digest_bytes, digest_value, storage_errors
 from storm_clinic.study import Study
 
 FORMAT = "storm_clinic/bundle"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
+REFERENCE = "reference.safetensors"
 CARD = "card.md"
 
 Arrays = dict[str, NDArray[Any]]
@@ -58,6 +63,9 @@ class Bundle:
         What each model's ``state()`` gave beside its arrays.
     arrays : dict of model name to dict of array name to array
         Weights, scalers, baseline hazards.
+    references : mapping of input to FeatureReference
+        How development's patients look in what models see of slides; empty where no model sees
+        slides, in older bundles, and where ``manifest.without_reference`` has the reason.
     """
 
     folder: Path
@@ -66,6 +74,12 @@ class Bundle:
     study: Study
     settings: dict[str, dict[str, Any]]
     arrays: dict[str, Arrays]
+    references: Mapping[str, FeatureReference] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> FeatureReference | None:
+        """How development's mean tile embeddings look; None where there is no such record."""
+        return self.references.get("image")
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -108,7 +122,12 @@ def required_models(study: Study) -> tuple[str, ...]:
 
 
 def write_bundle(
-    folder: Path, models: Mapping[str, State], manifest: Manifest, *, performance: str = ""
+    folder: Path,
+    models: Mapping[str, State],
+    manifest: Manifest,
+    *,
+    references: Mapping[str, FeatureReference] | None = None,
+    performance: str = "",
 ) -> Bundle:
     """Write a new bundle and return it as read back.
 
@@ -120,6 +139,8 @@ def write_bundle(
         What ``FittedModel.state()`` gave, at least for `required_models`.
     manifest : Manifest
         What is declared of them.
+    references : mapping of input to FeatureReference, optional
+        How development's patients look in feature space.
     performance : str
         Markdown for the card: a table with where its numbers come from.
 
@@ -133,15 +154,12 @@ def write_bundle(
     """
     study = manifest.read_study()
     _check_models(models, manifest, study)
-    tensors = {
-        f"{model}/{name}": _plain_array(array, where=f"{model}/{name}")
-        for model, (arrays, _) in models.items()
-        for name, array in arrays.items()
-    }
     files = {
-        TENSORS: save_tensors(tensors),
+        TENSORS: _tensors({model: arrays for model, (arrays, _) in models.items()}),
         CARD: write_card(manifest, study, tuple(models), performance).encode(),
     }
+    if references:
+        files[REFERENCE] = _tensors({name: r.to_arrays() for name, r in references.items()})
     document = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -172,31 +190,53 @@ def read_bundle(folder: Path, *, expected_digest: str | None = None) -> Bundle:
     digest = document.pop("bundle_digest")
     if digest_value(document) != digest:
         raise _changed(folder / MANIFEST, "was edited: its digest does not fit its content")
-    for name in (TENSORS, CARD):
+    for name in sorted(document["files"].keys() - data.keys()):
+        raise _changed(folder / name, "is missing")
+    for name in sorted(data.keys() - {MANIFEST}):
         if digest_bytes(data[name]) != document["files"].get(name):
             raise _changed(folder / name, "is not the file that the manifest names")
     if expected_digest is not None and digest != expected_digest:
         raise _changed(
             folder, f"is another bundle: its digest is {digest}, expected is {expected_digest}"
         )
-    return _assemble(folder, digest, document, data[TENSORS])
+    return _assemble(folder, digest, document, data)
 
 
-def _assemble(folder: Path, digest: str, document: dict[str, Any], tensors: bytes) -> Bundle:
+def _assemble(
+    folder: Path, digest: str, document: dict[str, Any], data: Mapping[str, bytes]
+) -> Bundle:
     try:
         manifest = Manifest.model_validate(document["manifest"])
         settings = {name: entry["settings"] for name, entry in document["models"].items()}
         # The very bytes that were digested, not the file again.
-        flat = load_tensors(tensors)
-    except (KeyError, TypeError, AttributeError, ValidationError, SafetensorError) as error:
+        arrays = _grouped(load_tensors(data[TENSORS]))
+        kept = _grouped(load_tensors(data[REFERENCE])) if REFERENCE in data else {}
+        references = {name: FeatureReference.from_arrays(found) for name, found in kept.items()}
+    except (
+        *(KeyError, TypeError, AttributeError, ValidationError),
+        *(SafetensorError, FeatureError),
+    ) as error:
         raise RegistryError(f"is not a bundle of this format: {error}", where=folder) from error
-    arrays: dict[str, Arrays] = {name: {} for name in settings}
+    for name in sorted(arrays.keys() - settings.keys()):
+        raise RegistryError(f"arrays {name!r} belong to no model", where=folder / TENSORS)
+    arrays = {name: arrays.get(name, {}) for name in settings}
+    study = manifest.read_study()
+    return Bundle(folder, digest, manifest, study, settings, arrays, references)
+
+
+def _tensors(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
+    """Arrays of several models as the bytes of one file, named ``<model>/<array>``."""
+    flat = {f"{group}/{name}": a for group, arrays in groups.items() for name, a in arrays.items()}
+    return save_tensors({name: _plain_array(array, where=name) for name, array in flat.items()})
+
+
+def _grouped(flat: Mapping[str, NDArray[Any]]) -> dict[str, Arrays]:
+    """What `_tensors` put into one file."""
+    groups: dict[str, Arrays] = {}
     for key, array in flat.items():
-        model, _, name = key.partition("/")
-        if model not in arrays:
-            raise RegistryError(f"array {key!r} belongs to no model", where=folder / TENSORS)
-        arrays[model][name] = array
-    return Bundle(folder, digest, manifest, manifest.read_study(), settings, arrays)
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = array
+    return groups
 
 
 def _check_models(models: Mapping[str, State], manifest: Manifest, study: Study) -> None:
@@ -235,20 +275,20 @@ def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _read_files(folder: Path) -> dict[str, bytes]:
-    expected = {MANIFEST, TENSORS, CARD}
+    required = {MANIFEST, TENSORS, CARD}
     try:
         if folder.is_symlink():
             raise _changed(folder, "is a link, not a folder")
         entries = list(os.scandir(folder))
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.name not in expected:
+            if entry.name not in required | {REFERENCE}:
                 raise _changed(folder / entry.name, "does not belong in a bundle")
             if not entry.is_file(follow_symlinks=False):
                 raise _changed(folder / entry.name, "is no plain file")
-        missing = sorted(expected - {entry.name for entry in entries})
+        missing = sorted(required - {entry.name for entry in entries})
         if missing:
             raise _changed(folder / missing[0], "is missing")
-        return {name: (folder / name).read_bytes() for name in expected}
+        return {entry.name: (folder / entry.name).read_bytes() for entry in entries}
     except OSError as error:
         raise RegistryError(f"cannot be read: {error.strerror}", where=folder) from error
 
@@ -260,10 +300,10 @@ def _read_document(data: bytes, path: Path) -> dict[str, Any]:
         raise _changed(path, f"is no JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RegistryError("is not the manifest of a bundle", where=path)
-    if document.get("format_version") != VERSION:
+    if document.get("format_version") not in READABLE:
         raise RegistryError(
-            f"format_version {document.get('format_version')!r} is not {VERSION}, "
-            "the one this version reads",
+            f"format_version {document.get('format_version')!r} is not "
+            f"{' or '.join(map(str, READABLE))}, which this version reads",
             where=path,
             fix="Update storm-clinic.",
         )

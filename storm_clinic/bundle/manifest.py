@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from storm_clinic.errors import CohortError
@@ -14,6 +18,59 @@ from storm_clinic.strict_yaml import StrictModel
 from storm_clinic.study import Study
 
 Sha256 = str
+FEWEST_IN_A_RANGE = 20  # patients; the ends of a range are single patients
+
+
+class ObservedRange(StrictModel):
+    """Between which values a covariate lay in development, rounded outward.
+
+    The step of rounding is a power of ten from a hundredth to a tenth of the whole range, so that
+    no patient's value stands here unless values are as coarse as that themselves.
+    """
+
+    n_patients: int = Field(description="Patients with a value.")
+    lowest: float = Field(description="Smallest value, rounded down.")
+    highest: float = Field(description="Largest value, rounded up.")
+    percentile_1: float = Field(description="Rounded down.")
+    percentile_99: float = Field(description="Rounded up.")
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> ObservedRange | None:
+        """Of a covariate's values; None where fewer than 20 patients have one.
+
+        Parameters
+        ----------
+        values : float64 array, shape (n_patients,)
+            NaN where a patient has none.
+        """
+        known = values[np.isfinite(values)]
+        if len(known) < FEWEST_IN_A_RANGE:
+            return None
+        lowest, p1, p99, highest = np.quantile(known, [0, 0.01, 0.99, 1]).tolist()
+        # Written as an integer exponent: 10.0**-1 times 3 is not 0.3.
+        places = 0 if highest == lowest else 1 - math.floor(math.log10(highest - lowest))
+        return cls(
+            n_patients=len(known),
+            lowest=_rounded(lowest, places, math.floor),
+            highest=_rounded(highest, places, math.ceil),
+            percentile_1=_rounded(p1, places, math.floor),
+            percentile_99=_rounded(p99, places, math.ceil),
+        )
+
+    def is_outside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether values lie below ``lowest`` or above ``highest``; False where NaN.
+
+        Parameters
+        ----------
+        values : float64 array, shape (n_patients,)
+            In the column's unit.
+        """
+        return np.asarray((values < self.lowest) | (values > self.highest), dtype=np.bool_)
+
+
+def _rounded(value: float, places: int, to: Callable[[Decimal], int]) -> float:
+    """A value rounded by ``to`` to so many decimal places; negative ones are tens, hundreds."""
+    return float(Decimal(to(Decimal(repr(value)).scaleb(places))).scaleb(-places))
 
 
 class ClinicalColumn(StrictModel):
@@ -24,6 +81,10 @@ class ClinicalColumn(StrictModel):
     unit: str | None = Field(default=None, description="Unit of a continuous column.")
     levels: tuple[str, ...] = Field(
         default=(), description="Legal values of an ordinal (low to high) or nominal column."
+    )
+    observed: ObservedRange | None = Field(
+        default=None,
+        description="Of a continuous column in development; None below 20 patients with a value.",
     )
 
     def typed(self, cells: pd.Series) -> pd.Series:
@@ -125,6 +186,11 @@ class Manifest(StrictModel):
     training: dict[str, TrainingCohort] = Field(description="Development cohorts by name.")
     development_digest: Sha256 | None = Field(
         default=None, description="Of the training's development.json, which shows overlap."
+    )
+    without_reference: dict[str, str] = Field(
+        default_factory=dict,
+        description="What models see of slides without a record of how development looks there, "
+        "and why.",
     )
     seeds: dict[str, int] = Field(description="Every seed by its purpose.")
     key_id: str | None = Field(description="Which institution secret keyed the patients.")

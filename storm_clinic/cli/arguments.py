@@ -31,3 +31,6 @@ ALL_PROCESSORS = os.cpu_count() or 1
 def workspace_at(path: Path) -> Workspace:
     """The workspace a command was pointed to."""
     return Workspace(path)
+
+
+ModelArgument = Annotated[str, typer.Argument(help="name (the latest version) or name:version.")]

@@ -7,7 +7,16 @@ import warnings
 
 import typer
 
-from storm_clinic.cli import cohorts, features, models, slides, workspaces
+from storm_clinic.cli import (
+    cohorts,
+    features,
+    models,
+    promotion,
+    registry,
+    scoring,
+    slides,
+    workspaces,
+)
 from storm_clinic.cli.console import errors_as_messages
 
 app = typer.Typer(
@@ -23,16 +32,21 @@ app.command()(features.extract)
 app.command()(models.train)
 app.command()(models.lock)
 app.command()(models.validate)
+app.command()(promotion.promote)
 app.command()(models.report)
 app.command()(models.run)
 app.command()(models.explain)
+app.command()(scoring.score)
 app.command()(workspaces.demo)
 app.command()(cohorts.init)
 app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
-app.add_typer(models.registry, name="registry")
+registry.group.command("retire")(promotion.retire)
+registry.group.command("add-cohort")(promotion.add_cohort)
+registry.group.command()(scoring.export)
+app.add_typer(registry.group, name="registry")
 
 
 def run() -> None:

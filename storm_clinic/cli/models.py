@@ -1,4 +1,4 @@
-"""``storm-clinic train``, ``lock``, ``validate``, ``report``, ``run`` and ``registry``."""
+"""``storm-clinic train``, ``lock``, ``validate``, ``report``, ``run`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from storm_clinic.cli.arguments import (
     HERE,
     JobsOption,
     JsonOption,
+    ModelArgument,
     WorkspaceOption,
     workspace_at,
 )
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from storm_clinic.study import Study
     from storm_clinic.validation.evidence import Estimate, Evidence
 
-registry = typer.Typer(help="Registered models.", no_args_is_help=True)
-
 StudyArgument = Annotated[Path, typer.Argument(help="A study file, e.g. pipelines/kirc_pfi.yaml.")]
-ModelArgument = Annotated[str, typer.Argument(help="name (the latest version) or name:version.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Your name; default: the account's.")]
 
 
@@ -73,6 +71,13 @@ def lock(
 
 def validate(
     model: ModelArgument,
+    cohort: Annotated[
+        str | None, typer.Option(help="One of the named cohorts; default: all.")
+    ] = None,
+    rerun: Annotated[
+        str | None,
+        typer.Option(help="Why --cohort is scored again; both scorings stay on record."),
+    ] = None,
     by: ByOption = None,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
@@ -84,9 +89,18 @@ def validate(
     from storm_clinic.steps.external_validation import validate as run_validation
 
     with bars() as progress:
-        done = run_validation(model, workspace=workspace_at(workspace), by=by, progress=progress)
+        done = run_validation(
+            model,
+            cohort=cohort,
+            rerun=rerun,
+            workspace=workspace_at(workspace),
+            by=by,
+            progress=progress,
+        )
     evidence = [item.evidence for item in done.cohorts]
     _show(done.model, evidence, json)
+    for name in () if json else done.waiting:
+        say(f"{name}: predictions are sealed; nobody has an outcome yet. Validate again then.")
 
 
 def report(
@@ -254,31 +268,6 @@ def run(
             for row in extraction.failures.itertuples(index=False):
                 say(f"{cohort}: {row.slide_id} was not extracted: {row.reason}")
         say(f"Report: {result.report_path}")
-
-
-@registry.command("list")
-def list_(workspace: WorkspaceOption = HERE, json: JsonOption = False) -> None:
-    """Every model version, its state, and who made the last move.
-
-    Example: storm-clinic registry list
-    """
-    from storm_clinic.registry.moves import Registry
-
-    versions = Registry(workspace_at(workspace)).versions()
-    rows = [
-        {
-            "model": version.model,
-            "version": version.version,
-            "state": version.state,
-            "by": version.by,
-            "when": f"{version.when:%Y-%m-%d %H:%M} UTC",
-        }
-        for version in versions
-    ]
-    if json:
-        print_json(rows)
-    else:
-        print_table(pd.DataFrame(rows, columns=["model", "version", "state", "by", "when"]))
 
 
 def _show(model: RegisteredModel, evidence: list[Evidence], json: bool) -> None:

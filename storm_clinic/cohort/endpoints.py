@@ -19,7 +19,7 @@ from storm_clinic.cohort.declarations import (
 )
 from storm_clinic.cohort.outcome import MONTHS_PER, Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.cohort.values import canonical, is_number, to_codes, to_numbers
-from storm_clinic.errors import OutcomeError
+from storm_clinic.errors import NoOutcomeError, OutcomeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def derive_outcome(
 
     Raises
     ------
-    OutcomeError
+    NoOutcomeError
         If nobody has an outcome.
     """
     markers = {*missing, *endpoint.missing}
@@ -131,7 +131,7 @@ def _kept(name: str, reasons: NDArray[np.object_]) -> NDArray[np.bool_]:
     keep = np.asarray(reasons == "", dtype=np.bool_)
     if not keep.any():
         found = ", ".join(sorted(set(reasons.tolist()))) or "there are no patients"
-        raise OutcomeError(f"no patient has this outcome: {found}", where=f"endpoint {name}")
+        raise NoOutcomeError(f"no patient has this outcome: {found}", where=f"endpoint {name}")
     return keep
 
 

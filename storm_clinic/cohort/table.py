@@ -146,7 +146,7 @@ class Cohort:
         ------
         CohortError
             If no such endpoint is declared.
-        OutcomeError
+        NoOutcomeError
             If nobody has an outcome.
         """
         if endpoint_name not in self.endpoints:

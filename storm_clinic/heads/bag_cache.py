@@ -66,7 +66,7 @@ def build_bags(
         slides = [store.read(slide_id) for slide_id in slide_ids]
         values = np.concatenate([slide.features for slide in slides])
         return Bags.pack(
-            values, offsets, np.concatenate(list(map(_places, slides))) if placed else None
+            values, offsets, np.concatenate(list(map(tile_places, slides))) if placed else None
         )
     path = cache / f"bags-{_digest(store, slides_of_patients, rows, _VALUES)[:32]}.npy"
     shape = (int(offsets[-1]), store.contract.width)
@@ -84,7 +84,7 @@ def _has_places(row: Row) -> bool:
     return isinstance(row["coords_digest"], str) and bool(np.isfinite(row["slide_mpp"] or np.nan))
 
 
-def _places(slide: SlideFeatures) -> Array:
+def tile_places(slide: SlideFeatures) -> Array:
     """Centre of each tile in µm from the middle of all; half a tile's side cancels."""
     if slide.coords is None or slide.slide_mpp is None:
         raise FeatureError(
@@ -150,7 +150,7 @@ def _pack(
             features = np.ascontiguousarray(slide.features, dtype=dtype)
             n_tiles += len(features)
             if places is not None:
-                placed.append(_places(slide))
+                placed.append(tile_places(slide))
             handle.write(features.data)
         if n_tiles != shape[0]:
             raise FeatureError(

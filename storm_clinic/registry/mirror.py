@@ -14,7 +14,7 @@ from storm_clinic.tracking.client import MlflowDatabase, mlflow_errors
 
 TAG = "storm_clinic."
 # MLflow writes this file beside a model whenever it loads it by name.
-_NOT_OURS = "registered_model_meta"
+NOT_OURS = "registered_model_meta"
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def mirror_states(database: MlflowDatabase, name: str, states: Mapping[int, str]
     StorageError
         If MLflow refuses.
     """
+    from storm_clinic.registry.versions import STATES  # which reads files by this module
+
     client = database.client
     aliases = {state: version for version, state in sorted(states.items())}
     with mlflow_errors(database.shown):
@@ -101,7 +103,7 @@ def mirror_states(database: MlflowDatabase, name: str, states: Mapping[int, str]
         # MLflow gives numbers here and text elsewhere.
         found = client.get_registered_model(name).aliases
         current = {alias: int(version) for alias, version in found.items()}
-        for alias in set(current) - set(aliases):
+        for alias in set(current) & set(STATES) - set(aliases):  # others are the team's own
             client.delete_registered_model_alias(name, alias)
         for alias, version in aliases.items():
             if current.get(alias) != version:
@@ -120,6 +122,6 @@ def digest_version(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
             raise RegistryError("is a link", where=path, fix="Put back the file itself.")
-        if path.is_file() and path.relative_to(folder).as_posix() != _NOT_OURS:
+        if path.is_file() and path.relative_to(folder).as_posix() != NOT_OURS:
             digests[path.relative_to(folder).as_posix()] = digest_file(path)
     return digests

@@ -1,4 +1,4 @@
-"""The governed life of a model version: which moves exist, and the first of them.
+"""The governed life of a model version: every move, and where it is written.
 
 The trail says what is true. Files are written before their event and count for nothing without
 it; MLflow's tags and aliases are rewritten after it and are read by nobody here.
@@ -7,7 +7,7 @@ it; MLflow's tags and aliases are rewritten after it and are read by nobody here
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,18 @@ from typing import Any, NamedTuple
 from storm_clinic.bundle import read_bundle, required_models
 from storm_clinic.errors import RegistryError, StorageError
 from storm_clinic.files import Workspace
+from storm_clinic.registry.decide import Approval, Decision
 from storm_clinic.registry.mirror import create_version, digest_version, mirror_states
+from storm_clinic.registry.people import named, stated
+from storm_clinic.registry.rules import (
+    cohorts_of,
+    judged_on,
+    require_independent,
+    require_lockable,
+    require_move,
+)
+from storm_clinic.registry.scorings import Scorings
+from storm_clinic.registry.signature import Signer
 from storm_clinic.registry.trail import Event, Trail
 from storm_clinic.registry.versions import (
     FROZEN,
@@ -28,18 +39,6 @@ from storm_clinic.registry.versions import (
     states_of,
 )
 from storm_clinic.tracking import StudyRun, Tracker
-
-# From each state (None: not registered) to those it may become. There are no other moves.
-MOVES: dict[str | None, frozenset[str]] = {
-    None: frozenset({"candidate"}),
-    "candidate": frozenset({"locked"}),
-    "locked": frozenset({"approved", "rejected"}),
-    "approved": frozenset({"retired"}),
-    "rejected": frozenset(),
-    "retired": frozenset(),
-}
-
-_LONGEST_NAME = 100
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +64,16 @@ class Registry:
     Attributes
     ----------
     trail : Trail
-        ``mlruns/trail.db``.
+        ``mlruns/trail.db``, or a table of the team's PostgreSQL.
+    scorings : Scorings
+        Predictions and evidence of locked models.
     """
 
     def __init__(self, workspace: Workspace) -> None:
         self._database = Tracker(workspace).database
-        self.trail = Trail(self._database.folder / "trail.db")
+        uri = self._database.place.trail_uri
+        self.trail = Trail.at(uri, sign=Signer.from_environment())
+        self.scorings = Scorings(self.trail)
 
     def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
         """Log a bundle through pyfunc as the study's next version: a candidate.
@@ -95,7 +98,7 @@ class Registry:
         bundle = read_bundle(bundle_folder)
         if bundle.study.digest != run.study.digest:
             raise RegistryError("answers another study than the run", where=bundle_folder)
-        who = _name(by)
+        who = named(by)
         for event in self.trail.events():
             made = (event.body.get("run_id"), event.body.get("bundle_digest"))
             if event.kind == "candidate" and made == (run.run_id, bundle.digest):
@@ -176,9 +179,9 @@ class Registry:
             files are not those that were registered, it has no clinical comparator, or it was
             trained on a cohort that is to validate it.
         """
-        who = _name(by)
+        who = named(by)
         model = self.find(reference)
-        _require_lockable(model)
+        require_lockable(model)
         study = model.bundle.study
         body = {
             "model": model.name,
@@ -204,98 +207,89 @@ class Registry:
         """
         return self.find(reference, states=FROZEN)
 
-    def seal_predictions(
-        self, model: RegisteredModel, *, cohort: str, predictions_digest: str, by: str
-    ) -> Event:
-        """Record the digest of a cohort's predictions before any outcome is read.
-
-        The same digest again returns the first seal, so that a validation that was interrupted
-        can go on; another digest is refused.
-
-        Raises
-        ------
-        RegistryError
-            If the version is not locked, the cohort was not named before locking, or it was
-            scored before with other predictions.
-        """
-        body = _about(model, cohort, by) | {
-            "event": "predictions_sealed",
-            "predictions_digest": predictions_digest,
-        }
-        if cohort not in model.bundle.study.validation:
-            named = ", ".join(model.bundle.study.validation) or "none"
-            raise RegistryError(
-                f"{cohort!r} is no validation cohort of this model; named before locking: {named}",
-                where=model.reference,
-            )
-        earlier = _find_seal(model, cohort, self.trail.events())
-        if earlier is not None and earlier.body["predictions_digest"] == predictions_digest:
-            return earlier
-
-        def allowed(events: Sequence[Event]) -> None:
-            _require_frozen(model, events)
-            if _find_seal(model, cohort, events) is not None:
-                raise RegistryError(
-                    f"{cohort} was scored before with other predictions; a locked model scores a "
-                    "cohort once",
-                    where=model.reference,
-                )
-
-        return self.trail.append(body, allowed=allowed)
-
-    def record_validation(
-        self, model: RegisteredModel, *, cohort: str, evidence_digest: str, run_id: str, by: str
-    ) -> Event:
-        """Record the digest of a cohort's evidence, once, after its predictions were sealed.
+    def promote(
+        self, model: RegisteredModel, decision: Decision, approval: Approval
+    ) -> RegisteredModel:
+        """Record a decision; one that settles it moves locked → approved or rejected.
 
         Parameters
         ----------
         model : RegisteredModel
-            As `locked_model` gave it.
-        cohort : str
-            The cohort that was scored.
-        evidence_digest : str
-            SHA-256 of ``evidence.json``.
-        run_id : str
-            MLflow's run that holds predictions and evidence.
-        by : str
-            Who validated.
+            Locked.
+        decision : Decision
+            What `decide` gave for the evidence on record and this approval.
+        approval : Approval
+            Who decides.
 
         Raises
         ------
         RegistryError
-            If the version is not locked, the predictions were not sealed, or the cohort was
-            validated before.
+            If the version is not locked any more, something was validated or added since the
+            decision, or an approval is by who trained or locked the model.
         """
-        body = _about(model, cohort, by) | {
-            "event": "validated",
-            "evidence_digest": evidence_digest,
-            "run_id": run_id,
+        body = {
+            "model": model.name,
+            "version": model.version,
+            "by": named(approval.by),
+            "bundle_digest": model.bundle.digest,
+            "decision": decision.model_dump(mode="json"),
+            "accepts_reruns": approval.accepts_reruns,
         }
 
-        def allowed(events: Sequence[Event]) -> None:
-            _require_frozen(model, events)
-            if _find_seal(model, cohort, events) is None:
+        def unchanged(events: Sequence[Event]) -> None:
+            history = history_of(events, model.name, model.version)
+            # A refusal is no move, but only what may be moved can be refused.
+            settles = decision.verdict != "refused"
+            require_move(history, decision.verdict if settles else "approved", body)
+            if settles:
+                require_independent(history, approval.by, where=model.reference)
+            cohorts = cohorts_of(model, history)
+            if judged_on(history, cohorts) != decision.evidence or approval.cohorts != cohorts:
                 raise RegistryError(
-                    f"predictions on {cohort} were not sealed before outcomes were read",
+                    "was validated on something else since the decision was made",
                     where=model.reference,
+                    fix="Decide again.",
                 )
-            for event in history_of(events, model.name, model.version):
-                if event.kind == "validated" and event.body["cohort"] == cohort:
-                    raise RegistryError(
-                        f"was validated on {cohort} by {event.by} on {event.when:%Y-%m-%d}; "
-                        "a model is validated once on a cohort",
-                        where=model.reference,
-                    )
 
-        return self.trail.append(body, allowed=allowed)
+        kind = "promotion_refused" if decision.verdict == "refused" else decision.verdict
+        self.trail.append({"event": kind, **body}, allowed=unchanged)
+        self._mirror(model.name)
+        return self.find(model.reference)
+
+    def retire(self, reference: str, *, by: str, reason: str) -> RegisteredModel:
+        """Move approved → retired: it scores no more unless asked for it by that name.
+
+        Parameters
+        ----------
+        reference : str
+            As `find` takes it; a bare name is its latest approved version.
+        by : str
+            Who retires it.
+        reason : str
+            Why, in a sentence.
+
+        Raises
+        ------
+        RegistryError
+            If the version is not approved, or a file of it was changed.
+        """
+        bare = not set(reference) & {":", "@"}
+        model = self.find(reference, states=("approved",) if bare else STATES)
+        body = {
+            "model": model.name,
+            "version": model.version,
+            "by": named(by),
+            "bundle_digest": model.bundle.digest,
+            "reason": stated(reason, where="reason"),
+        }
+        return self._move("retired", body)
 
     def _move(self, state: str, body: dict[str, Any]) -> RegisteredModel:
         """Append the event of a move, which is its commit, then mirror it to MLflow."""
         name, version = str(body["model"]), int(body["version"])
 
         def allowed(events: Sequence[Event]) -> None:
-            _require_move(history_of(events, name, version), state, body)
+            require_move(history_of(events, name, version), state, body)
 
         self.trail.append({"event": state, **body}, allowed=allowed)
         self._mirror(name)
@@ -310,68 +304,3 @@ class Registry:
                 "next one (%s).",
                 error,
             )
-
-
-def _require_frozen(model: RegisteredModel, events: Sequence[Event]) -> None:
-    move = last_move(history_of(events, model.name, model.version))
-    if move is None or move.kind not in FROZEN:
-        raise RegistryError(
-            f"is {move.kind if move else 'not registered'}, not locked",
-            where=model.reference,
-            fix="Lock it before validating.",
-        )
-
-
-def _find_seal(model: RegisteredModel, cohort: str, events: Sequence[Event]) -> Event | None:
-    for event in history_of(events, model.name, model.version):
-        if event.kind == "predictions_sealed" and event.body["cohort"] == cohort:
-            return event
-    return None
-
-
-def _require_lockable(model: RegisteredModel) -> None:
-    study = model.bundle.study
-    if study.comparator is None:
-        raise RegistryError(
-            "no model of the study sees clinical covariates alone, so that nothing could show "
-            "what the candidate adds",
-            where=model.reference,
-            fix="Add a model with inputs: [clinical] to the study and train again.",
-        )
-    missing = sorted(set(required_models(study)) - set(model.bundle.models))
-    if missing:
-        raise RegistryError(
-            f"lacks {', '.join(missing)}, which is compared with", where=model.reference
-        )
-    seen = sorted(set(model.bundle.manifest.training) & set(study.validation))
-    if seen:
-        raise RegistryError(
-            f"was trained on {', '.join(seen)}, which is to validate it", where=model.reference
-        )
-
-
-def _about(model: RegisteredModel, cohort: str, by: str) -> dict[str, Any]:
-    return {"model": model.name, "version": model.version, "cohort": cohort, "by": _name(by)}
-
-
-def _require_move(history: Sequence[Event], state: str, body: Mapping[str, Any]) -> None:
-    """Refuse a move that the table does not have, or that names another bundle than before."""
-    reference = f"{body['model']}:{body['version']}"
-    last = last_move(history)
-    current = last.kind if last else None
-    if state not in MOVES[current]:
-        since = f" since {last.when:%Y-%m-%d} by {last.by}" if last else ""
-        possible = " or ".join(sorted(MOVES[current])) or "nothing else"
-        raise RegistryError(
-            f"is {current or 'not registered'}{since}; from there it can become {possible}, "
-            f"not {state}",
-            where=reference,
-        )
-    if last and last.body["bundle_digest"] != body["bundle_digest"]:
-        raise RegistryError("is another bundle than was registered", where=reference)
-
-
-def _name(by: str) -> str:
-    if not by.strip() or not by.isprintable() or len(by) > _LONGEST_NAME:
-        raise RegistryError(f"{by!r} is no name of a person", where="by", fix="Write e.g. a.weber.")
-    return by.strip()

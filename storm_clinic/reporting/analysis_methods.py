@@ -32,6 +32,7 @@ def _made(found: Analyses) -> Analyses:
             "subgroups": tuple(item for item in found.subgroups if item.strata),
             "sites": tuple(item for item in found.sites if item.pooled.value is not None),
             "probes": tuple(item for item in found.probes if item.auroc.value is not None),
+            "drift": tuple(item for item in found.drift if item.comparisons),
             "internal": tuple(
                 item for item in found.internal if item.learning or item.apparent is not None
             ),
@@ -49,6 +50,10 @@ def _patients(found: Analyses) -> tuple[str, ...]:
         "Missing values are counted by variable and by outcome." if found.missingness else "",
         "Cohorts are compared by standardised differences of their variables."
         if found.case_mix
+        else "",
+        "Features are compared with development's by energy distance, and by how many patients lie "
+        "beyond what development has shown."
+        if found.drift
         else "",
     )
 

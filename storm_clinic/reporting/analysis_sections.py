@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from storm_clinic.reporting.blocks import Block, Heading
 from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.drift_shown import drift_shown
 from storm_clinic.reporting.effects_shown import shapes_shown, time_effects_shown
 from storm_clinic.reporting.groups_shown import groups_shown
 from storm_clinic.reporting.labels import labelled
@@ -27,6 +28,7 @@ _SHOWN: Mapping[str, Callable[[CohortPart], list[Block]]] = {
     "adequacy": adequacy_shown,
     "missingness": missingness_shown,
     "case_mix": case_mix_shown,
+    "drift": drift_shown,
     "decision": utility_shown,
     "groups": groups_shown,
     "regressions": regressions_shown,

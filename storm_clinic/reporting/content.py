@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from storm_clinic.errors import InputError
+from storm_clinic.registry.decide import Decision
 from storm_clinic.study import Study
 from storm_clinic.validation.evidence import Evidence
 
@@ -94,6 +95,19 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class RecordedMove:
+    """One event of the trail about this version."""
+
+    seq: int
+    kind: str  # as in the trail, e.g. "locked"
+    by: str
+    when: str  # UTC
+    digest: str  # SHA-256 of the event
+    detail: str = ""  # e.g. the cohort, or why
+    signed: bool = False
+
+
+@dataclass(frozen=True)
 class ReportContent:
     """Everything a page shows.
 
@@ -111,6 +125,8 @@ class ReportContent:
     cohorts: tuple[CohortSummary, ...] = ()
     tiles: tuple[TileGallery, ...] = ()
     provenance: Provenance = field(default_factory=Provenance)
+    moves: tuple[RecordedMove, ...] = ()  # of this version, oldest first
+    decision: Decision | None = None  # the latest on its promotion
     not_for: tuple[str, ...] = ()  # uses to warn against, beside the general ones
     limits: tuple[str, ...] = ()  # beside those found by rule
 

@@ -24,6 +24,13 @@ _OF_ANALYSES = (
         "How far two groups of patients lie apart, counted in their spread; under 0.1 is little.",
     ),
     (
+        "drift",
+        "Energy distance",
+        "How far two groups of patients lie apart in what a model sees of their slides; 0 only "
+        "where they do not differ at all. A difference says that a model meets what it has not "
+        "learned from, not that it fails there.",
+    ),
+    (
         "decision",
         "Net benefit",
         "Share of patients rightly treated, less those wrongly treated, who count by the threshold "

@@ -26,6 +26,7 @@ from storm_clinic.reporting.findings import failed_checks, findings, not_for
 from storm_clinic.reporting.glossary import glossary
 from storm_clinic.reporting.labels import multiplicity, section_label
 from storm_clinic.reporting.methods import limits, methods
+from storm_clinic.reporting.model_life import decision_table, life_sentence, moves_table
 from storm_clinic.reporting.notation import count, readable, share
 from storm_clinic.reporting.record_tables import checks_table, claims_table, provenance_table
 from storm_clinic.reporting.references import references
@@ -61,6 +62,7 @@ def render(content: ReportContent) -> str:
         content=content,
         style=Markup(style),
         answer=answer(content),
+        life=life_sentence(content),
         findings=findings(content),
         failed=failed_checks(content),
         see_checks=see(content, "checks"),
@@ -181,6 +183,8 @@ def _named_tables(content: ReportContent) -> dict[str, Table | None]:
     return {
         "cohorts": cohort_table(content.cohorts, outcomes) if content.cohorts else None,
         "claims": claims_table(content),
+        "moves": moves_table(content),
+        "decision": decision_table(content),
         "tripod": tripod_table(content),
         "probast": probast_table(content),
         "provenance": provenance_table(content),

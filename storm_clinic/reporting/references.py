@@ -63,6 +63,14 @@ _CASE_MIX = (
     "Debray TPA, et al. A new framework to enhance the interpretation of external validation "
     "studies of clinical prediction models. J Clin Epidemiol 2015;68:279-289."
 )
+_ENERGY = (
+    "Székely GJ, Rizzo ML. Energy statistics: a class of statistics based on distances. "
+    "J Stat Plan Inference 2013;143:1249-1272."
+)
+_PRINCIPAL = (
+    "Tipping ME, Bishop CM. Probabilistic principal component analysis. J R Stat Soc B "
+    "1999;61:611-622."
+)
 _MEANS = (
     "Royston P, Parmar MKB. Restricted mean survival time: an alternative to the hazard ratio for "
     "the design and analysis of randomized trials with a time-to-event outcome. BMC Med Res "
@@ -125,6 +133,8 @@ def _of(found: Analyses) -> list[str]:
         (_DEVELOPMENT_SIZE, "development" in stages),
         (_VALIDATION_SIZE, "validation" in stages),
         (_CASE_MIX, bool(found.case_mix)),
+        (_ENERGY, any(item.comparisons for item in found.drift)),
+        (_PRINCIPAL, any(item.comparisons for item in found.drift)),
         (_NET_BENEFIT, bool(found.decision)),
         (_MEANS, any(g.restricted_mean for item in compared for g in item.groups)),
         (_GRAY, any("gray" in test.name.lower() for test in tests)),
@@ -149,4 +159,7 @@ def _adjusted(found: Analyses) -> bool:
     tests += [test for regression in found.regressions for test in regression.tests]
     tests += [effect.test for effect in found.time_effects]
     tests += [shape.nonlinear for shape in found.shapes]
-    return any(test is not None and test.p_adjusted is not None for test in tests)
+    drift = [group.p_adjusted for item in found.drift for group in item.comparisons]
+    return any(p is not None for p in drift) or any(
+        test is not None and test.p_adjusted is not None for test in tests
+    )

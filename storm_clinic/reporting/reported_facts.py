@@ -91,7 +91,6 @@ class ReportedFacts:
 
     def locked(self) -> str | None:
         """Digest of the model's bundle, where the report says who locked it."""
-        provenance = self.content.provenance
-        if not any(what.startswith("locked by") for what, _ in provenance.identifiers):
+        if not any(move.kind == "locked" for move in self.content.moves):
             return None
-        return dict(provenance.digests).get("model bundle")
+        return dict(self.content.provenance.digests).get("model bundle")

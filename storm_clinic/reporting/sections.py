@@ -42,6 +42,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("adequacy", "Are there enough patients?", "statistician", "adequacy"),
     Section("missingness", "Missing values", "statistician", "missingness", infers=True),
     Section("case-mix", "Case mix", "statistician", "case_mix"),
+    Section("drift", "Do features look like development's?", "statistician", "drift", infers=True),
     Section("performance", "Performance", "statistician", infers=True),
     Section("calibration", "Calibration", "statistician", infers=True),
     Section("utility", "Decision curves", "statistician", "decision", infers=True),
@@ -56,6 +57,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("methods", "Methods", "statistician"),
     Section("claims-section", "Claims", "regulator"),
     Section("checks", "Automatic checks", "regulator"),
+    Section("life", "Moves and decision", "regulator"),
     Section("limits", "Limits", "regulator"),
     Section("tripod", "TRIPOD+AI, item by item", "regulator"),
     Section("probast", "PROBAST+AI, signals of bias", "regulator"),
@@ -136,6 +138,8 @@ def _is_there(content: ReportContent, section: Section) -> bool:
     if section.key == "tiles":
         # Of another program's model nobody here knows whether it looked at tiles at all.
         return bool(content.tiles) or content.study is not None
+    if section.key == "life":
+        return bool(content.moves)
     if not section.analysis:
         return True
     return any(getattr(item.analyses, section.analysis) for item in content.evidence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -84,11 +84,11 @@ def _subgroups(plan: EvaluationPlan, patients: StudyPatients) -> pd.DataFrame | 
     names = [n for n in plan.subgroups if n in possible and n in cohort.columns]
     table = cohort.covariates(names).loc[ids].reset_index(drop=True)
     if SCANNER in plan.subgroups and SCANNER in possible:
-        table[SCANNER] = pd.Categorical(_scanners(cohort, ids))
+        table[SCANNER] = pd.Categorical(scanners(cohort, ids))
     return None if table.empty else table
 
 
-def _scanners(cohort: Cohort, patient_ids: list[str]) -> list[str | None]:
+def scanners(cohort: Cohort, patient_ids: Sequence[str]) -> list[str | None]:
     """Scanner of each patient's slides; several are named as such."""
     known = cohort.slides.dropna(subset=[SCANNER]).groupby("patient_id")[SCANNER].unique()
     found = (known.get(patient) for patient in patient_ids)

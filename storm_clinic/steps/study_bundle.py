@@ -7,14 +7,22 @@ from typing import Literal
 
 import numpy as np
 
-from storm_clinic.bundle import Manifest, OutcomeDefinition, TrainingCohort
+from storm_clinic.bundle import (
+    ClinicalColumn,
+    Manifest,
+    ObservedRange,
+    OutcomeDefinition,
+    TrainingCohort,
+)
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
+from storm_clinic.errors import StatisticsError
+from storm_clinic.features.reference import FeatureReference
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
 from storm_clinic.steps.declared_inputs import clinical_columns, measured_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development, Evaluated
-from storm_clinic.study import Study
+from storm_clinic.study import TILES, Study
 from storm_clinic.validation.comparison import headline
 from storm_clinic.validation.evidence import Estimate, Evidence
 
@@ -27,18 +35,20 @@ def describe_bundle(
     record: DevelopmentRecord,
     key_id: str,
     run_id: str,
+    without_reference: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Study, inputs, thresholds, cohorts and versions behind some fitted models.
 
     Thresholds between risk groups are quantiles of the models' own risks of all development
-    patients, so that they are fixed before anybody else is scored.
+    patients, so that they are fixed before anybody else is scored. ``without_reference`` are the
+    reasons that `feature_references` gave.
     """
     store, cohort = development.store, development.parts[0].patients.cohort
     return Manifest(
         study=study.resolved(),
         features=None if store is None else store.contract.to_json(),
         storm=None if development.storm is None else development.storm.contract.to_json(),
-        clinical=clinical_columns(study, cohort),
+        clinical=tuple(_observed(c, development) for c in clinical_columns(study, cohort)),
         measurements=measured_inputs(cohort, development.data),
         outcome=_definition(study, development),
         risk_thresholds={
@@ -54,12 +64,50 @@ def describe_bundle(
         },
         training={part.patients.cohort.name: _trained_on(part) for part in development.parts},
         development_digest=record.digest,
+        without_reference=dict(without_reference or {}),
         seeds={"study": study.evaluation.seed},
         key_id=key_id,
         code=code_version().as_dict(),
         packages=package_versions(NUMERICAL_PACKAGES),
         run_id=run_id,
     )
+
+
+def feature_references(
+    development: Development, *, seed: int
+) -> tuple[dict[str, FeatureReference], dict[str, str]]:
+    """How development's patients look in each input of tiles; and why there is no such record.
+
+    Parameters
+    ----------
+    development : Development
+        Patients of all cohorts count alike; those without slides are left out.
+    seed : int
+        Of the halves and the sample.
+    """
+    references, reasons = {}, {}
+    for name in TILES:
+        means = [
+            p
+            for part in development.parts
+            if (p := part.patients.mean_embeddings.get(name)) is not None
+        ]
+        if not means:
+            continue
+        try:
+            references[name] = FeatureReference.of(np.concatenate(means), seed=seed)
+        except StatisticsError as error:
+            reasons[name] = error.problem
+    return references, reasons
+
+
+def _observed(column: ClinicalColumn, development: Development) -> ClinicalColumn:
+    """A covariate with the range of its values, where it is continuous."""
+    table = development.data.clinical
+    if column.kind != "continuous" or table is None:
+        return column
+    values = table[column.name].to_numpy(np.float64)
+    return column.model_copy(update={"observed": ObservedRange.of(values)})
 
 
 def _definition(study: Study, development: Development) -> OutcomeDefinition:

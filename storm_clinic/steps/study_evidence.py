@@ -14,7 +14,7 @@ from storm_clinic.steps.further_analyses import analyse
 from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Endpoint
-from storm_clinic.validation.analyses import Analyses, CovariateProfile
+from storm_clinic.validation.analyses import Analyses, CovariateProfile, FeatureDrift
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
 from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
 from storm_clinic.validation.protocol import evaluate
@@ -31,6 +31,7 @@ def collect_evidence(
     thresholds: Mapping[str, tuple[float, ...]] | None = None,
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
+    drift: Sequence[FeatureDrift] = (),
     notes: Sequence[str] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> Evidence:
@@ -56,6 +57,8 @@ def collect_evidence(
         Coefficients of the clinical comparator.
     n_overlapping : int, optional
         Patients or slides shared with development; None where nobody looked.
+    drift : sequence of FeatureDrift
+        How features differ from development's, found before outcomes were read.
     notes : sequence of str
         What a reader must know, such as where a design differs from what was asked for.
     seconds : mapping of model to float, optional
@@ -81,7 +84,7 @@ def collect_evidence(
             sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
-    analyses = Analyses()
+    analyses = Analyses(drift=tuple(drift))
     for item in evaluated:
         data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
         analyses += analyse(

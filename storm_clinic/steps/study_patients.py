@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from storm_clinic.cohort.attrition import Attrition
 from storm_clinic.cohort.leakage import Fingerprints, check_disjoint, check_within
 from storm_clinic.cohort.outcome import Outcome, concatenate
 from storm_clinic.cohort.table import Cohort
-from storm_clinic.errors import CohortError
+from storm_clinic.errors import CohortError, NoOutcomeError
 from storm_clinic.features.slide_features import digest_array
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
@@ -172,18 +173,40 @@ def join_outcome(study: Study, scored: StudyPatients) -> Evaluated:
     """
     table = scored.cohort.outcome(study.endpoint.name)
     position = {patient: at for at, patient in enumerate(table.patient_ids)}
-    kept = [at for at, patient in enumerate(scored.patient_ids) if patient in position]
-    if not kept:
+    if position.keys().isdisjoint(scored.patient_ids):
         raise CohortError(
             f"no scored patient has the outcome {study.endpoint.name}",
             where=scored.cohort.manifest_path,
         )
     reasons = table.attrition.excluded().set_index("id")["reason"]
     lost = {p: str(reasons[p]) for p in scored.patient_ids if p not in position}
-    step = Attrition.left_out(f"with outcome {study.endpoint.name}", scored.patient_ids, lost)
-    joined = scored.take(np.array(kept, dtype=np.int64))
-    joined = replace(joined, attrition=scored.attrition.joined(step))
+    joined = leave_out(scored, f"with outcome {study.endpoint.name}", lost)
     return Evaluated(joined, table.outcome.take([position[p] for p in joined.patient_ids]))
+
+
+def has_outcome(study: Study, scored: StudyPatients) -> bool:
+    """Whether anybody of the scored patients has an outcome by now.
+
+    Raises
+    ------
+    CohortError, OutcomeError
+        If the outcome is declared in another way than its columns are.
+    """
+    if study.endpoint.name not in scored.cohort.endpoints:
+        return False
+    try:
+        table = scored.cohort.outcome(study.endpoint.name)
+    except NoOutcomeError:
+        return False
+    return not set(table.patient_ids).isdisjoint(scored.patient_ids)
+
+
+def leave_out(scored: StudyPatients, step: str, lost: Mapping[str, str]) -> StudyPatients:
+    """The patients who are not lost; who is lost is listed in the attrition with the reason."""
+    kept = [at for at, patient in enumerate(scored.patient_ids) if patient not in lost]
+    left = Attrition.left_out(step, scored.patient_ids, dict(lost))
+    joined = scored.take(np.array(kept, dtype=np.int64))
+    return replace(joined, attrition=scored.attrition.joined(left))
 
 
 def _with_outcome(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from storm_clinic.bundle import Bundle
 from storm_clinic.errors import CohortError, FeatureError, StorageError
 from storm_clinic.files import Workspace
+from storm_clinic.registry.decide import Decision
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
+from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
-from storm_clinic.reporting.content import Provenance, ReportContent, TileGallery
+from storm_clinic.reporting.content import Provenance, RecordedMove, ReportContent, TileGallery
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.attended_tiles import gather_tiles
 from storm_clinic.steps.cohort_summary import read_summaries
-from storm_clinic.steps.external_validation import Validation, stored_validations
+from storm_clinic.steps.stored_validations import Validation, stored_validations
 from storm_clinic.steps.study_patients import needs_slides, scored_patients
 from storm_clinic.steps.training_files import EVIDENCE
 from storm_clinic.tracking import Tracker
@@ -60,6 +62,8 @@ def report(model: str | Referring, *, workspace: Workspace | None = None) -> Rep
             cohorts=tuple(summary for folder in folders for summary in read_summaries(folder)),
             tiles=tuple(galleries),
             provenance=_provenance(version, validations),
+            moves=tuple(map(_move, version.events)),
+            decision=_decision(version),
             limits=tuple(limits),
         )
     )
@@ -86,6 +90,26 @@ def _galleries(
     return galleries, limits
 
 
+def _move(event: Event) -> RecordedMove:
+    body = event.body
+    said = (body.get(name) for name in ("cohort", "plan", "rerun", "reason"))
+    return RecordedMove(
+        seq=event.seq,
+        kind=event.kind,
+        by=event.by,
+        when=f"{event.when:%Y-%m-%d %H:%M}",
+        digest=event.digest,
+        detail=": ".join(str(text) for text in said if text),
+        signed="signature" in body,
+    )
+
+
+def _decision(version: RegisteredModel) -> Decision | None:
+    """The latest one on record."""
+    made = [event.body["decision"] for event in version.events if "decision" in event.body]
+    return Decision.model_validate(made[-1]) if made else None
+
+
 def _provenance(version: RegisteredModel, validations: list[Validation]) -> Provenance:
     manifest = version.bundle.manifest
     digests = {"model bundle": version.bundle.digest, "study": version.bundle.study.digest}
@@ -100,10 +124,6 @@ def _provenance(version: RegisteredModel, validations: list[Validation]) -> Prov
     identifiers = [("model", f"{version.reference} ({version.state})")]
     if manifest.run_id:
         identifiers.append(("MLflow run of the training", manifest.run_id))
-    identifiers += [
-        (f"{event.kind} by", f"{event.by}, {event.when:%Y-%m-%d %H:%M} UTC")
-        for event in version.events
-    ]
     return Provenance(
         digests=tuple(digests.items()),
         versions=tuple(manifest.packages.items()),

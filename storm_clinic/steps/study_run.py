@@ -12,9 +12,10 @@ from storm_clinic.files import Workspace
 from storm_clinic.progress import Progress
 from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.reporting.page import Report
-from storm_clinic.steps.external_validation import Validation, validate
+from storm_clinic.steps.external_validation import validate
 from storm_clinic.steps.extraction import ExtractionResult, extract
 from storm_clinic.steps.locking import lock
+from storm_clinic.steps.stored_validations import Validation
 from storm_clinic.steps.study_patients import needs_slides
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.training import train

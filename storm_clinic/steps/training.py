@@ -30,7 +30,11 @@ from storm_clinic.steps.evaluation_input import evaluation_data
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.further_analyses import pooled_profiles
 from storm_clinic.steps.learning_curves import Watcher
-from storm_clinic.steps.study_bundle import describe_bundle, performance_table
+from storm_clinic.steps.study_bundle import (
+    describe_bundle,
+    feature_references,
+    performance_table,
+)
 from storm_clinic.steps.study_evidence import collect_evidence
 from storm_clinic.steps.study_patients import Development, load_development
 from storm_clinic.steps.training_files import (
@@ -301,6 +305,7 @@ class _Work:
     ) -> Path:
         """Write the bundle; returns its folder."""
         folder = self.scratch / "bundle"
+        references, reasons = feature_references(self.development, seed=self.study.evaluation.seed)
         manifest = describe_bundle(
             self.study,
             self.development,
@@ -308,9 +313,16 @@ class _Work:
             record=record,
             key_id=key_id,
             run_id=run.run_id,
+            without_reference=reasons,
         )
         states = {name: fit.model.state() for name, fit in fitted.items()}
-        write_bundle(folder, states, manifest, performance=performance_table(evidence))
+        write_bundle(
+            folder,
+            states,
+            manifest,
+            references=references,
+            performance=performance_table(evidence),
+        )
         return folder
 
     @property

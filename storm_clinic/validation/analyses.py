@@ -240,6 +240,48 @@ class CaseMix(Finite):
     note: str = ""
 
 
+class DriftComparison(Finite):
+    """Some patients held against development in feature space."""
+
+    division: Literal["all", "scanner", "site"]
+    label: str = Field(description="The scanner or site; the cohort, of all its patients.")
+    n_patients: Count = Field(description="With features.")
+    distance: float | None = Field(
+        default=None, description="Energy distance, in standard deviations of development."
+    )
+    coefficient: Probability | None = Field(
+        default=None, description="The distance as a share of the largest it could be."
+    )
+    p: Probability | None = None
+    p_adjusted: Probability | None = Field(
+        default=None, description="Holm-adjusted over the comparisons of the cohort."
+    )
+    n_outside: Count | None = Field(
+        default=None, description="Patients beyond the threshold of development."
+    )
+    note: str = Field(default="", description="Why nothing was compared.")
+
+    @property
+    def share_outside(self) -> float | None:
+        """Patients beyond the threshold, as a share; None where they were not counted."""
+        return None if self.n_outside is None else self.n_outside / self.n_patients
+
+
+class FeatureDrift(Finite):
+    """Whether features look like those of development: before any outcome was read."""
+
+    cohort: str
+    features: Literal["image", "storm"] = Field(description="Whose mean over tiles is compared.")
+    n_development: Count = Field(default=0, description="Patients behind the threshold.")
+    n_sampled: Count = Field(default=0, description="Patients of development compared with.")
+    n_axes: Count = Field(default=0, description="Principal axes along which they are compared.")
+    comparisons: tuple[DriftComparison, ...] = Field(
+        default=(), description="All patients first, then scanners and sites, largest first."
+    )
+    method: str = ""
+    note: str = Field(default="", description="Why nothing was compared, or a caution.")
+
+
 class MetaAnalysis(Finite):
     """One measure over sites: pooled, and where a new site may be expected."""
 
@@ -360,12 +402,13 @@ class Analyses(Finite):
     sites: tuple[MetaAnalysis, ...] = ()
     probes: tuple[SiteProbe, ...] = ()
     internal: tuple[InternalValidity, ...] = ()
+    drift: tuple[FeatureDrift, ...] = ()
 
     # All of them came after the first evidence was sealed.
     _later: ClassVar[frozenset[str]] = frozenset(
         {
             *("adequacy", "missingness", "case_mix", "decision", "groups", "regressions"),
-            *("time_effects", "shapes", "subgroups", "sites", "probes", "internal"),
+            *("time_effects", "shapes", "subgroups", "sites", "probes", "internal", "drift"),
         }
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from validated_workspace import build
 
 from storm_clinic.bundle import (
     Bundle,
@@ -201,3 +202,13 @@ def candidate(workspace, registered) -> RegisteredModel:
     """The candidate ``demo-pfi:1`` of the workspace, which cannot train again."""
     shutil.copytree(registered, workspace.mlruns, dirs_exist_ok=True)
     return Registry(workspace).find("demo-pfi")
+
+
+@pytest.fixture(scope="session")
+def validated(tmp_path_factory, empty_mlflow_database, study, manifest, fitted) -> Workspace:
+    """``demo-pfi:1`` locked and validated, ``demo-pfi:2`` a candidate; to copy, not to change."""
+    workspace = Workspace(tmp_path_factory.mktemp("validated") / "origin")
+    workspace.mlruns.mkdir(parents=True)
+    shutil.copy(empty_mlflow_database, workspace.mlruns / "mlflow.db")
+    build(workspace, study, manifest, fitted)
+    return workspace

@@ -11,9 +11,10 @@ import sqlite3
 import pytest
 
 from storm_clinic.bundle import write_bundle
-from storm_clinic.errors import RegistryError
-from storm_clinic.files import digest_bytes
-from storm_clinic.registry.moves import MOVES, Registry
+from storm_clinic.errors import RegistryError, UnsafeName
+from storm_clinic.registry.decide import Approval, Decision
+from storm_clinic.registry.moves import Registry
+from storm_clinic.registry.rules import MOVES
 from storm_clinic.registry.versions import STATES
 from storm_clinic.study import Study
 from storm_clinic.tracking import Tracker
@@ -263,7 +264,7 @@ def test_a_name_that_was_deleted_and_registered_anew_in_mlflow_is_noticed(
 
 
 def test_an_edited_event_stops_everything(registry, candidate):
-    connection = sqlite3.connect(registry.trail.path)
+    connection = sqlite3.connect(registry.trail.where)
     connection.execute("DROP TRIGGER trail_no_update")
     connection.execute("UPDATE trail SET body = replace(body, 'c.trainer', 'a.weber')")
     connection.commit()
@@ -280,28 +281,27 @@ def test_mlruns_can_be_moved_and_its_models_still_load(registry, candidate, work
     assert Registry(moved).locked_model("demo-pfi").reference == "demo-pfi:1"
 
 
+def _seal(registry, model, cohort="demo_b", digest="0" * 64, **more):
+    given = {"run_id": "r", "inputs": {"demo_b/clinical": "1" * 64}, "by": "a.weber"} | more
+    return registry.scorings.seal(model, cohort=cohort, predictions_digest=digest, **given)
+
+
+def _record(registry, model, cohort="demo_b", digest="e" * 64, by="a.weber"):
+    return registry.scorings.record(model, cohort=cohort, evidence_digest=digest, run_id="r", by=by)
+
+
 def test_predictions_are_sealed_before_evidence_and_each_is_recorded_once(registry, candidate):
     locked = registry.lock("demo-pfi", by="a.weber")
-    digest, evidence = digest_bytes(b"predictions"), digest_bytes(b"evidence")
-    validation = {"cohort": "demo_b", "evidence_digest": evidence, "run_id": "r", "by": "a.weber"}
     with pytest.raises(RegistryError, match="were not sealed before outcomes were read"):
-        registry.record_validation(locked, **validation)
-    seal = registry.seal_predictions(
-        locked, cohort="demo_b", predictions_digest=digest, by="a.weber"
-    )
-    again = registry.seal_predictions(
-        locked, cohort="demo_b", predictions_digest=digest, by="b.meier"
-    )
-    assert again == seal, "a validation that was interrupted goes on"
-    with pytest.raises(RegistryError, match="was scored before with other predictions"):
-        registry.seal_predictions(
-            locked, cohort="demo_b", predictions_digest=evidence, by="a.weber"
-        )
-    registry.record_validation(locked, **validation)
+        _record(registry, locked)
+    _seal(registry, locked)
+    with pytest.raises(RegistryError, match=r"demo_b was scored before, by a\.weber"):
+        _seal(registry, locked)
+    _record(registry, locked)
     with pytest.raises(RegistryError, match=r"was validated on demo_b by a\.weber"):
-        registry.record_validation(locked, **validation)
+        _record(registry, locked)
     found = registry.locked_model("demo-pfi")
-    assert found.find_event("validated", cohort="demo_b").body["evidence_digest"] == evidence
+    assert found.find_event("validated", cohort="demo_b").body["evidence_digest"] == "e" * 64
     assert [event.kind for event in found.events] == [
         "candidate",
         "locked",
@@ -310,14 +310,123 @@ def test_predictions_are_sealed_before_evidence_and_each_is_recorded_once(regist
     ]
 
 
+def test_a_second_scoring_needs_a_reason_and_both_stay(registry, candidate):
+    locked = registry.lock("demo-pfi", by="a.weber")
+    with pytest.raises(RegistryError, match="was not scored before, so that this is no re-run"):
+        _seal(registry, locked, rerun="Wrong scanner profile")
+    _seal(registry, locked)
+    _record(registry, locked)
+    with pytest.raises(RegistryError, match="says nothing that could be kept"):
+        _seal(registry, locked, rerun=" ")
+    _seal(registry, locked, digest="2" * 64, rerun="Wrong scanner profile")
+    _record(registry, locked, digest="f" * 64)
+    first, second = registry.scorings.attempts(locked, "demo_b")
+    assert first.validated.body["evidence_digest"] == "e" * 64
+    assert second.validated.body["evidence_digest"] == "f" * 64
+    assert second.seal.body["rerun"] == "Wrong scanner profile"
+
+
 def test_a_candidate_is_not_validated_nor_a_model_on_a_cohort_not_named_before(registry, candidate):
-    seal = {"predictions_digest": "0" * 64, "by": "a.weber"}
     with pytest.raises(RegistryError, match="is candidate, not locked"):
-        registry.seal_predictions(candidate, cohort="demo_b", **seal)
+        _seal(registry, candidate)
     locked = registry.lock("demo-pfi", by="a.weber")
     for cohort in ("demo_a", "demo_c"):
-        with pytest.raises(RegistryError, match="named before locking: demo_b"):
-            registry.seal_predictions(locked, cohort=cohort, **seal)
+        with pytest.raises(RegistryError, match="named are: demo_b"):
+            _seal(registry, locked, cohort=cohort)
+
+
+def test_a_cohort_added_after_the_lock_names_its_plan_and_leaves_the_study_alone(
+    registry, candidate
+):
+    locked = registry.lock("demo-pfi", by="a.weber")
+    add = registry.scorings.add_cohort
+    for cohort, problem in (("demo_a", "was trained on demo_a"), ("demo_b", "is named already")):
+        with pytest.raises(RegistryError, match=problem):
+            add(locked, cohort, plan="Protocol 2", by="a.weber")
+    with pytest.raises(UnsafeName):
+        add(locked, "../demo_c", plan="Protocol 2", by="a.weber")
+    add(locked, "demo_c", plan="Protocol 2, section 4", by="a.weber", plan_digest="a" * 64)
+    found = registry.locked_model("demo-pfi")
+    assert found.find_event("cohort_added").body["plan"] == "Protocol 2, section 4"
+    assert found.bundle.study.validation == ("demo_b",)
+    assert registry.scorings.cohorts(found) == ("demo_b", "demo_c")
+    _seal(registry, found, cohort="demo_c")
+
+
+def _decided(registry, verdict="approved", by="d.chen", evidence=None):
+    """A decision on the latest evidence in the trail, whatever that evidence says."""
+    model = registry.find("demo-pfi")
+    judged = {"demo_b": "e" * 64} if evidence is None else evidence
+    decision = Decision(verdict=verdict, reasons=(), evidence=judged)
+    return registry.promote(model, decision, Approval(by, "c.trainer", "a.weber", ("demo_b",)))
+
+
+@pytest.fixture
+def validated(registry, candidate):
+    locked = registry.lock("demo-pfi", by="a.weber")
+    _seal(registry, locked)
+    _record(registry, locked)
+    return locked
+
+
+def test_an_approval_moves_the_model_its_tag_and_its_alias(registry, validated, workspace):
+    approved = _decided(registry)
+    assert (approved.state, approved.find_event("approved").by) == ("approved", "d.chen")
+    assert _aliases(_client(workspace)) == {"approved": 1}
+    with pytest.raises(RegistryError, match=r"is approved since .*; .* retired, not approved"):
+        _decided(registry)
+
+
+@pytest.mark.parametrize("by", ["c.trainer", "a.weber", " A.Weber "])
+def test_who_trained_or_locked_does_not_approve_nor_reject(registry, validated, by):
+    for verdict in ("approved", "rejected"):
+        with pytest.raises(RegistryError, match="and so may not approve it"):
+            _decided(registry, verdict, by)
+    assert registry.find("demo-pfi").state == "locked"
+
+
+def test_a_refusal_is_kept_and_moves_nothing(registry, validated):
+    found = _decided(registry, "refused", by="a.weber")
+    assert found.state == "locked"
+    assert found.find_event("promotion_refused").body["decision"]["verdict"] == "refused"
+    assert _decided(registry, "rejected").state == "rejected"
+    with pytest.raises(RegistryError, match="is rejected since"):
+        _decided(registry)
+
+
+def test_a_decision_on_other_evidence_than_the_trails_is_not_recorded(registry, validated):
+    for evidence in ({}, {"demo_b": "f" * 64}, {"demo_b": "e" * 64, "demo_c": "e" * 64}):
+        with pytest.raises(RegistryError, match="validated on something else since"):
+            _decided(registry, evidence=evidence)
+
+
+def test_only_an_approved_model_is_retired_and_says_why(registry, validated):
+    with pytest.raises(RegistryError, match="approved or rejected, not retired"):
+        registry.retire("demo-pfi:1", by="d.chen", reason="Superseded")
+    _decided(registry)
+    retired = registry.retire("demo-pfi", by="d.chen", reason="Superseded")
+    assert retired.state == "retired"
+    assert retired.find_event("retired").body["reason"] == "Superseded"
+    with pytest.raises(RegistryError, match="no such version is approved"):
+        registry.retire("demo-pfi", by="d.chen", reason="Again")
+
+
+def test_a_training_that_cannot_be_repeated_is_not_locked(
+    register, registry, tmp_path, fitted, manifest
+):
+    states = {name: model.state() for name, model in fitted.items()}
+    real = manifest.training["demo_a"].model_copy(update={"origin": {"source": "a registry"}})
+    dirty = manifest.model_copy(
+        update={"training": {"demo_a": real}, "code": {**manifest.code, "dirty": True}}
+    )
+    register(write_bundle(tmp_path / "dirty", states, dirty).folder)
+    with pytest.raises(RegistryError, match="code with uncommitted changes"):
+        registry.lock("demo-pfi:1", by="a.weber")
+    blind = real.model_copy(update={"digests": {}})
+    silent = manifest.model_copy(update={"training": {"demo_a": blind}})
+    register(write_bundle(tmp_path / "silent", states, silent).folder, inputs="2")
+    with pytest.raises(RegistryError, match=r"digests of what it was trained on.*demo_a"):
+        registry.lock("demo-pfi:2", by="a.weber")
 
 
 def test_the_trail_holds_no_more_than_json(registry, candidate):

@@ -25,6 +25,7 @@ from storm_clinic.errors import RegistryError, StorageError, TrainingError
 from storm_clinic.files import Workspace, digest_folder
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.server import serve_ui
+from storm_clinic.steps.registry_audit import audit
 from storm_clinic.tracking import Metric, Tracker, postgres_store
 from storm_clinic.tracking.client import import_mlflow, quiet_mlflow
 from storm_clinic.tracking.place import Place
@@ -189,6 +190,21 @@ class TestTeam:
         with pytest.raises(RegistryError, match=r"model\.safetensors: was changed"):
             Registry(here).locked_model("demo-pfi")
         assert len(set(_risks_by_mlflow(two_patients, Tracker(here).database.uri))) == 2
+
+    def test_an_audit_reads_what_the_bucket_holds_now_and_not_what_was_fetched(
+        self, team, here, there, study, bundle
+    ):
+        with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
+            registered = Registry(here).register(run, bundle.folder, by="c.trainer")
+        assert "table storm_clinic_trail" in Registry(there).trail.where
+        assert audit(workspace=there).is_clean
+        assert not there.mlruns.exists()
+        name = f"{registered.events[0].body['folder']}/data/bundle/card.md"
+        stored = Bucket.folder / "kidney" / name.removeprefix("artifacts/")
+        whole = stored.read_bytes()
+        stored.write_bytes(whole + b" ")
+        assert [found.place for found in audit(workspace=here).findings] == [name]
+        stored.write_bytes(whole)
 
     def test_a_colleague_reads_what_was_trained_elsewhere(self, team, here, there, study, tmp_path):
         (tmp_path / "made").mkdir()

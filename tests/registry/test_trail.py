@@ -15,23 +15,32 @@ import pytest
 
 from storm_clinic.errors import RegistryError, StorageError
 from storm_clinic.registry import trail as trail_module
-from storm_clinic.registry.trail import Trail
+from storm_clinic.registry.findings import Kind
+from storm_clinic.registry.trail import Head, Trail, find_breaks
 
 
 def _anything(events) -> None:
     """Allow every event."""
 
 
+def _in_file(path) -> Trail:
+    return Trail.at(f"sqlite:///{path}")
+
+
+def _problems(trail: Trail) -> list[str]:
+    return [str(found) for found in find_breaks(trail.database.rows())]
+
+
 @pytest.fixture
 def trail(tmp_path) -> Trail:
-    trail = Trail(tmp_path / "mlruns" / "trail.db")
+    trail = _in_file(tmp_path / "mlruns" / "trail.db")
     for number in range(5):
         trail.append({"event": "note", "by": "a.weber", "number": number}, allowed=_anything)
     return trail
 
 
 def _tamper(trail: Trail, *statements: str) -> None:
-    connection = sqlite3.connect(trail.path, isolation_level=None)
+    connection = sqlite3.connect(trail.where, isolation_level=None)
     for name in ("trail_no_update", "trail_no_delete"):
         connection.execute(f"DROP TRIGGER {name}")
     for statement in statements:
@@ -40,9 +49,9 @@ def _tamper(trail: Trail, *statements: str) -> None:
 
 
 def test_an_absent_trail_holds_no_events_and_reading_does_not_make_it(tmp_path):
-    trail = Trail(tmp_path / "mlruns" / "trail.db")
+    trail = _in_file(tmp_path / "mlruns" / "trail.db")
     assert trail.events() == ()
-    assert trail.problems() == []
+    assert _problems(trail) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,7 +66,7 @@ def test_events_come_back_in_order_with_who_and_when(trail):
 
 def test_the_chain_can_be_verified_without_this_program(trail):
     previous = "0" * 64
-    connection = sqlite3.connect(trail.path)
+    connection = sqlite3.connect(trail.where)
     for seq, before, digest, body in connection.execute("SELECT * FROM trail ORDER BY seq"):
         assert before == previous
         assert digest == hashlib.sha256(f"{seq}\n{before}\n{body}".encode()).hexdigest()
@@ -95,7 +104,7 @@ def test_the_chain_can_be_verified_without_this_program(trail):
 )
 def test_tampering_is_named_and_nothing_is_added_to_a_broken_chain(trail, statements, finding):
     _tamper(trail, *statements)
-    assert any(finding in problem for problem in trail.problems()), trail.problems()
+    assert any(finding in problem for problem in _problems(trail)), _problems(trail)
     with pytest.raises(RegistryError, match=f"the trail was changed: {finding}"):
         trail.events()
     with pytest.raises(RegistryError, match="the trail was changed"):
@@ -113,24 +122,24 @@ def _forge(trail: Trail, body: str) -> None:
 def test_an_event_that_is_dated_back_is_named_although_its_digest_fits(trail):
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="microseconds")
     _forge(trail, f'{{"by":"a.weber","event":"locked","when":"{yesterday}"}}')
-    assert trail.problems() == ["row 6 is dated before the row it follows"]
+    assert _problems(trail) == ["row 6 is dated before the row it follows"]
 
 
 def test_a_row_that_is_no_event_is_named_although_its_digest_fits(trail):
     _forge(trail, "[]")
-    assert trail.problems() == ["row 6 is no event"]
+    assert _problems(trail) == ["row 6 is no event"]
 
 
 def test_a_lost_tail_and_a_chain_written_anew_are_beyond_the_chain(trail, tmp_path):
     """Stated in docs/registry.md: only a head kept elsewhere shows these."""
     head = trail.events()[-1].digest
     _tamper(trail, "DELETE FROM trail WHERE seq = 5")
-    assert trail.problems() == []
+    assert _problems(trail) == []
     assert trail.events()[-1].digest != head
 
 
 def test_sql_alone_cannot_change_or_delete_a_row(trail):
-    connection = sqlite3.connect(trail.path)
+    connection = sqlite3.connect(trail.where)
     for statement in ("UPDATE trail SET body = ''", "DELETE FROM trail"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute(statement)
@@ -157,16 +166,38 @@ def test_a_refused_event_leaves_no_row(trail):
     assert len(trail.events()) == 5
 
 
+def test_the_head_is_the_last_row_and_comes_back_from_its_text(trail):
+    last = trail.events()[-1]
+    assert str(trail.head()) == f"5:{last.digest}"
+    assert Head.parse(f" 5:{last.digest}\n") == trail.head()
+    assert Head.parse(f"5:{last.digest[:12]}").seq == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5:", "0:0123456789ab", "5:0123456789a", "5:0123456789AB"]
+)
+def test_what_is_no_head_is_refused(text):
+    with pytest.raises(RegistryError, match="is no head of a trail"):
+        Head.parse(text)
+
+
+def test_a_renumbered_chain_is_told_row_by_row(trail):
+    _tamper(
+        trail, "DELETE FROM trail WHERE seq = 2", "UPDATE trail SET seq = seq - 1 WHERE seq > 2"
+    )
+    kinds = [item.kind for item in find_breaks(trail.database.rows())]
+    assert kinds == [Kind.ROW_UNLINKED, *[Kind.ROW_MOVED] * 3]
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path):
     path = tmp_path / "trail.db"
     path.write_text("not SQLite " * 500)
     with pytest.raises(StorageError, match=r"trail\.db: the trail cannot be read or written"):
-        Trail(path).events()
+        _in_file(path).events()
 
 
 _LOCK_ONCE = """
 import sys
-from pathlib import Path
 from storm_clinic.errors import RegistryError
 from storm_clinic.registry.trail import Trail
 
@@ -176,26 +207,25 @@ def allowed(events):
 
 sys.stdin.read()  # until all processes are there
 try:
-    Trail(Path(sys.argv[1])).append({"event": "locked", "by": "a.weber"}, allowed=allowed)
+    Trail.at(sys.argv[1]).append({"event": "locked", "by": "a.weber"}, allowed=allowed)
 except RegistryError:
     sys.exit(3)
 """
 
 
 def test_of_many_who_move_at_once_exactly_one_succeeds(tmp_path):
-    path = tmp_path / "trail.db"
-    command = [sys.executable, "-c", _LOCK_ONCE, str(path)]
+    path = f"sqlite:///{tmp_path}/trail.db"
+    command = [sys.executable, "-c", _LOCK_ONCE, path]
     gate, opener = os.pipe()  # one pipe for all: closing it lets all go at once
     crowd = [subprocess.Popen(command, stdin=gate) for _ in range(6)]
     os.close(gate)
     os.close(opener)
     assert sorted(process.wait() for process in crowd) == [0, 3, 3, 3, 3, 3]
-    assert len(Trail(path).events()) == 1
+    assert len(Trail.at(path).events()) == 1
 
 
 _DIE = """
 import os, signal, sqlite3, sys
-from pathlib import Path
 from storm_clinic.registry.trail import Trail
 
 class Mortal(sqlite3.Connection):
@@ -210,7 +240,7 @@ class Mortal(sqlite3.Connection):
 real = sqlite3.connect
 sqlite3.connect = lambda *a, **k: real(*a, **k, factory=Mortal)
 event = {"event": "locked", "by": "a.weber"}
-Trail(Path(sys.argv[1])).append(event, allowed=lambda events: None)
+Trail.at(sys.argv[1]).append(event, allowed=lambda events: None)
 """
 
 
@@ -218,11 +248,11 @@ def test_a_kill_before_any_statement_leaves_the_trail_before_or_after(trail, tmp
     seen = []
     for statements in range(12):
         copy = tmp_path / f"{statements}.db"
-        shutil.copy(trail.path, copy)
-        command = [sys.executable, "-c", _DIE, str(copy), str(statements)]
+        shutil.copy(trail.where, copy)
+        command = [sys.executable, "-c", _DIE, f"sqlite:///{copy}", str(statements)]
         code = subprocess.run(command, check=False).returncode
-        survivor = Trail(copy)
-        assert survivor.problems() == []
+        survivor = _in_file(copy)
+        assert _problems(survivor) == []
         seen.append((code, len(survivor.events())))
         survivor.append({"event": "note", "by": "a.weber"}, allowed=_anything)
         if code == 0:

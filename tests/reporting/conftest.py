@@ -17,6 +17,7 @@ from storm_clinic.reporting.content import (
     CohortSummary,
     FlowStep,
     Provenance,
+    RecordedMove,
     ReportContent,
     TileGallery,
     TilePicture,
@@ -284,11 +285,12 @@ def validated(study: Study) -> ReportContent:
             digests=(("model bundle", "ef" * 32),),
             versions=(("storm_clinic", "0.1.0"), ("numpy", "2.4.6"), ("Python", "3.11.9")),
             seed=7,
-            identifiers=(
-                ("model", "test-pfi, version 1"),
-                ("locked by", "a.weber, 2026-11-20 09:00 UTC"),
-            ),
+            identifiers=(("model", "test-pfi, version 1"),),
             made_on="2026-11-23",
+        ),
+        moves=(
+            RecordedMove(1, "candidate", "c.trainer", "2026-11-19 15:00", "a1" * 32),
+            RecordedMove(2, "locked", "a.weber", "2026-11-20 09:00", "b2" * 32),
         ),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,11 @@ from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
+from storm_clinic.steps.external_validation import validate
+from storm_clinic.steps.locking import lock
 from storm_clinic.steps.study_run import StudyRunResult, run_study
+from storm_clinic.steps.training import train
+from storm_clinic.study import Study
 
 WIDTH = 6
 
@@ -135,3 +141,46 @@ def _own_secret(tmp_path_factory, monkeypatch):
 def hospitals(tmp_path) -> Workspace:
     """A fresh workspace that a test may spoil."""
     return make_hospitals(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def add_hospital() -> Callable[..., None]:
+    """Write one more cohort: ``add_hospital(workspace, name, n_patients=..., seed=...)``."""
+    return write_cohort
+
+
+def _lock_quickly(root: Path, claim: float = 0.0) -> Workspace:
+    """Train and lock quick heads that find the simulated morphology."""
+    workspace = make_hospitals(root)
+    text = STUDY.replace("head: attention-cox", "head: pca-cox").replace(
+        "options: {epochs: 40, learning_rate: 0.02, hidden: 4, attention: 2}", "options: {}"
+    )
+    path = workspace.pipelines / "study.yaml"
+    path.write_text(text.replace("lower_bound_at_least: 0.0", f"lower_bound_at_least: {claim}"))
+    candidate = train(Study.read(path), workspace=workspace, by="c.trainer")
+    lock(candidate, by="a.weber", workspace=workspace)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def lock_quickly() -> Callable[..., Workspace]:
+    return _lock_quickly
+
+
+@pytest.fixture(scope="session")
+def once_locked(tmp_path_factory) -> Workspace:
+    """One locked model; tests work on copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORM_CLINIC_SECRET_FILE", str(tmp_path_factory.getbasetemp() / "secret"))
+        return _lock_quickly(tmp_path_factory.mktemp("locked") / "workspace")
+
+
+@pytest.fixture(scope="session")
+def once_validated(once_locked, tmp_path_factory) -> Workspace:
+    """The same, validated on its one cohort."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORM_CLINIC_SECRET_FILE", str(tmp_path_factory.getbasetemp() / "secret"))
+        workspace = Workspace(tmp_path_factory.mktemp("validated") / "workspace")
+        shutil.copytree(once_locked.root, workspace.root)
+        validate("test-study", workspace=workspace, by="a.weber")
+        return workspace

@@ -36,8 +36,11 @@ from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.registry.moves import Registry
 from storm_clinic.steps.external_validation import validate
+from storm_clinic.steps.feature_drift import drift_from_development
 from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.locking import lock
+from storm_clinic.steps.registry_audit import audit
+from storm_clinic.steps.study_patients import scored_patients
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import run_study
 from storm_clinic.steps.training import train
@@ -125,6 +128,52 @@ def test_mlflow_holds_one_experiment_of_the_study_with_a_child_a_model(finished)
     assert used == [("test-study",)]
     assert parents == (2,)
     assert folds == (3,)
+
+
+def test_a_bundle_says_how_development_looks_in_features_and_covariates(finished):
+    workspace, result = finished
+    bundle = result.model.bundle
+    assert bundle.reference.n_patients == 88
+    assert bundle.manifest.without_reference == {}
+    store = FeatureStore.open(workspace.store("north", "toy"))
+    means = [store.read(s).features.mean(axis=0) for s in store.slide_ids() if s.endswith("-S0")]
+    assert 0.5 < np.median(np.abs(bundle.reference.project(means))) < 1
+    age, stage = bundle.manifest.clinical
+    ages = Cohort.read("north", workspace).patients["age"].dropna()
+    assert age.observed.lowest <= ages.min() < ages.max() <= age.observed.highest
+    assert stage.observed is None
+
+
+def test_features_of_the_other_hospital_are_held_against_development_in_all_and_by_site(finished):
+    _, result = finished
+    evidence = result.validations[0].evidence
+    [drift] = evidence.analyses.drift
+    assert (drift.cohort, drift.features, drift.n_development) == ("south", "image", 88)
+    divisions = [(group.division, group.n_patients) for group in drift.comparisons]
+    assert divisions == [("all", 58), *[("site", 15)] * 2, *[("site", 14)] * 2]
+    # Both hospitals were drawn alike.
+    assert all(group.share_outside <= 0.1 for group in drift.comparisons)
+    assert next(check for check in evidence.checks if check.code == "SC127").status == "pass"
+    assert "Do features look like development" in result.report_path.read_text()
+
+
+def test_drift_is_found_without_reading_an_outcome(finished, monkeypatch):
+    workspace, result = finished
+    monkeypatch.setattr(Cohort, "outcome", None)
+    bundle = result.model.bundle
+    keys = load_keys(workspace)
+    scored = scored_patients(bundle.study, "south", workspace=workspace, keys=keys)
+    assert drift_from_development(bundle, scored) == result.validations[0].evidence.analyses.drift
+
+
+def test_a_model_from_before_references_says_that_it_has_none(finished):
+    workspace, result = finished
+    bundle = replace(result.model.bundle, references={})
+    keys = load_keys(workspace)
+    scored = scored_patients(bundle.study, "south", workspace=workspace, keys=keys)
+    [drift] = drift_from_development(bundle, scored)
+    assert drift.comparisons == ()
+    assert "trained before such records were kept" in drift.note
 
 
 def test_the_report_answers_the_question_and_fetches_nothing(finished):
@@ -399,3 +448,21 @@ def test_stored_predictions_are_not_in_the_order_of_the_ids(finished):
     assert sorted(keys) == sorted(by_id)
     assert list(keys) == sorted(by_id)
     assert list(keys) != list(by_id)
+
+
+def test_a_study_that_was_trained_locked_and_validated_is_clean_and_fully_covered(finished):
+    workspace, result = finished
+    found = audit(workspace=workspace)
+    assert found.findings == ()
+    assert found.notes == ()
+    counts = found.verified
+    assert (counts.versions, counts.predictions, counts.evidence) == (1, 1, 1)
+    evidence = [result.report.content.development, *result.report.content.validation]
+    values = [
+        value
+        for item in evidence
+        for estimate in item.estimates
+        for value in (estimate.value, estimate.lower, estimate.upper)
+        if value is not None and estimate.level is None
+    ]
+    assert counts.metrics == len(values) > 50

@@ -25,7 +25,7 @@ from storm_clinic.validation.analyses import (
 from storm_clinic.validation.checks import CheckInput, run_checks
 from storm_clinic.validation.evidence import Check
 
-NEW = [f"SC{n}" for n in range(113, 127)]
+NEW = [f"SC{n}" for n in range(113, 128)]
 
 
 def judged(code: str, *, comparator: str | None = "clinical", **given: object) -> Check:

@@ -19,6 +19,8 @@ from storm_clinic.validation.analyses import (
     Contrast,
     CovariateProfile,
     DecisionCurve,
+    DriftComparison,
+    FeatureDrift,
     GroupComparison,
     GroupSummary,
     HypothesisTest,
@@ -387,8 +389,42 @@ def made_up_patients(cohort: str) -> dict:
     return {"adequacy": (adequacy,), "missingness": missing, "case_mix": case_mix}
 
 
+def made_up_drift(cohort: str) -> FeatureDrift:
+    def group(division: str, label: str, n: int, outside: int, p: float) -> DriftComparison:
+        return DriftComparison(
+            division=division,
+            label=label,
+            n_patients=n,
+            distance=0.41,
+            coefficient=0.036,
+            p=p,
+            p_adjusted=min(1.0, 4 * p),
+            n_outside=outside,
+        )
+
+    few = "fewer than 10 patients are not compared"
+    return FeatureDrift(
+        cohort=cohort,
+        features="image",
+        n_development=320,
+        n_sampled=160,
+        n_axes=32,
+        comparisons=(
+            group("all", cohort, 260, 31, 0.0001),
+            group("scanner", "scanner X", 200, 2, 0.31),
+            group("scanner", "scanner Y", 60, 29, 0.0001),
+            group("site", "site A", 140, 3, 0.2),
+            DriftComparison(division="site", label="site B", n_patients=7, note=few),
+            DriftComparison(division="site", label="site C", n_patients=3, note=few),
+        ),
+        method=SYNTHETIC,
+        note="4 patients without these features are left out",
+    )
+
+
 def made_up_analyses(cohort: str) -> Analyses:
     return Analyses(
+        drift=(made_up_drift(cohort),),
         decision=tuple(
             made_up_decision(cohort, model, horizon, strength)
             for horizon in (12, 36, 60)
@@ -427,6 +463,7 @@ def noted_analyses(cohort: str) -> Analyses:
                 note=why,
             ),
         ),
+        drift=(FeatureDrift(cohort=cohort, features="image", note=why),),
         adequacy=(
             Adequacy(
                 cohort=cohort,

@@ -118,7 +118,16 @@ def test_an_analysis_has_its_section_only_where_it_was_asked_for(html, section):
 
 @pytest.mark.parametrize(
     "key",
-    ["utility", "group-comparison", "adjusted", "subgroups", "sites", "site-probe", "internal"],
+    [
+        "utility",
+        "group-comparison",
+        "adjusted",
+        "subgroups",
+        "sites",
+        "site-probe",
+        "internal",
+        "drift",
+    ],
 )
 def test_an_analysis_that_could_not_be_made_says_why(html, key):
     assert "only 3 events" in section_of(html["noted"], key)
@@ -130,6 +139,7 @@ def test_an_analysis_that_could_not_be_made_says_why(html, key):
         ("adequacy", 0, 1),
         ("missingness", 0, 1),
         ("case-mix", 1, 1),
+        ("drift", 0, 1),
         ("utility", 1, 1),
         ("group-comparison", 0, 4),
         ("adjusted", 1, 2),
