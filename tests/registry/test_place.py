@@ -254,6 +254,26 @@ class TestTeam:
         said += [caplog.text, *capfd.readouterr()]
         assert team.password not in "".join([text, *said])
 
+    def test_a_store_that_is_away_is_named_and_nothing_of_it_is_remembered(
+        self, team, here, there, study, monkeypatch
+    ):
+        with Tracker(here).start_study(study, inputs={"f": "1"}):
+            pass
+        found = Tracker(there).find_study(study, inputs={"f": "1"})
+        away = Bucket.folder.rename(Bucket.folder.with_name("away"))
+        assert list(found.artifacts.iterdir()) == []
+        away.rename(Bucket.folder)
+        assert (found.artifacts / "study.json").exists()
+        shutil.rmtree(there.mlruns / "cache")
+
+        def refuse(*arguments):
+            raise ConnectionResetError("peer")
+
+        monkeypatch.setattr(Bucket, "list_artifacts", refuse)
+        with pytest.raises(StorageError, match=r"bucket://ward/kidney/.*does not answer.*peer"):
+            _ = found.artifacts
+        assert [path for path in (there.mlruns / "cache").rglob("*") if path.is_file()] == []
+
     def test_files_of_another_place_are_not_read(self, team, here, study, monkeypatch):
         with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
             pass
