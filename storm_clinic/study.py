@@ -20,6 +20,7 @@ from pydantic import (
 
 from storm_clinic.errors import StudyError
 from storm_clinic.files import digest_value
+from storm_clinic.licences import IntendedUse
 from storm_clinic.strict_yaml import Name, StrictModel, did_you_mean, parse, read_yaml
 
 Scalar = bool | int | float | str
@@ -256,6 +257,12 @@ class Study(StrictModel):
     thresholds: Thresholds | None = Field(default=None, description="Range for net benefit.")
     subgroups: tuple[str, ...] = Field(default=(), description="Columns to report metrics by.")
     claims: tuple[Claim, ...] = Field(default=(), description="What validation must show.")
+    intended_use: IntendedUse = Field(
+        default="research",
+        description="What the model is for: research, internal (an institution's own work), "
+        "commercial, or clinical_investigation (on patients under a protocol). Licences of "
+        "encoders and data are held against it.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -301,8 +308,15 @@ class Study(StrictModel):
         return parse(cls, document, where=where, error=StudyError)
 
     def resolved(self) -> dict[str, Any]:
-        """All of the study with every default filled in, ready for JSON."""
-        return self.model_dump(mode="json", by_alias=True)
+        """All of the study with every default filled in, ready for JSON.
+
+        ``intended_use`` came after the first studies were locked and is left out where it is
+        ``research``, as it was for them: what was locked before keeps its digest.
+        """
+        document = self.model_dump(mode="json", by_alias=True)
+        if self.intended_use == "research":
+            del document["intended_use"]
+        return document
 
     @property
     def digest(self) -> str:

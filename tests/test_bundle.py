@@ -304,6 +304,30 @@ def test_the_card_names_data_licence_limits_and_numbers(tmp_path):
     assert "imulated" not in card
 
 
+def test_the_card_says_what_each_licence_allows_and_where_the_use_meets_one(tmp_path):
+    features = {**_manifest().features, "encoder": "uni", "licence": "CC-BY-NC-ND-4.0"}
+    study = _study(intended_use="clinical_investigation")
+    manifest = _manifest(features=features, study=study.resolved())
+    assert manifest.licences() == [
+        ("encoder uni", "CC-BY-NC-ND-4.0"),
+        ("data of tcga_kirc", "research use"),
+    ]
+    card = write_card(manifest, manifest.read_study(), ("fusion",), "")
+    assert "Declared as clinical investigation: runs on patients under a protocol." in card
+    assert "- Encoder uni: CC-BY-NC-ND-4.0. Training models on its outputs: ask;" in card
+    assert "- **Forbidden**: encoder uni (CC-BY-NC-ND-4.0): for clinical investigation" in card
+    assert "- To be asked: data of tcga_kirc (research use): its licence is not among" in card
+
+
+def test_the_card_of_a_model_that_may_be_used_as_declared_says_so(tmp_path):
+    cohort = TrainingCohort(n_patients=9, n_events=3, digests={}, origin={"licence": "CC0"})
+    features = {**_manifest().features, "licence": "Apache-2.0"}
+    manifest = _manifest(training={"open": cohort}, features=features)
+    card = write_card(manifest, manifest.read_study(), ("fusion",), "")
+    assert "Nothing stands against the intended use as declared." in card
+    assert "- Data of open: CC0 (CC0-1.0). Training" in card
+
+
 def test_the_card_of_a_model_of_simulated_patients_says_so_at_its_top(tmp_path):
     cohort = TrainingCohort(n_patients=9, n_events=3, digests={}, origin={"simulated": True})
     manifest = _manifest(training={"demo_a": cohort})

@@ -43,6 +43,25 @@ def test_a_resolved_study_reads_back_as_itself():
     assert again.digest == study.digest
 
 
+def test_the_intended_use_is_research_where_none_is_declared_and_old_digests_hold(edited):
+    study = Study.read(KIRC)
+    assert study.intended_use == "research"
+    assert "intended_use" not in study.resolved()
+    silent = Study.read(edited("intended_use: research\n", ""))
+    assert silent == study
+    assert silent.digest == study.digest
+    sold = Study.read(edited("intended_use: research", "intended_use: commercial"))
+    assert sold.resolved()["intended_use"] == "commercial"
+    assert sold.digest != study.digest
+    assert Study.from_document(sold.resolved()) == sold
+
+
+def test_a_use_that_is_none_of_the_four_is_refused_by_line(edited):
+    path = edited("intended_use: research", "intended_use: clinical")
+    with pytest.raises(StudyError, match=r"line 25, intended_use: .*clinical_investigation"):
+        Study.read(path)
+
+
 def test_comments_and_order_of_keys_do_not_change_the_digest_but_a_seed_does(edited):
     original = Study.read(KIRC).digest
     assert Study.read(edited("format: 1\n", "# a remark\nformat: 1\n")).digest == original

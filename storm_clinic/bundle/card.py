@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from storm_clinic.bundle.manifest import Manifest
+from storm_clinic.licence_terms import NOT_STATED, terms_of
+from storm_clinic.licences import USES, conflicts
 from storm_clinic.study import Study
+
+_READINGS = (
+    "These are readings of published terms, no legal advice. Each licence covers this model too as "
+    "far as its text reaches to what is derived."
+)
 
 
 def write_card(manifest: Manifest, study: Study, models: tuple[str, ...], performance: str) -> str:
@@ -22,7 +29,8 @@ def write_card(manifest: Manifest, study: Study, models: tuple[str, ...], perfor
     """
     parts = {
         f"# {study.study}": _warning(manifest) + study.question,
-        "## Intended use": _use(manifest),
+        "## Intended use": _use(study),
+        "## Licences": _licences(manifest, study),
         "## What it predicts": _outcome(manifest),
         "## What it needs": _inputs(manifest),
         "## Models inside": _models(study, models),
@@ -44,20 +52,34 @@ def _warning(manifest: Manifest) -> str:
     return f"**Trained on simulated patients ({', '.join(simulated)}): of no clinical use.**\n\n"
 
 
-def _use(manifest: Manifest) -> str:
-    lines = [
-        "Research on the question above, in patients like those it was developed in. Not a medical "
-        "device; not for decisions about a patient's care."
-    ]
-    licence = (manifest.features or {}).get("licence")
-    if manifest.features is not None:
-        lines.append(
-            f"- Licence of the encoder {manifest.features.get('encoder')}: "
-            f"{licence or 'not stated; find out before any use beyond research'}."
-        )
-    for name, cohort in manifest.training.items():
-        lines.append(f"- Data of {name}: {cohort.origin.get('licence') or 'licence not stated'}.")
-    return "\n".join([lines[0], "", *lines[1:]])
+def _use(study: Study) -> str:
+    return (
+        f"Declared as {USES[study.intended_use]}. For the question above, in patients like those "
+        "it was developed in. Not a medical device; by itself not for decisions about a patient's "
+        "care."
+    )
+
+
+def _licences(manifest: Manifest, study: Study) -> str:
+    """What each licence allows, and where the intended use meets one."""
+    lines = []
+    for what, licence in manifest.licences():
+        terms = terms_of(licence)
+        if terms.is_known:
+            name = "" if terms.identifier == licence else f" ({terms.identifier})"
+            read = f"{name}. {_capital(terms.in_words())}. Read from: {terms.source}."
+        else:
+            read = "; what it allows is not on record here: ask."
+        lines.append(f"- {_capital(what)}: {licence or NOT_STATED}{read}")
+    found = conflicts(study.intended_use, manifest.licences())
+    verdicts = {"refuse": "**Forbidden**", "say": "To be asked"}
+    lines += ["", *(f"- {verdicts[c.severity]}: {c}." for c in found)] if found else []
+    none = "Nothing stands against the intended use as declared."
+    return "\n".join([*lines, *([] if found else ["", none]), "", _READINGS])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _outcome(manifest: Manifest) -> str:

@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
 from storm_clinic.bundle.card import write_card
 from storm_clinic.bundle.manifest import Manifest
+from storm_clinic.bundle.tensors import Arrays, pack_tensors, unpack_tensors
 from storm_clinic.errors import FeatureError, RegistryError, StorageError
 from storm_clinic.features.reference import FeatureReference
 from storm_clinic.files import atomic_write, digest_bytes, digest_value, storage_errors
@@ -41,7 +40,6 @@ TENSORS = "model.safetensors"
 REFERENCE = "reference.safetensors"
 CARD = "card.md"
 
-Arrays = dict[str, NDArray[Any]]
 State = tuple[Mapping[str, NDArray[Any]], Mapping[str, Any]]
 
 
@@ -155,11 +153,11 @@ def write_bundle(
     study = manifest.read_study()
     _check_models(models, manifest, study)
     files = {
-        TENSORS: _tensors({model: arrays for model, (arrays, _) in models.items()}),
+        TENSORS: pack_tensors({model: arrays for model, (arrays, _) in models.items()}),
         CARD: write_card(manifest, study, tuple(models), performance).encode(),
     }
     if references:
-        files[REFERENCE] = _tensors({name: r.to_arrays() for name, r in references.items()})
+        files[REFERENCE] = pack_tensors({name: r.to_arrays() for name, r in references.items()})
     document = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -209,8 +207,8 @@ def _assemble(
         manifest = Manifest.model_validate(document["manifest"])
         settings = {name: entry["settings"] for name, entry in document["models"].items()}
         # The very bytes that were digested, not the file again.
-        arrays = _grouped(load_tensors(data[TENSORS]))
-        kept = _grouped(load_tensors(data[REFERENCE])) if REFERENCE in data else {}
+        arrays = unpack_tensors(data[TENSORS])
+        kept = unpack_tensors(data[REFERENCE]) if REFERENCE in data else {}
         references = {name: FeatureReference.from_arrays(found) for name, found in kept.items()}
     except (
         *(KeyError, TypeError, AttributeError, ValidationError),
@@ -224,21 +222,6 @@ def _assemble(
     return Bundle(folder, digest, manifest, study, settings, arrays, references)
 
 
-def _tensors(groups: Mapping[str, Mapping[str, NDArray[Any]]]) -> bytes:
-    """Arrays of several models as the bytes of one file, named ``<model>/<array>``."""
-    flat = {f"{group}/{name}": a for group, arrays in groups.items() for name, a in arrays.items()}
-    return save_tensors({name: _plain_array(array, where=name) for name, array in flat.items()})
-
-
-def _grouped(flat: Mapping[str, NDArray[Any]]) -> dict[str, Arrays]:
-    """What `_tensors` put into one file."""
-    groups: dict[str, Arrays] = {}
-    for key, array in flat.items():
-        group, _, name = key.partition("/")
-        groups.setdefault(group, {})[name] = array
-    return groups
-
-
 def _check_models(models: Mapping[str, State], manifest: Manifest, study: Study) -> None:
     known = {spec.name for spec in study.models}
     for name in (*required_models(study), *models):
@@ -249,14 +232,6 @@ def _check_models(models: Mapping[str, State], manifest: Manifest, study: Study)
             raise RegistryError(
                 f"model {name!r} has no risk thresholds from development data", where="bundle"
             )
-
-
-def _plain_array(array: Any, *, where: str) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        kind = getattr(array, "dtype", type(array).__name__)
-        raise RegistryError(f"is {kind}, not an array of numbers", where=where)
-    # Safetensors writes the buffer as it lies, whatever the strides and byte order say.
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -202,6 +202,19 @@ class Manifest(StrictModel):
         """The study as an object; its own checks run again."""
         return Study.from_document(self.study, where="manifest.json: study")
 
+    def licences(self) -> list[tuple[str, str | None]]:
+        """What the models were made of and under which licence; None where none is stated."""
+        made_of = [
+            (f"{kind} {contract.get('encoder')}", contract.get("licence"))
+            for kind, contract in (("encoder", self.features), ("STORM checkpoint", self.storm))
+            if contract is not None
+        ]
+        data: list[tuple[str, str | None]] = []
+        for name, cohort in self.training.items():
+            stated = cohort.origin.get("licence")
+            data.append((f"data of {name}", stated if isinstance(stated, str) else None))
+        return made_of + data
+
     def clinical_table(self, table: pd.DataFrame) -> pd.DataFrame | None:
         """The clinical columns typed as the models expect them; None where they use none.
 

@@ -146,6 +146,10 @@ def import_(
         bool,
         typer.Option("--geometry-unknown", help="Nobody knows mpp and tile size."),
     ] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Of the encoder's weights, unless files or the catalogue state it."),
+    ] = None,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -164,6 +168,7 @@ def import_(
             mpp=mpp,
             tile_px=tile_px,
             geometry_unknown=geometry_unknown,
+            licence=licence,
             progress=progress,
         )
     counts = result.table["status"].value_counts().to_dict()

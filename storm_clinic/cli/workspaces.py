@@ -24,7 +24,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Folder to make; must be new or a demo's own.")],
     jobs: JobsOption = ALL_PROCESSORS,
 ) -> None:
-    """Simulate two hospitals and walk the whole flow: slides, features, models, validation, report.
+    """Simulate three hospitals and walk the whole flow, from slides to reports and decisions.
 
     Example: storm-clinic demo demo
     """
@@ -70,4 +70,4 @@ def _encoders(*, json: bool) -> None:
         print_json(rows)
         return
     table = pd.DataFrame(rows)
-    print_table(table[["name", "kind", "state", "width", "licence", "reason"]])
+    print_table(table[["name", "kind", "state", "width", "licence", "allows", "reason"]])

@@ -16,6 +16,7 @@ from storm_clinic.encoders.catalogue import (
 from storm_clinic.encoders.contract import EncoderCard, Published, needed_modules
 from storm_clinic.encoders.slide_contract import SlideEncoderCard
 from storm_clinic.errors import EncoderError
+from storm_clinic.licence_terms import terms_of
 
 # Weights in fp32, once more while they are read, and what a small batch takes.
 _BYTES_A_PARAMETER = 10
@@ -39,6 +40,9 @@ class EncoderReadiness:
     width : int
         Length of the embedding; 0 where the card itself cannot be loaded.
     licence : str
+        Of the weights, as its authors name it.
+    allows : str
+        What we read it to say: ``train ask, sell no, deploy no, pass on no``.
     gated : bool
     hub_id : str or None
     """
@@ -49,6 +53,7 @@ class EncoderReadiness:
     reason: str
     width: int = 0
     licence: str = ""
+    allows: str = ""
     gated: bool = False
     hub_id: str | None = None
 
@@ -66,8 +71,9 @@ def _row(name: str, kind: Literal["tile", "slide"]) -> EncoderReadiness:
     except EncoderError as error:  # of another package; it must not hide the others
         return EncoderReadiness(name, kind, "no", str(error))
     state, reason = readiness(card)
+    allows = terms_of(card.licence).brief()
     return EncoderReadiness(
-        name, kind, state, reason, card.width, card.licence, card.gated, card.hub_id
+        name, kind, state, reason, card.width, card.licence, allows, card.gated, card.hub_id
     )
 
 

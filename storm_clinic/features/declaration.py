@@ -8,6 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from storm_clinic.encoders.catalogue import (
+    encoder_names,
+    find_card,
+    find_slide_card,
+    slide_encoder_names,
+)
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.foreign_file import ForeignFile
@@ -29,12 +35,16 @@ class Declaration:
         Pixel size (µm) and side of a tile as the encoder saw it; None: as the files state.
     geometry_unknown : bool
         Nobody knows; only heads that need no coordinates may use the features.
+    licence : str, optional
+        Of the encoder's weights; None: as most of the files state it, else as the catalogue does of
+        an encoder of that name.
     """
 
     encoder: str
     mpp: float | None = None
     tile_px: int | None = None
     geometry_unknown: bool = False
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if self.geometry_unknown and (self.mpp is not None or self.tile_px is not None):
@@ -76,7 +86,17 @@ def declared_contract(files: Sequence[ForeignFile], declaration: Declaration) ->
         overlap_px=overlap_px,
         dtype=dtype,
         provenance="declared",
+        licence=declaration.licence
+        or most_common(file.licence for file in files if file.licence)
+        or _catalogued_licence(declaration.encoder),
     )
+
+
+def _catalogued_licence(encoder: str) -> str | None:
+    """Of the encoder of that name; None where the catalogue has none."""
+    if encoder in encoder_names():
+        return find_card(encoder).licence
+    return find_slide_card(encoder).licence if encoder in slide_encoder_names() else None
 
 
 def most_common(values: Iterable[Any]) -> Any:

@@ -127,6 +127,7 @@ def _attributes(slide: SlideFeatures, contract: FeatureContract) -> dict[str, An
         "vendor": slide.vendor,
         "source_digest": slide.source_digest,
         "tile_um": contract.tile_um,
+        "licence": contract.licence,
         **contract_attributes(contract),
     }
     return {name: value for name, value in found.items() if value is not None}

@@ -51,6 +51,7 @@ class ForeignFile:
     encoder: str | None = None
     slide_mpp: float | None = None
     row: int | None = None
+    licence: str | None = None
 
     def stated(self) -> str:
         """What the file says of encoder and geometry, for people."""
@@ -92,6 +93,7 @@ def describe_foreign(path: Path) -> list[ForeignFile]:
             overlap_px=_whole(known, _OVERLAP_PX, path),
             tile_level0_px=_number(known, ("patch_size_level0",)),
             magnification=_number(known, ("target_magnification",)),
+            licence=_text(known, "storm_clinic_licence"),
             encoder=_text(known, "storm_clinic_encoder")
             or _text(known, "encoder")
             or _text(known, "extractor"),

@@ -6,7 +6,7 @@ The format is specified in docs/formats.md; the files lie in ``features/<cohort>
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -26,6 +26,7 @@ from storm_clinic.features.guarded_file import (
 )
 from storm_clinic.features.slide_features import Array, SlideFeatures
 from storm_clinic.files import safe_name
+from storm_clinic.licence_terms import joined
 
 FORMAT = "storm_clinic/slide-storm"
 FORMAT_VERSION = 1
@@ -82,7 +83,8 @@ class StormStore:
         contract = next(iter(headers.values())).contract
         for slide_id, header in headers.items():
             contract.require_same(header.contract, where=folder / f"{slide_id}.h5")
-        return cls(folder, contract, headers)
+        licence = joined(*(header.contract.licence for header in headers.values()))
+        return cls(folder, replace(contract, licence=licence), headers)
 
     def index(self) -> pd.DataFrame:
         """One row a file, as `FeatureStore.index` has it."""
@@ -212,6 +214,7 @@ def _header(path: Path) -> StormHeader:
             mpp=number_of(known, path, "mpp", optional=True),
             tile_px=None if tile_px is None else int(tile_px),
             provenance=str(text_of(known, path, "provenance")),
+            licence=text_of(known, path, "licence", optional=True),
         )
         digest = text_of(spots.attrs, path, "sha256")
         return StormHeader(

@@ -36,8 +36,8 @@ class Verified:
         Rows of the chain; of these ``signed`` by a key on the list, and ``unsigned``.
     versions, files : int
         Registered versions, and files in their folders.
-    predictions, evidence : int
-        Files of validations.
+    predictions, evidence, decisions : int
+        Files of trainings and validations; decisions made again from them.
     metrics, labels : int
         In MLflow's database: values against evidence; tags and aliases.
     """
@@ -49,6 +49,7 @@ class Verified:
     files: int = 0
     predictions: int = 0
     evidence: int = 0
+    decisions: int = 0
     metrics: int = 0
     labels: int = 0
 

@@ -75,7 +75,9 @@ class Registry:
         self.trail = Trail.at(uri, sign=Signer.from_environment())
         self.scorings = Scorings(self.trail)
 
-    def register(self, run: StudyRun, bundle_folder: Path, *, by: str) -> RegisteredModel:
+    def register(
+        self, run: StudyRun, bundle_folder: Path, *, evidence_digest: str, by: str
+    ) -> RegisteredModel:
         """Log a bundle through pyfunc as the study's next version: a candidate.
 
         The same bundle of the same run again is the version it became before.
@@ -86,6 +88,8 @@ class Registry:
             The open training.
         bundle_folder : Path
             What `write_bundle` wrote; copied.
+        evidence_digest : str
+            SHA-256 of what cross-validation found, which lies in the run.
         by : str
             Who trained.
 
@@ -111,6 +115,7 @@ class Registry:
             "by": who,
             "bundle_digest": bundle.digest,
             "study_digest": bundle.study.digest,
+            "evidence_digest": evidence_digest,
             "files": digest_version(logged.folder),
             "folder": logged.name,
             "run_id": run.run_id,

@@ -17,7 +17,7 @@ from storm_clinic.registry.versions import FROZEN, STATES
 
 # What an event must hold beside event, by and when.
 _FIELDS: Mapping[str, tuple[str, ...]] = {
-    "candidate": ("bundle_digest", "files", "folder", "run_id"),
+    "candidate": ("bundle_digest", "evidence_digest", "files", "folder", "run_id"),
     "locked": ("bundle_digest", "study_digest", "claims", "validation"),
     "cohort_added": ("cohort", "plan"),
     "predictions_sealed": ("cohort", "predictions_digest", "run_id", "inputs"),

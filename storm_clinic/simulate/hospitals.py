@@ -1,4 +1,4 @@
-"""The two simulated hospitals: how many patients, which scanner, which stain."""
+"""The three simulated hospitals: how many patients, which scanner, which stain."""
 
 from __future__ import annotations
 
@@ -110,5 +110,28 @@ HOSPITALS = (
         n_blank=0,
         n_truncated=0,
         n_orphans=1,
+    ),
+    Hospital(
+        cohort="demo_c",
+        n_patients=80,
+        mpp=0.5,
+        size_um=(672, 672),
+        sites=("c1", "c2", "c3"),
+        stain=Stain(  # between those of the others, so that both together have seen the like
+            haematoxylin=(0.70, 0.66, 0.275),
+            eosin=(0.10, 0.94, 0.38),
+            strength=(1.7, 0.85),
+            glass=(242, 241, 239),
+        ),
+        time_unit="months",
+        words=Words(
+            event=("0", "1"),
+            first_event=("0", "1", "2"),
+            grade=("low", "intermediate", "high"),
+        ),
+        n_without_slides=1,
+        n_blank=0,
+        n_truncated=0,
+        n_orphans=0,
     ),
 )

@@ -1,9 +1,9 @@
-"""The verb `demo`: the whole flow on two simulated hospitals, in a few minutes and by itself."""
+"""The verb `demo`: the whole flow on three simulated hospitals, in minutes and by itself."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from storm_clinic.progress import Progress
 from storm_clinic.simulate.truth import ceiling_table
 from storm_clinic.simulate.workspace import make_workspace
 from storm_clinic.steps.planted_truth import attention_landing
+from storm_clinic.steps.promotion import promote
+from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking import Tracker
 from storm_clinic.tracking.place import ARTIFACTS_VARIABLE, TRACKING_VARIABLE, Place
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
-PLANTED, CONTROL = "demo_pfs.yaml", "demo_control.yaml"
-_WHO = "demo"
+PLANTED, CONTROL, MULTI = "demo_pfs.yaml", "demo_control.yaml", "demo_pfs_multi.yaml"
+_WHO, _APPROVER = "demo", "demo-approver"
 _MARKER = ".storm-clinic-demo"
 
 
@@ -35,11 +37,14 @@ class Demonstration:
     workspace : Workspace
     planted, control : StudyRunResult
         The study whose outcome a morphology drives, and the one whose outcome nothing drives.
+    multi : StudyRunResult
+        The question of ``planted``, developed in two laboratories.
     """
 
     workspace: Workspace
     planted: StudyRunResult
     control: StudyRunResult
+    multi: StudyRunResult
 
     def lines(self) -> list[str]:
         """What to tell whoever ran it."""
@@ -50,7 +55,10 @@ class Demonstration:
             f"Planted signal, validated on the other hospital: {_said(self.planted)}",
             f"  who knew the planted truth would reach there:  C {truth_of(self.planted):.2f}",
             f"Outcome without signal, likewise:                 {_said(self.control)}",
+            f"Developed in two laboratories, at a third:        {_said(self.multi)}",
             f"Attention on the planted morphology there: AUC over tiles {self._landing()}",
+            "",
+            *(_stands(run) for run in (self.planted, self.control, self.multi)),
             "",
             f"Report          {self.planted.report_path}",
             f"  without signal {self.control.report_path}",
@@ -72,11 +80,12 @@ class Demonstration:
 
 
 def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = None) -> Demonstration:
-    """Simulate two hospitals, then extract, cross-validate, lock, validate and report.
+    """Simulate three hospitals, then extract, cross-validate, lock, validate, decide and report.
 
-    Two studies are run: one whose outcome a morphology drives that can be seen at 20x, and one
-    whose outcome nothing drives; the others are written down, to be run. Repeating it takes up
-    what is there.
+    Three studies are run: one whose outcome a morphology drives that can be seen at 20x, one whose
+    outcome nothing drives, and the first again, developed in two laboratories; the others are
+    written down, to be run. Another name than that of who trained and locked asks for each
+    promotion. Repeating it takes up what is there.
 
     Parameters
     ----------
@@ -104,9 +113,19 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
             n_jobs=n_jobs,
             progress=progress,
         )
-        for name in (PLANTED, CONTROL)
+        for name in (PLANTED, CONTROL, MULTI)
     ]
-    return Demonstration(workspace, *results)
+    return Demonstration(workspace, *(_decided(result, workspace) for result in results))
+
+
+def _decided(result: StudyRunResult, workspace: Workspace) -> StudyRunResult:
+    """Ask for the promotion, once, and write the page that shows the decision."""
+    model = result.model
+    if model.state == "locked" and model.find_event("promotion_refused") is None:
+        model = promote(model, by=_APPROVER, workspace=workspace).model
+    page = report(model, workspace=workspace)
+    page.save(result.report_path)
+    return replace(result, model=model, report=page)
 
 
 def write_studies(workspace: Workspace) -> list[Path]:
@@ -174,6 +193,17 @@ def truth_of(result: StudyRunResult) -> float:
     asked = (table["endpoint"] == study.endpoint.name) & (table["metric"] == "c_index")
     at = asked & (table["knows"] == "everything")
     return float(table.loc[at, study.validation[0]].item())
+
+
+def _stands(result: StudyRunResult) -> str:
+    """What became of the promotion, and what stood most in its way."""
+    decision = result.report.content.decision
+    if decision is None:
+        return f"{result.model.reference:<20} {result.model.state}"
+    order = ("against", "open", "for")
+    first = min(decision.reasons, key=lambda reason: order.index(reason.standing))
+    why = "every claim is met, no check fails" if decision.verdict == "approved" else first.text
+    return f"{result.model.reference:<20} {decision.verdict}: {why}"
 
 
 def _said(result: StudyRunResult) -> str:

@@ -143,6 +143,7 @@ def import_features(
     mpp: float | None = None,
     tile_px: int | None = None,
     geometry_unknown: bool = False,
+    licence: str | None = None,
     slides: Collection[str] | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
@@ -160,6 +161,9 @@ def import_features(
         Pixel size in µm and side of a tile as the encoder saw it, unless the files state them.
     geometry_unknown : bool
         Nobody knows them; only heads that need no coordinates may use the features.
+    licence : str, optional
+        Of the encoder's weights; by default as the files state, else as the catalogue states it of
+        an encoder of that name.
     slides : collection of str, optional
         Ids to check the files' names against; by default those of the cohort's slides table,
         where the workspace declares that cohort.
@@ -171,7 +175,7 @@ def import_features(
     FeatureError, ContractMismatch, StorageError
         See `storm_clinic.features.interop.import_slides`.
     """
-    declaration = Declaration(encoder, mpp, tile_px, geometry_unknown)
+    declaration = Declaration(encoder, mpp, tile_px, geometry_unknown, licence)
     folder = workspace.store(cohort, encoder)
     declared = _declared_slides(cohort, workspace)
     if slides is None and declared is not None:

@@ -87,8 +87,8 @@ def promote(
 def _decide(
     model: RegisteredModel, workspace: Workspace, *, by: str, accept_reruns: bool
 ) -> tuple[Decision, Approval]:
-    trained, locked = model.find_event("candidate"), model.find_event("locked")
-    if trained is None or locked is None:
+    locked = model.find_event("locked")
+    if locked is None:
         raise RegistryError(
             f"is {model.state}, not locked",
             where=model.reference,
@@ -99,16 +99,32 @@ def _decide(
         raise RegistryError(
             "the claims of its study are not those that were locked", where=model.reference
         )
-    approval = Approval(
+    approval = approval_of(model, by=by, accept_reruns=accept_reruns)
+    found = stored_validations(model, Tracker(workspace))
+    return decide([item.evidence for item in found], claims, approval), approval
+
+
+def approval_of(model: RegisteredModel, *, by: str, accept_reruns: bool) -> Approval:
+    """Who asks, and what the trail and the bundle say beside the evidence.
+
+    Parameters
+    ----------
+    model : RegisteredModel
+        Locked once; its events up to the decision.
+    by : str
+        Who decides.
+    accept_reruns : bool
+        Whether cohorts that were scored more than once are accepted.
+    """
+    trained, locked = model.find_event("candidate"), model.find_event("locked")
+    return Approval(
         by=by,
-        trained_by=trained.by,
-        locked_by=locked.by,
+        trained_by="" if trained is None else trained.by,
+        locked_by="" if locked is None else locked.by,
         cohorts=cohorts_of(model, model.events),
         reruns=reruns_of(model),
         accepts_reruns=accept_reruns,
     )
-    found = stored_validations(model, Tracker(workspace))
-    return decide([item.evidence for item in found], claims, approval), approval
 
 
 def retire(

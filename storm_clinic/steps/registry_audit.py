@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from storm_clinic.bundle import Bundle
 from storm_clinic.errors import StorageError, StormClinicError
 from storm_clinic.files import Workspace
 from storm_clinic.registry.audit import (
@@ -30,6 +31,7 @@ from storm_clinic.registry.replay import is_well_formed
 from storm_clinic.registry.trail import Event, Head
 from storm_clinic.registry.versions import history_of, states_of
 from storm_clinic.registry.vouched_files import check_file, check_json_file, check_version_files
+from storm_clinic.steps.decision_audit import check_decision
 from storm_clinic.steps.development_record import DEVELOPMENT
 from storm_clinic.steps.metric_audit import check_metrics, is_deleted
 from storm_clinic.steps.training_files import EVIDENCE, PREDICTIONS
@@ -94,6 +96,7 @@ class _Work:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.evidence: dict[str, Evidence] = {}  # by digest, unchanged
 
     def check(self) -> None:
         """Everything that the events speak of."""
@@ -103,38 +106,46 @@ class _Work:
         registered = registered_versions(self.events)
         for (name, number), event in registered.items():
             history = history_of(self.events, name, number)
-            self.version(event, history, list(registered.values()))
-            for scored in history:
-                if scored.kind == "predictions_sealed":
-                    self.predictions(scored, history)
-                elif scored.kind == "validated":
-                    self.validation(scored)
+            bundle = self.version(event, history, list(registered.values()))
+            for at, later in enumerate(history):
+                if later.kind == "predictions_sealed":
+                    self.predictions(later, history)
+                elif later.kind == "validated":
+                    self.validation(later)
+                elif "decision" in later.body and bundle is not None:
+                    self.counts["decisions"] += 1
+                    self.findings += check_decision(later, history[:at], bundle, self.evidence)
         self.mirror()
 
-    def version(self, event: Event, history: Sequence[Event], others: list[Event]) -> None:
+    def version(self, event: Event, history: Sequence[Event], others: list[Event]) -> Bundle | None:
         """Files, bundle, lock and training of one version."""
         self.counts["versions"] += 1
         run, place = self.run(event), str(event.body["folder"])
         folder = self.folder(place)
         if folder is None:
-            return
+            return None
         found, n_files = check_version_files(folder, event, others)
         self.counts["files"] += n_files
         bundle, reasons = read_registered_bundle(folder, event)
         self.findings += found or reasons  # a changed file says more than that it cannot be read
         if bundle is None:
-            return
+            return None
         self.findings += [*check_lock(bundle, history), *check_cohorts(bundle, history)]
         digest = bundle.manifest.development_digest
         opened = None if run is None else self.opened(run)
         if run is None or opened is None:
-            return
+            return bundle
         folder, name = opened
         if digest is not None:
             found = check_json_file(folder / DEVELOPMENT, f"{name}/{DEVELOPMENT}", digest)
             self.findings += found
-        if (folder / EVIDENCE).exists():
+        recorded = str(event.body["evidence_digest"])
+        self.counts["evidence"] += 1
+        changed = check_json_file(folder / EVIDENCE, f"{name}/{EVIDENCE}", recorded)
+        self.findings += changed
+        if not changed:
             self.metrics(run, folder / EVIDENCE)
+        return bundle
 
     def predictions(self, seal: Event, history: Sequence[Event]) -> None:
         """Sealed predictions, in the run that the seal or the validation after it names."""
@@ -172,7 +183,9 @@ class _Work:
     def metrics(self, run: RunRecord, path: Path) -> None:
         """Numbers in MLflow's database against the evidence of their run."""
         try:
-            found, n_metrics = check_metrics(self.database, run, Evidence.read(path))
+            evidence = Evidence.read(path)
+            self.evidence[evidence.digest] = evidence
+            found, n_metrics = check_metrics(self.database, run, evidence)
         except StormClinicError as error:
             text = f"metrics of run {run.run_id} cannot be compared: {error}"
             self.findings.append(Finding(Kind.RUN_LOST, f"run {run.run_id}", text))

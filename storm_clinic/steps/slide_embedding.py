@@ -17,6 +17,7 @@ from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.files import Workspace, digest_value
+from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _contract(loaded: LoadedSlideEncoder, tiles: FeatureContract) -> FeatureCont
         pooling=card.pooling,
         tissue=tiles.tissue,
         source_digest=tiles.digest,
-        licence=card.licence,
+        licence=joined(card.licence, tiles.licence),
     )
 
 

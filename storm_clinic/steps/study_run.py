@@ -10,16 +10,17 @@ from storm_clinic.errors import FeatureError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
 from storm_clinic.progress import Progress
-from storm_clinic.registry.versions import RegisteredModel
+from storm_clinic.registry.versions import FROZEN, RegisteredModel
 from storm_clinic.reporting.page import Report
 from storm_clinic.steps.external_validation import validate
 from storm_clinic.steps.extraction import ExtractionResult, extract
 from storm_clinic.steps.locking import lock
-from storm_clinic.steps.stored_validations import Validation
+from storm_clinic.steps.stored_validations import Validation, stored_validations
 from storm_clinic.steps.study_patients import needs_slides
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.training import train
 from storm_clinic.study import Study
+from storm_clinic.tracking import Tracker
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,10 @@ def run_study(
     if lock_by is not None:
         if model.state == "candidate":
             model = lock(model, by=lock_by, workspace=workspace)
-        if study.validation:
+        if study.validation and model.state in FROZEN:
             validations = validate(model, workspace=workspace, by=by, progress=progress).cohorts
+        else:  # rejected or retired since
+            validations = tuple(stored_validations(model, Tracker(workspace)))
     page = report(model, workspace=workspace)
     path = page.save(report_path(workspace, model))
     return StudyRunResult(model, extractions, validations, page, path)

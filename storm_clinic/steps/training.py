@@ -136,6 +136,7 @@ def train(
         model = registry.register(
             run,
             work.bundle(run, fitted, evidence, record, keys.key_id),
+            evidence_digest=evidence.digest,
             by=by or getpass.getuser(),
         )
         return Candidate(model, evidence, run.artifacts)

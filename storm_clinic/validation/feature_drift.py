@@ -67,6 +67,11 @@ def feature_drift(
         if known and n_unknown:
             notes.append(f"{n_unknown} patients without a known {division} are in no group of it")
         groups += [(division, label, x[labels == label]) for label in known]
+    if len(groups) > 1:
+        notes.append(
+            "a scanner or site is more alike in itself than the mixture of development, so that a "
+            "small p of one is the rule where development has several"
+        )
     found = _adjusted([_compared(reference, *group, seed=seed) for group in groups])
     return FeatureDrift(
         cohort=cohort,

@@ -36,6 +36,7 @@ def store(tmp_path) -> FeatureStore:
         tile_px=224,
         overlap_px=16,
         pooling="cls",
+        licence="terms of our own",
     )
     store = FeatureStore.create(tmp_path / "ours" / "uni", contract)
     rng = np.random.default_rng(0)
@@ -65,7 +66,7 @@ def test_what_goes_out_comes_back_bit_for_bit(store, tmp_path, layout):
     result = export_slides(store, tmp_path / "out", layout)
     assert result.table["status"].tolist() == [EXPORTED, EXPORTED]
     back = import_slides(files_of(result), tmp_path / "back" / "uni", Declaration("uni")).store
-    for name in ("mpp", "tile_px", "overlap_px", "dtype", "width", "encoder"):
+    for name in ("mpp", "tile_px", "overlap_px", "dtype", "width", "encoder", "licence"):
         assert getattr(back.contract, name) == getattr(store.contract, name)
     for slide_id in SLIDE_MPP:
         one, other = store.read(slide_id), back.read(slide_id)

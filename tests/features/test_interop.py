@@ -105,6 +105,20 @@ def test_trident_files_come_in_with_their_coordinates_and_geometry(given, bring)
     assert slide.slide_digest is None
 
 
+@pytest.mark.parametrize(
+    ("declared", "licence"),
+    [
+        ({"encoder": "uni"}, "CC-BY-NC-ND-4.0"),
+        ({"encoder": "titan"}, "CC-BY-NC-ND-4.0"),  # a slide encoder
+        ({"encoder": "uni", "licence": "by contract"}, "by contract"),
+        ({"encoder": "nobody-knows"}, None),
+    ],
+)
+def test_a_licence_is_declared_or_of_the_catalogue_or_not_known(given, bring, declared, licence):
+    trident_file(given / "S1.h5")
+    assert bring(mpp=0.5, **declared).store.contract.licence == licence
+
+
 def test_overlap_that_trident_states_is_kept(given, bring):
     trident_file(given / "S-1.h5", overlap=32)
     assert bring(mpp=0.5).store.contract.overlap_px == 32

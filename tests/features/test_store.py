@@ -34,6 +34,14 @@ def test_a_slide_comes_back_as_written_but_in_half_precision(store, toy_slide, s
     assert same_slide(replace(slide, features=read.features), read)
 
 
+def test_each_file_states_the_licence_of_its_encoder(tmp_path, extracted_contract, toy_slide):
+    for licence in ("Apache-2.0", None):
+        store = FeatureStore.create(tmp_path / str(licence), extracted_contract(licence=licence))
+        with h5py.File(store.write(toy_slide())) as file:
+            stated = file.attrs.get("licence")
+        assert (stated.decode() if isinstance(stated, bytes) else stated) == licence
+
+
 def test_what_is_not_known_is_absent_not_invented(tmp_path, declared_contract, toy_slide):
     contract = declared_contract(mpp=None, tile_px=None, overlap_px=0)
     store = FeatureStore.create(tmp_path, contract)
@@ -78,6 +86,7 @@ def test_the_file_says_what_the_format_table_says(store, toy_slide):
         "slide_mpp": 0.2525,
         "slide_mpp_source": "slide",
         "vendor": "aperio",
+        "licence": "Apache-2.0",
     }
     assert layout == {
         "features": ("<f2", (N_TILES, WIDTH)),

@@ -53,6 +53,14 @@ def write_storm(folder, slide_id, n_tiles=3, *, mean=None, genes=GENES, seed=0, 
     return arrays
 
 
+def test_licences_that_storm_files_state_apply_together(tmp_path):
+    write_storm(tmp_path / "storm", "S1", licence=b"MIT AND CC-BY-NC-ND-4.0")
+    write_storm(tmp_path / "storm", "S2", licence=b"MIT")
+    assert StormStore.open(tmp_path / "storm").contract.licence == "MIT AND CC-BY-NC-ND-4.0"
+    write_storm(tmp_path / "silent", "S1")
+    assert StormStore.open(tmp_path / "silent").contract.licence is None
+
+
 def test_the_embeddings_of_tiles_are_those_that_were_written(tmp_path):
     arrays = write_storm(tmp_path / "storm", "S1")
     store = StormStore.open(tmp_path / "storm")

@@ -70,7 +70,7 @@ def act(place, n):
     study = Study.from_document(json.loads((place / "study.json").read_text()))
     with Tracker(Workspace(place)).start_study(study, inputs={}) as run:
         left = n
-        model = registry.register(run, Path(bundle), by="c.trainer")
+        model = registry.register(run, Path(bundle), evidence_digest="e" * 64, by="c.trainer")
         used, left = left, None
     left = used
     return model

@@ -58,8 +58,8 @@ def test_registering_the_same_bundle_of_the_same_run_again_makes_no_second_versi
     registry, workspace, study, bundle
 ):
     with Tracker(workspace).start_study(study, inputs={}) as run:
-        first = registry.register(run, bundle.folder, by="c.trainer")
-        again = registry.register(run, bundle.folder, by="c.trainer")
+        first = registry.register(run, bundle.folder, evidence_digest="e" * 64, by="c.trainer")
+        again = registry.register(run, bundle.folder, evidence_digest="e" * 64, by="c.trainer")
     assert first.reference == again.reference
     assert len(registry.trail.events()) == 1
 
@@ -133,7 +133,7 @@ def test_a_study_without_a_clinical_comparator_cannot_be_locked(
     made = write_bundle(tmp_path / "alone", {"fusion": fitted["fusion"].state()}, alone)
     study = Study.from_document(resolved)
     with Tracker(workspace).start_study(study, inputs={}) as run:
-        registry.register(run, made.folder, by="c.trainer")
+        registry.register(run, made.folder, evidence_digest="e" * 64, by="c.trainer")
     with pytest.raises(RegistryError, match="no model of the study sees clinical covariates alone"):
         registry.lock("demo-pfi", by="a.weber")
 

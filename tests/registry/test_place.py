@@ -19,10 +19,12 @@ import pytest
 from storm_clinic.errors import RegistryError, StorageError, TrainingError
 from storm_clinic.files import Workspace, digest_folder
 from storm_clinic.registry.moves import Registry
+from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.registry_audit import audit
 from storm_clinic.tracking import Metric, Tracker, postgres_store
 from storm_clinic.tracking.client import import_mlflow, quiet_mlflow
 from storm_clinic.tracking.place import Place
+from storm_clinic.validation.evidence import Evidence
 
 import_mlflow()
 
@@ -163,12 +165,31 @@ def there(tmp_path) -> Workspace:
     return Workspace(tmp_path / "there")
 
 
+def _train(workspace: Workspace, study, bundle, inputs: dict[str, str]) -> RegisteredModel:
+    """Register a version as a training does, its evidence (which says nothing) in its run."""
+    evidence = Evidence(
+        study=study.study,
+        study_digest=study.digest,
+        kind="cross-validation",
+        candidate=study.candidate,
+        estimates=(),
+    )
+    with (
+        Tracker(workspace).start_study(study, inputs=inputs) as run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        evidence.write(Path(scratch) / "evidence.json")
+        run.log(artifacts=Path(scratch))
+        return Registry(workspace).register(
+            run, bundle.folder, evidence_digest=evidence.digest, by="c.trainer"
+        )
+
+
 class TestTeam:
     def test_a_version_is_registered_locked_and_loaded_from_the_bucket(
         self, team, here, there, study, bundle, two_patients
     ):
-        with Tracker(here).start_study(study, inputs={"a": "1"}) as run:
-            registered = Registry(here).register(run, bundle.folder, by="c.trainer")
+        registered = _train(here, study, bundle, inputs={"a": "1"})
         assert registered.bundle.digest == bundle.digest
         Registry(here).lock("demo-pfi", by="a.weber")
         name = registered.events[0].body["folder"]
@@ -189,8 +210,7 @@ class TestTeam:
     def test_an_audit_reads_what_the_bucket_holds_now_and_not_what_was_fetched(
         self, team, here, there, study, bundle
     ):
-        with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
-            registered = Registry(here).register(run, bundle.folder, by="c.trainer")
+        registered = _train(here, study, bundle, inputs={"e": "1"})
         assert "table storm_clinic_trail" in Registry(there).trail.where
         assert audit(workspace=there).is_clean
         assert not there.mlruns.exists()

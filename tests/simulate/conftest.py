@@ -12,8 +12,8 @@ from storm_clinic.simulate.workspace import make_workspace
 
 @pytest.fixture(scope="session")
 def tiny_hospitals():
-    """Few patients and small slides, but everything that the real pair has."""
-    first, second = HOSPITALS
+    """Few patients and small slides, but everything that the real ones have."""
+    first, second, _ = HOSPITALS
     return (
         replace(first, n_patients=7, size_um=(560, 448)),
         replace(second, n_patients=4, size_um=(448, 448)),

@@ -116,7 +116,7 @@ def test_expected_values_are_those_of_any_many_patients():
 def test_the_table_has_every_ceiling_once():
     table = ceiling_table(20261123)
     assert not table.duplicated(["endpoint", "metric", "horizon_months", "knows"]).any()
-    assert list(table.columns[-3:]) == ["expected", "demo_a", "demo_b"]
+    assert list(table.columns[-4:]) == ["expected", "demo_a", "demo_b", "demo_c"]
     # On so few patients truth itself comes out up to 0.1 better or worse than on many.
     full = table[table["knows"] == "everything"]
     for cohort in ("demo_a", "demo_b"):

@@ -123,6 +123,8 @@ def test_the_store_says_which_tiles_it_was_made_from(embed, workspace):
     assert contract.provenance == "embedded"
     assert contract.source_digest == _tiles(workspace).contract.digest
     assert (contract.mpp, contract.tile_px, contract.width) == (0.5, 512, 6)
+    # The slide encoder's, and that of the tile encoder beneath, which nobody stated.
+    assert contract.licence == "MIT AND not stated"
     document = json.loads((workspace.store("site_x", "centroid") / "contract.json").read_text())
     assert FeatureContract.from_json(document, where="test") == contract
 

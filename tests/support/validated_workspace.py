@@ -55,7 +55,7 @@ def build(workspace: Workspace, study, manifest, fitted) -> None:
             evidence.write(files / EVIDENCE)
             write_json(files / "development.json", DEVELOPMENT)
             run.log(metrics=headline_metrics(evidence), artifacts=files)
-            registry.register(run, bundle.folder, by="c.trainer")
+            registry.register(run, bundle.folder, evidence_digest=evidence.digest, by="c.trainer")
     locked = registry.lock("demo-pfi:1", by="a.weber")
     table = {"cohort": "demo_b", "patient_key": ["k1", "k2"], "model": "fusion"}
     numbers = {"repeat": 0, "fold": -1, "risk": [0.5, -0.25]}
