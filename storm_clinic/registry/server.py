@@ -67,8 +67,8 @@ class Ui:
 def serve_ui(workspace: Workspace, port: int = 5000) -> Iterator[Ui]:
     """Run ``mlflow ui`` on 127.0.0.1 while the block lasts.
 
-    It executes no jobs, sends no telemetry, loads no pickles, and answers only requests that
-    address this machine by its own name.
+    It executes no jobs, has no assistant and no gateway to language models, sends no telemetry,
+    loads no pickles, and answers only requests that address this machine by its own name.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def serve_ui(workspace: Workspace, port: int = 5000) -> Iterator[Ui]:
         If the database cannot be read, or cannot be made where there is none.
     """
     _require_free(port)
-    _require_scheme()
+    _require_entry_points()
     database = Tracker(workspace).database
     database.open()
     with tempfile.TemporaryDirectory() as scratch, Path(scratch, "log").open("w+b") as log:
@@ -121,6 +121,7 @@ def _command(port: int, artifact_uri: str) -> list[str]:
         "host": _HOST,
         "port": str(port),
         "workers": "1",
+        "app-name": SCHEME,  # see ui_app
         "allowed-hosts": f"{_HOST}:{port},localhost:{port}",
         "x-frame-options": "DENY",
         "default-artifact-root": artifact_uri,
@@ -134,6 +135,7 @@ def _environment(database_uri: str) -> dict[str, str]:
     return kept | {
         "MLFLOW_BACKEND_STORE_URI": database_uri,  # not as an option: others may list those
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_ENABLE_AI_GATEWAY": "false",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -151,14 +153,16 @@ def _require_free(port: int) -> None:
             ) from error
 
 
-def _require_scheme() -> None:
-    """MLflow's server is a process of its own: it knows our scheme by the installed package."""
-    if SCHEME not in entry_points(group="mlflow.artifact_repository").names:
-        raise RegistryError(
-            "the installed package does not yet tell MLflow where its files are",
-            where="storm-clinic",
-            fix="Install it again: pip install storm-clinic, or pip install -e . in a checkout.",
-        )
+def _require_entry_points() -> None:
+    """MLflow's server is a process of its own: it knows of us by the installed package."""
+    for group in ("mlflow.artifact_repository", "mlflow.app"):
+        if SCHEME not in entry_points(group=group).names:
+            raise RegistryError(
+                f"the installed package names no {group} to MLflow",
+                where="storm-clinic",
+                fix="Install it again: pip install storm-clinic, or pip install -e . in a "
+                "checkout.",
+            )
 
 
 def _answers(ui: Ui) -> bool:

@@ -19,6 +19,7 @@ from storm_clinic.steps.promotion import promote
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking import Tracker
+from storm_clinic.tracking.place import ARTIFACTS_VARIABLE, TRACKING_VARIABLE, Place
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
@@ -98,8 +99,9 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
     Raises
     ------
     InputError
-        If the folder holds something else.
+        If the folder holds something else, or the registry is a team's.
     """
+    _require_own_registry(Workspace(Path(folder)))
     workspace = make_workspace(_own_folder(Path(folder)), seed=SEED, progress=progress).workspace
     write_studies(workspace)
     results = [
@@ -147,6 +149,16 @@ def _mlflow() -> str:
     """The command beside this Python, which need not be on the path."""
     beside = Path(sys.executable).with_name("mlflow")
     return str(beside) if beside.exists() else "mlflow"
+
+
+def _require_own_registry(workspace: Workspace) -> None:
+    """Simulated models are never registered among a team's."""
+    if Place.of(workspace) != Place.of(workspace, {}):
+        raise InputError(
+            "is set, so that simulated models would be registered among real ones",
+            where=f"{TRACKING_VARIABLE} or {ARTIFACTS_VARIABLE}",
+            fix="Unset both for the demo.",
+        )
 
 
 def _own_folder(folder: Path) -> Path:

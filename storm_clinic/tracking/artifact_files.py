@@ -5,8 +5,11 @@ A *name* is what the trail records: ``artifacts/<study>/…``, the same in every
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -86,7 +89,8 @@ class ArtifactFiles:
         self.name_of(uri)
         # Not the client's log_artifacts: it remembers the repository of a run by the run's id
         # alone, so that a copied workspace would write into the one it was copied from.
-        self._repository(uri).log_artifacts(str(folder))
+        with _store_errors(uri), storage_errors(self._place.folder):
+            self._repository(uri).log_artifacts(str(folder))
 
     def _roots(self) -> list[str]:
         return [self._place.artifact_uri.rstrip("/")]
@@ -113,21 +117,19 @@ class ArtifactFiles:
         )
 
     def _fetched(self, parts: list[str], *, settled: bool) -> Path:
-        folder = self._place.folder.joinpath("cache", "settled" if settled else "open", *parts)
-        if settled and folder.exists():
-            return folder
+        cache = self._place.folder / "cache"
+        if settled and cache.joinpath("settled", *parts).exists():
+            return cache.joinpath("settled", *parts)
         uri = "/".join([self._place.artifact_uri, *parts])
-        with storage_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(suffix=".part", dir=folder.parent))
+        with _store_errors(uri), storage_errors(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(suffix=".part", dir=cache))
             try:
                 self._repository(uri).download_artifacts("", str(part))
-                if not settled:
-                    shutil.rmtree(folder, ignore_errors=True)
-                part.rename(folder)
-            except OSError:
-                if not folder.exists():  # else another process was first; its copy is as good
-                    raise
+                # Nothing there may mean not yet, or that a store is half restored.
+                settled = settled and any(part.iterdir())
+                folder = cache.joinpath("settled" if settled else "open", *parts)
+                _put(part, folder, replace=not settled)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
         return folder
@@ -136,3 +138,32 @@ class ArtifactFiles:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return get_artifact_repository(uri, tracking_uri=self._place.tracking_uri)
+
+
+def _put(part: Path, folder: Path, *, replace: bool) -> None:
+    """Rename a folder into place; what another process put there meanwhile is as good."""
+    part.chmod(0o755)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if replace and folder.exists():
+        shutil.rmtree(folder)
+    try:
+        part.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+@contextmanager
+def _store_errors(uri: str) -> Iterator[None]:
+    """Turn what a store raises into a `StorageError`, MLflow being quiet."""
+    from storm_clinic.tracking.client import mlflow_errors  # which imports this module
+
+    try:
+        with mlflow_errors(uri):
+            yield
+    except OSError as error:  # as the clients of stores call what the network does
+        raise StorageError(
+            f"the store does not answer as it should: {error}",
+            where=uri,
+            fix="Check that it can be reached, then run the same again.",
+        ) from error

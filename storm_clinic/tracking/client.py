@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import StorageError
-from storm_clinic.files import storage_errors
 from storm_clinic.tracking import postgres_store, sqlite_store
 from storm_clinic.tracking.artifact_files import ArtifactFiles
 from storm_clinic.tracking.place import Place
@@ -204,8 +203,7 @@ class MlflowDatabase:
 
     def log_folder(self, uri: str, folder: Path) -> None:
         """Copy a folder's contents to the artifacts of a run or a model."""
-        with mlflow_errors(folder), storage_errors(self.folder):
-            self.files.upload(uri, folder)
+        self.files.upload(uri, folder)
 
     @contextmanager
     def held_alone(self, study: str) -> Iterator[bool]:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
-import time
 import traceback
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
-from validated_workspace import evidence_on
 
 from storm_clinic.errors import RegistryError, StorageError, TrainingError
 from storm_clinic.files import Workspace, digest_folder
 from storm_clinic.registry.moves import Registry
-from storm_clinic.registry.server import serve_ui
+from storm_clinic.registry.versions import RegisteredModel
 from storm_clinic.steps.registry_audit import audit
-from storm_clinic.steps.training_files import EVIDENCE, headline_metrics
 from storm_clinic.tracking import Metric, Tracker, postgres_store
 from storm_clinic.tracking.client import import_mlflow, quiet_mlflow
 from storm_clinic.tracking.place import Place
+from storm_clinic.validation.evidence import Evidence
 
 import_mlflow()
 
@@ -171,27 +165,37 @@ def there(tmp_path) -> Workspace:
     return Workspace(tmp_path / "there")
 
 
-def _registered(here, study, bundle, files, *, inputs):
-    """A candidate of a training that found something."""
-    found = evidence_on(study, "demo_a", "cross-validation", 0.7)
-    found.write(files / EVIDENCE)
-    with Tracker(here).start_study(study, inputs={inputs: "1"}) as run:
-        run.log(metrics=headline_metrics(found), artifacts=files)
-        return Registry(here).register(
-            run, bundle.folder, evidence_digest=found.digest, by="c.trainer"
+def _train(workspace: Workspace, study, bundle, inputs: dict[str, str]) -> RegisteredModel:
+    """Register a version as a training does, its evidence (which says nothing) in its run."""
+    evidence = Evidence(
+        study=study.study,
+        study_digest=study.digest,
+        kind="cross-validation",
+        candidate=study.candidate,
+        estimates=(),
+    )
+    with (
+        Tracker(workspace).start_study(study, inputs=inputs) as run,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        evidence.write(Path(scratch) / "evidence.json")
+        run.log(artifacts=Path(scratch))
+        return Registry(workspace).register(
+            run, bundle.folder, evidence_digest=evidence.digest, by="c.trainer"
         )
 
 
 class TestTeam:
     def test_a_version_is_registered_locked_and_loaded_from_the_bucket(
-        self, team, here, study, bundle, two_patients, tmp_path
+        self, team, here, there, study, bundle, two_patients
     ):
-        registered = _registered(here, study, bundle, tmp_path / "files", inputs="a")
+        registered = _train(here, study, bundle, inputs={"a": "1"})
         assert registered.bundle.digest == bundle.digest
         Registry(here).lock("demo-pfi", by="a.weber")
         name = registered.events[0].body["folder"]
         assert (Bucket.folder / "kidney" / name.removeprefix("artifacts/") / "MLmodel").exists()
         assert not (here.mlruns / "artifacts").exists()
+        assert Registry(there).locked_model("demo-pfi").bundle.digest == bundle.digest
         shutil.rmtree(here.mlruns / "cache")
         Bucket.asked.clear()
         Registry(here).locked_model("demo-pfi")
@@ -204,9 +208,9 @@ class TestTeam:
         assert len(set(_risks_by_mlflow(two_patients, Tracker(here).database.uri))) == 2
 
     def test_an_audit_reads_what_the_bucket_holds_now_and_not_what_was_fetched(
-        self, team, here, there, study, bundle, tmp_path
+        self, team, here, there, study, bundle
     ):
-        registered = _registered(here, study, bundle, tmp_path / "files", inputs="e")
+        registered = _train(here, study, bundle, inputs={"e": "1"})
         assert "table storm_clinic_trail" in Registry(there).trail.where
         assert audit(workspace=there).is_clean
         assert not there.mlruns.exists()
@@ -265,89 +269,32 @@ class TestTeam:
         said += [caplog.text, *capfd.readouterr()]
         assert team.password not in "".join([text, *said])
 
+    def test_a_store_that_is_away_is_named_and_nothing_of_it_is_remembered(
+        self, team, here, there, study, monkeypatch
+    ):
+        with Tracker(here).start_study(study, inputs={"f": "1"}):
+            pass
+        found = Tracker(there).find_study(study, inputs={"f": "1"})
+        away = Bucket.folder.rename(Bucket.folder.with_name("away"))
+        assert list(found.artifacts.iterdir()) == []
+        away.rename(Bucket.folder)
+        assert (found.artifacts / "study.json").exists()
+        shutil.rmtree(there.mlruns / "cache")
+
+        def refuse(*arguments):
+            raise ConnectionResetError("peer")
+
+        monkeypatch.setattr(Bucket, "list_artifacts", refuse)
+        with pytest.raises(StorageError, match=r"bucket://ward/kidney/.*does not answer.*peer"):
+            _ = found.artifacts
+        assert [path for path in (there.mlruns / "cache").rglob("*") if path.is_file()] == []
+
     def test_files_of_another_place_are_not_read(self, team, here, study, monkeypatch):
         with Tracker(here).start_study(study, inputs={"e": "1"}) as run:
             pass
         monkeypatch.setenv("STORM_CLINIC_ARTIFACTS", "bucket://ward/lung")
         with pytest.raises(StorageError, match="Set STORM_CLINIC_ARTIFACTS as it was"):
             Tracker(here).read_run(run.run_id)
-
-
-SERVE = """
-    import sys, time
-    from pathlib import Path
-    from storm_clinic.files import Workspace
-    from storm_clinic.registry.server import serve_ui
-    with serve_ui(Workspace(Path(sys.argv[1])), int(sys.argv[2])) as ui:
-        print(ui.url, flush=True)
-        ui.wait()
-"""
-
-
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def test_mlflows_pages_show_files_to_this_machine_alone_and_end_when_we_are_killed(
-    candidate, workspace, port
-):
-    command = [sys.executable, "-c", textwrap.dedent(SERVE), str(workspace.root), str(port)]
-    ours = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert ours.stdout.readline() == f"http://127.0.0.1:{port}\n"
-        body = candidate.find_event("candidate").body
-        path = workspace.mlruns / "artifacts" / "demo-pfi" / body["run_id"] / "artifacts"
-        study = (path / "study.json").read_bytes()
-        query = f"get-artifact?run_id={body['run_id']}&path="
-        assert _get(port, f"{query}study.json") == (200, study)
-        model = f"ajax-api/2.0/mlflow/logged-models/{body['model_id']}/artifacts"
-        _, listed = _get(port, f"{model}/directories")
-        assert {"MLmodel", "data"} <= {item["path"] for item in json.loads(listed)["files"]}
-        manifest = (workspace.mlruns / body["folder"] / "data/bundle/manifest.json").read_bytes()
-        found = _get(port, f"{model}/files?artifact_file_path=data/bundle/manifest.json")
-        assert found == (200, manifest)
-        for escape in ("../../../../mlflow.db", "%252e%252e/%252e%252e/mlflow.db", "/etc/passwd"):
-            assert _get(port, f"{query}{escape}")[0] >= 400
-        assert _get(port, f"{query}study.json", host="registry.example")[0] == 403
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.2", port))  # this machine, too, by another name
-    finally:
-        ours.kill()
-        ours.communicate()
-    end = time.monotonic() + 60
-    while time.monotonic() < end and _listens(port):
-        time.sleep(0.1)
-    assert not _listens(port)
-
-
-def test_a_port_that_is_taken_is_named(workspace, port):
-    with socket.create_server(("127.0.0.1", port)):
-        for taken in (port, 70_000):
-            with pytest.raises(RegistryError, match=f"port {taken}: cannot be used"):
-                serve_ui(workspace, taken).__enter__()
-
-
-def _get(port: int, path: str, *, host: str | None = None) -> tuple[int, bytes]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/{path}", headers={"Host": host} if host else {}
-    )
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
-
-
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 def _without_root_powers() -> tuple[str, ...]:

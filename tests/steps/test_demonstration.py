@@ -26,6 +26,13 @@ def test_a_folder_that_no_demo_made_is_refused_and_left_as_it_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_nothing_simulated_is_registered_with_a_team(tmp_path, monkeypatch):
+    monkeypatch.setenv("STORM_CLINIC_ARTIFACTS", "s3://bucket/kidney")
+    with pytest.raises(InputError, match="simulated models would be registered among real ones"):
+        demo(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_cohorts_in_the_repository_are_those_that_the_demo_makes(tmp_path):
     declared = declare_cohorts(Workspace(tmp_path), SEED)
     assert [hospital.cohort for hospital, _ in declared] == ["demo_a", "demo_b", "demo_c"]
