@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.new_cohort import init_cohort
     from storm_clinic.steps.predictions_report import report_predictions
     from storm_clinic.steps.promotion import add_cohort, promote, retire
+    from storm_clinic.steps.registry_audit import audit
     from storm_clinic.steps.score_table import score
     from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
@@ -58,6 +59,7 @@ _HOME = {
     "Survival": "cohort.outcome",
     "Workspace": "files",
     "add_cohort": "steps.promotion",
+    "audit": "steps.registry_audit",
     "check_cohort": "steps.cohort_check",
     "check_features": "steps.feature_store",
     "check_slides": "steps.slide_check",
@@ -95,6 +97,7 @@ __all__ = [
     "Survival",
     "Workspace",
     "add_cohort",
+    "audit",
     "check_cohort",
     "check_features",
     "check_slides",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +17,6 @@ from storm_clinic.steps.planted_truth import attention_landing
 from storm_clinic.steps.promotion import promote
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import StudyRunResult, run_study
-from storm_clinic.tracking import Tracker
-from storm_clinic.tracking.place import ARTIFACTS_VARIABLE, TRACKING_VARIABLE, Place
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
@@ -48,7 +45,6 @@ class Demonstration:
 
     def lines(self) -> list[str]:
         """What to tell whoever ran it."""
-        database = Tracker(self.workspace).database.uri
         return [
             "",
             "Everything here is simulated: no patient stands behind any of these numbers.",
@@ -66,7 +62,8 @@ class Demonstration:
             f"--workspace {self.workspace.root}",
             f"Feature files   {self.workspace.features}",
             f"QC pictures     {self._pictures()}",
-            f"MLflow          {_mlflow()} ui --backend-store-uri {database}",
+            f"Registry        storm-clinic registry audit --workspace {self.workspace.root}",
+            f"MLflow's pages  storm-clinic registry ui --workspace {self.workspace.root}",
         ]
 
     def _landing(self) -> Landing:
@@ -143,22 +140,6 @@ def write_studies(workspace: Workspace) -> list[Path]:
         write_text(path, study.read_text(encoding="utf-8"))
         written.append(path)
     return written
-
-
-def _mlflow() -> str:
-    """The command beside this Python, which need not be on the path."""
-    beside = Path(sys.executable).with_name("mlflow")
-    return str(beside) if beside.exists() else "mlflow"
-
-
-def _require_own_registry(workspace: Workspace) -> None:
-    """Simulated models are never registered among a team's."""
-    if Place.of(workspace) != Place.of(workspace, {}):
-        raise InputError(
-            "is set, so that simulated models would be registered among real ones",
-            where=f"{TRACKING_VARIABLE} or {ARTIFACTS_VARIABLE}",
-            fix="Unset both for the demo.",
-        )
 
 
 def _own_folder(folder: Path) -> Path:

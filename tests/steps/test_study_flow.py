@@ -477,7 +477,7 @@ def test_a_study_that_was_trained_locked_and_validated_is_clean_and_fully_covere
     assert found.findings == ()
     assert found.notes == ()
     counts = found.verified
-    assert (counts.versions, counts.predictions, counts.evidence) == (1, 1, 1)
+    assert (counts.versions, counts.predictions, counts.evidence) == (1, 1, 2)
     evidence = [result.report.content.development, *result.report.content.validation]
     values = [
         value
