@@ -17,6 +17,7 @@ from storm_clinic.steps.planted_truth import attention_landing
 from storm_clinic.steps.promotion import promote
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import StudyRunResult, run_study
+from storm_clinic.tracking.place import ARTIFACTS_VARIABLE, TRACKING_VARIABLE, Place
 from storm_clinic.validation.evidence import Estimate
 
 SEED = 20261123
@@ -140,6 +141,16 @@ def write_studies(workspace: Workspace) -> list[Path]:
         write_text(path, study.read_text(encoding="utf-8"))
         written.append(path)
     return written
+
+
+def _require_own_registry(workspace: Workspace) -> None:
+    """Simulated models are never registered among a team's."""
+    if Place.of(workspace) != Place.of(workspace, {}):
+        raise InputError(
+            "is set, so that simulated models would be registered among real ones",
+            where=f"{TRACKING_VARIABLE} or {ARTIFACTS_VARIABLE}",
+            fix="Unset both for the demo.",
+        )
 
 
 def _own_folder(folder: Path) -> Path:
