@@ -120,6 +120,7 @@ class Registry:
             "files": digest_version(logged.folder),
             "folder": logged.name,
             "run_id": run.run_id,
+            "run_files": run.file_digests(),
             "model_id": logged.model_id,
         }
         return self._move("candidate", body)

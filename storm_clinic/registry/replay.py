@@ -15,12 +15,12 @@ from storm_clinic.registry.rules import MOVES
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import FROZEN, STATES
 
-# What an event must hold beside event, by and when.
+# What an event must hold beside event, by and when; what was added later may be absent.
 _FIELDS: Mapping[str, tuple[str, ...]] = {
-    "candidate": ("bundle_digest", "evidence_digest", "files", "folder", "run_id"),
+    "candidate": ("bundle_digest", "files", "folder", "run_id"),
     "locked": ("bundle_digest", "study_digest", "claims", "validation"),
     "cohort_added": ("cohort", "plan"),
-    "predictions_sealed": ("cohort", "predictions_digest", "run_id", "inputs"),
+    "predictions_sealed": ("cohort", "predictions_digest"),
     "validated": ("cohort", "evidence_digest", "run_id"),
     "promotion_refused": ("bundle_digest", "decision"),
     "approved": ("bundle_digest", "decision"),

@@ -137,7 +137,14 @@ class Scorings:
         return self._trail.append(body, allowed=allowed)
 
     def record(
-        self, model: RegisteredModel, *, cohort: str, evidence_digest: str, run_id: str, by: str
+        self,
+        model: RegisteredModel,
+        *,
+        cohort: str,
+        evidence_digest: str,
+        run_id: str,
+        run_files: Mapping[str, Mapping[str, str]],
+        by: str,
     ) -> Event:
         """Record the digest of a cohort's evidence, once a scoring, after predictions were sealed.
 
@@ -151,6 +158,8 @@ class Scorings:
             SHA-256 of ``evidence.json``.
         run_id : str
             MLflow's run that holds predictions and evidence.
+        run_files : dict of run id to dict of path to str
+            SHA-256 of every file of that run, as `RunLog.file_digests` gives them.
         by : str
             Who validated.
 
@@ -164,6 +173,7 @@ class Scorings:
             "event": "validated",
             "evidence_digest": evidence_digest,
             "run_id": run_id,
+            "run_files": {run: dict(files) for run, files in run_files.items()},
         }
 
         def allowed(events: Sequence[Event]) -> None:

@@ -52,6 +52,19 @@ def check_version_files(
     return findings, len(found)
 
 
+def check_run_files(
+    folder: Path, name: str, recorded: Mapping[str, str], *, but: frozenset[str]
+) -> list[Finding]:
+    """Every file of a run but some; ``name`` is how findings call its folder."""
+    found, strange = _scan(folder)
+    findings = [_strange(f"{name}/{path}") for path in sorted(strange - but)]
+    for path in sorted((recorded.keys() | found.keys()) - strange - but):
+        expected, there = recorded.get(path, _ABSENT), found.get(path, _ABSENT)
+        if expected != there:
+            findings.append(_differs(f"{name}/{path}", expected, there))
+    return findings
+
+
 def check_file(path: Path, name: str, expected: str) -> list[Finding]:
     """One file by the SHA-256 of its bytes; ``name`` is how findings call it."""
     if _is_strange(path):

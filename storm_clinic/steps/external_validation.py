@@ -300,6 +300,7 @@ class _Work:
             cohort=cohort,
             evidence_digest=evidence.digest,
             run_id=run.run_id,
+            run_files=run.file_digests(),
             by=self.by,
         )
         return Validation(self.model, cohort, evidence, run.artifacts)
@@ -321,7 +322,7 @@ class _Work:
 
 def _since(seal: Event, patients: StudyPatients, *, n_gone: int) -> list[str]:
     """What a reader must know where outcomes came after the seal."""
-    then = seal.body["inputs"]
+    then = seal.body.get("inputs", {})
     changed = sorted(name for name, digest in patients.inputs.items() if then.get(name) != digest)
     notes = [f"Predictions were sealed on {seal.when:%Y-%m-%d}; outcomes were joined later."]
     if changed:

@@ -30,7 +30,12 @@ from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.replay import is_well_formed
 from storm_clinic.registry.trail import Event, Head
 from storm_clinic.registry.versions import history_of, states_of
-from storm_clinic.registry.vouched_files import check_file, check_json_file, check_version_files
+from storm_clinic.registry.vouched_files import (
+    check_file,
+    check_json_file,
+    check_run_files,
+    check_version_files,
+)
 from storm_clinic.steps.decision_audit import check_decision
 from storm_clinic.steps.development_record import DEVELOPMENT
 from storm_clinic.steps.metric_audit import check_metrics, is_deleted
@@ -39,6 +44,9 @@ from storm_clinic.tracking import RunRecord, Tracker
 from storm_clinic.tracking.artifact_files import ArtifactFiles
 from storm_clinic.tracking.client import mlflow_errors
 from storm_clinic.validation.evidence import Evidence
+
+# Checked by their values, which says more.
+_JSON_OF_OURS = frozenset({EVIDENCE, DEVELOPMENT})
 
 
 def audit(
@@ -139,13 +147,37 @@ class _Work:
         if digest is not None:
             found = check_json_file(folder / DEVELOPMENT, f"{name}/{DEVELOPMENT}", digest)
             self.findings += found
-        recorded = str(event.body["evidence_digest"])
+        self.run_files(event)
+        recorded = event.body.get("evidence_digest")
+        if recorded is None:
+            self.notes.append(
+                f"row {event.seq}: the evidence of this training was not verified: the event is of "
+                "a version that recorded no digest of it"
+            )
+            return bundle
         self.counts["evidence"] += 1
-        changed = check_json_file(folder / EVIDENCE, f"{name}/{EVIDENCE}", recorded)
+        changed = check_json_file(folder / EVIDENCE, f"{name}/{EVIDENCE}", str(recorded))
         self.findings += changed
         if not changed:
             self.metrics(run, folder / EVIDENCE)
         return bundle
+
+    def run_files(self, event: Event) -> None:
+        """Everything else that a training or a validation left in its runs."""
+        recorded = event.body.get("run_files")
+        if not isinstance(recorded, dict):
+            self.notes.append(
+                f"row {event.seq}: files beside evidence and predictions were not verified: the "
+                "event is of a version that recorded no digests of them"
+            )
+            return
+        for run_id, files in recorded.items():
+            run = self.run(event, run_id)
+            opened = None if run is None else self.opened(run)
+            if opened is not None:
+                folder, name = opened
+                self.counts["files"] += len(files)
+                self.findings += check_run_files(folder, name, files, but=_JSON_OF_OURS)
 
     def predictions(self, seal: Event, history: Sequence[Event]) -> None:
         """Sealed predictions, in the run that the seal or the validation after it names."""
@@ -173,6 +205,7 @@ class _Work:
         if run is None or opened is None:
             return
         folder, name = opened
+        self.run_files(event)
         expected = str(event.body["evidence_digest"])
         self.counts["evidence"] += 1
         changed = check_json_file(folder / EVIDENCE, f"{name}/{EVIDENCE}", expected)
@@ -193,9 +226,9 @@ class _Work:
         self.findings += found
         self.counts["metrics"] += n_metrics
 
-    def run(self, event: Event) -> RunRecord | None:
-        """The run that an event names; None, and a finding, where MLflow has lost it."""
-        run_id = str(event.body["run_id"])
+    def run(self, event: Event, run_id: str | None = None) -> RunRecord | None:
+        """A run that an event names; None, and a finding, where MLflow has lost it."""
+        run_id = str(event.body["run_id"]) if run_id is None else run_id
         try:
             run = self.tracker.read_run(run_id)
             deleted = is_deleted(self.database, run_id)

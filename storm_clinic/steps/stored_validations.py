@@ -71,7 +71,7 @@ def reruns_of(model: RegisteredModel) -> tuple[str, ...]:
 
 
 def _rerun(cohort: str, first: Attempt, second: Attempt) -> str:
-    before, after = first.seal.body["inputs"], second.seal.body["inputs"]
+    before, after = (seal.body.get("inputs", {}) for seal in (first.seal, second.seal))
     differ = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     changed = f"other {', '.join(differ)}" if differ else "the same inputs"
     seen = "outcomes were known" if first.validated else "before outcomes were joined"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import StorageError
-from storm_clinic.files import digest_value
+from storm_clinic.files import digest_folder, digest_value
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
 from storm_clinic.study import ModelSpec, Study
 from storm_clinic.tracking.artifact_files import ArtifactFiles
@@ -113,6 +113,10 @@ class RunLog:
         """Folder of its files as they are now; write there through `log` only."""
         return self._database.files.local(self._artifact_uri, settled=False)
 
+    def file_digests(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of every file of this run, by run id and relative path."""
+        return {self.run_id: digest_folder(self.artifacts)}
+
     def log(
         self,
         *,
@@ -202,6 +206,14 @@ class StudyRun(RunLog):
         with child.closing():
             child.log(params=_model_params(self.study.model(name)))
             yield child
+
+    def file_digests(self) -> dict[str, dict[str, str]]:
+        """SHA-256 of every file of this run and its models' runs, by run id and relative path."""
+        parent = {"mlflow.parentRunId": self.run_id}
+        children = self._database.search(self.study.study, parent, status="FINISHED")
+        records = [RunRecord.from_mlflow(child, self._database.files) for child in children]
+        models = {record.run_id: digest_folder(record.artifacts) for record in records}
+        return {**super().file_digests(), **models}
 
     def finished_model(self, name: str) -> RunRecord | None:
         """The finished child run of that model, where this training was interrupted after it."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from storm_clinic.errors import RegistryError
 from storm_clinic.files import Workspace
 from storm_clinic.provenance import code_version
+from storm_clinic.registry.decide import Approval, Decision
 from storm_clinic.registry.moves import Registry
 from storm_clinic.study import Study
 from storm_clinic.tracking import Tracker
@@ -67,6 +68,12 @@ def act(place, n):
     if move == "lock":
         left = n
         return registry.lock("demo-pfi", by="a.weber")
+    if move == "promote":
+        model = registry.find("demo-pfi")
+        decision = Decision(verdict="approved", reasons=(), evidence={"demo_b": "e" * 64})
+        approval = Approval("d.chen", "c.trainer", "a.weber", ("demo_b",))
+        left = n
+        return registry.promote(model, decision, approval)
     study = Study.from_document(json.loads((place / "study.json").read_text()))
     with Tracker(Workspace(place)).start_study(study, inputs={}) as run:
         left = n
@@ -136,6 +143,23 @@ def test_a_lock_killed_before_any_of_its_writes_is_made_or_not(
     for found in rounds:
         assert found["after"] == ["candidate", "locked"]
         assert found["state"] == "locked"
+
+
+def test_an_approval_killed_before_any_of_its_writes_is_made_or_not(
+    workspace, registry, candidate, bundle, tmp_path
+):
+    locked = registry.lock("demo-pfi", by="a.weber")
+    about = {"cohort": "demo_b", "run_id": "r", "by": "a.weber"}
+    registry.scorings.seal(locked, predictions_digest="0" * 64, inputs={}, **about)
+    registry.scorings.record(locked, evidence_digest="e" * 64, run_files={}, **about)
+    rounds = _die_everywhere("promote", workspace, bundle, tmp_path, "all")
+    earlier = ("candidate", "locked", "predictions_sealed", "validated")
+    before = [found["before"] for found in rounds]
+    assert sorted(before, key=len) == before, "once made, a move stays, however late the kill"
+    assert {tuple(kinds) for kinds in before} == {earlier, (*earlier, "approved")}
+    for found in rounds:
+        assert found["after"] == [*earlier, "approved"]
+        assert found["state"] == "approved"
 
 
 def test_a_registration_killed_before_some_of_its_writes_leaves_a_candidate_or_none(

@@ -287,7 +287,8 @@ def _seal(registry, model, cohort="demo_b", digest="0" * 64, **more):
 
 
 def _record(registry, model, cohort="demo_b", digest="e" * 64, by="a.weber"):
-    return registry.scorings.record(model, cohort=cohort, evidence_digest=digest, run_id="r", by=by)
+    given = {"evidence_digest": digest, "run_id": "r", "run_files": {}, "by": by}
+    return registry.scorings.record(model, cohort=cohort, **given)
 
 
 def test_predictions_are_sealed_before_evidence_and_each_is_recorded_once(registry, candidate):

@@ -89,6 +89,7 @@ def build(workspace: Workspace, study, manifest, fitted) -> None:
             cohort="demo_b",
             evidence_digest=evidence.digest,
             run_id=run.run_id,
+            run_files=run.file_digests(),
             by="d.stat",
         )
 
