@@ -28,7 +28,7 @@ def test_every_command_that_a_page_shows_is_known(page):
 
     from storm_clinic.cli.main import app
 
-    shown = re.findall(r"storm-clinic ([a-z]+(?: [a-z]+)?)", page.read_text(encoding="utf-8"))
+    shown = re.findall(r"storm-clinic ([a-z]+(?: [a-z-]+)?)", page.read_text(encoding="utf-8"))
     groups = {group.name for group in app.registered_groups}
     for words in {tuple(text.split()) for text in shown}:
         command = list(words) if words[0] in groups else [words[0]]
