@@ -80,8 +80,8 @@ def _of_one(intended_use: IntendedUse, what: str, licence: str | None) -> list[C
     terms, stated = terms_of(licence), (licence or "").strip() or NOT_STATED
     use = USES[intended_use].split(":")[0]
     if not terms.is_known:
-        why = "is not stated" if stated == NOT_STATED else "is not among those whose terms we know"
-        reason = f"its licence {why}: ask whether {use} is allowed"
+        known = "" if stated == NOT_STATED else "its terms are not known here: "
+        reason = f"{known}ask whether {use} is allowed"
         return [Conflict("say", what, stated, NEEDS[intended_use], reason)]
     found = []
     severities: tuple[tuple[Severity, Answer, str], ...] = (

@@ -1,14 +1,14 @@
-"""Patients' slides read by threads while those before are scored, in bounded memory."""
+"""Patients' slides read ahead while those before are scored, in bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
+from joblib.externals.loky import ProcessPoolExecutor
 from numpy.typing import NDArray
 
 from storm_clinic.errors import FeatureError, UnsafeName
@@ -20,7 +20,10 @@ Array = NDArray[Any]
 
 BATCH_TILES = 32_768  # 25 MB of 384 float16 numbers, 100 MB of 1,536
 BATCH_PATIENTS = 512
-READERS = 2  # HDF5 is parsed by one thread at a time; more only help where a disk is slow
+READERS = 2
+CHUNK = 16  # patients read by one task
+# From so many patients on it pays to start processes: HDF5 is parsed by one thread at a time.
+WORTH_PROCESSES = 1_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +57,8 @@ def read_patients(
     slides_of_patients: Sequence[Sequence[str]],
     *,
     failed: Mapping[str, str],
-    readers: int = READERS,
 ) -> Iterator[ReadPatient]:
-    """Read patient after patient, some ahead.
+    """Read patient after patient, some ahead: few by threads, many by processes.
 
     Parameters
     ----------
@@ -66,18 +68,19 @@ def read_patients(
         For each patient the ids of their slides, in the order in which tiles are laid.
     failed : mapping of str to str
         Slides that are known to have no features, and why.
-    readers : int
-        Threads.
     """
-    read = partial(_read, store, failed)
-    waiting: deque[Future[ReadPatient]] = deque()
-    with ThreadPoolExecutor(readers) as pool:
-        for patient in enumerate(slides_of_patients):
-            waiting.append(pool.submit(read, *patient))
-            if len(waiting) > 4 * readers:
-                yield waiting.popleft().result()
+    many = len(slides_of_patients) >= WORTH_PROCESSES
+    here = replace(store, folder=store.folder.resolve())
+    waiting: deque[Future[list[ReadPatient]]] = deque()
+    with ProcessPoolExecutor(READERS) if many else ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(slides_of_patients), CHUNK):
+            of = slides_of_patients[start : start + CHUNK]
+            known = {slide: failed[slide] for ids in of for slide in ids if slide in failed}
+            waiting.append(pool.submit(_read_chunk, here, known, start, of))
+            if len(waiting) > 2 * READERS:
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
 
 
 def batches(patients: Iterator[ReadPatient]) -> Iterator[list[ReadPatient]]:
@@ -97,6 +100,12 @@ def batches(patients: Iterator[ReadPatient]) -> Iterator[list[ReadPatient]]:
         n_tiles += patient.n_tiles
     if batch:
         yield batch
+
+
+def _read_chunk(
+    store: FeatureStore, failed: Mapping[str, str], start: int, of: Sequence[Sequence[str]]
+) -> list[ReadPatient]:
+    return [_read(store, failed, start + n, slide_ids) for n, slide_ids in enumerate(of)]
 
 
 def _read(
