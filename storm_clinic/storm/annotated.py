@@ -39,13 +39,11 @@ def read_h5ad(
     Parameters
     ----------
     path : str or Path
-    patient, technology : str
-    grid : "square" or "hexagonal"
-    spot_um, pitch_um, mpp : float
+        The file.
+    patient, technology, grid, spot_um, pitch_um, mpp, image
         See `PairedSection`.
     name : str, optional
         The file's name without its ending by default.
-    image : str or Path, optional
     layer : str, optional
         Where raw counts are, if not in ``X``.
 

@@ -44,6 +44,7 @@ class Panel(NamedTuple):
         Parameters
         ----------
         counts : sparse array of int, shape (n_spots, n_symbols)
+            Columns in the panel's order.
 
         Returns
         -------

@@ -35,6 +35,7 @@ def read_her2st(folder: str | Path, section: str, *, mpp: float = MPP) -> Paired
     folder : str or Path
         Holds ``images/<section>.jpg``, ``counts/<section>.tsv.gz``, ``spots/<section>.tsv``.
     section : str
+        Its name.
     mpp : float
         Microns per pixel of the image; that of the published images by default.
 
@@ -63,9 +64,7 @@ def read_her2st(folder: str | Path, section: str, *, mpp: float = MPP) -> Paired
     names = spots["x"].astype(str) + "x" + spots["y"].astype(str)
     for path, index in ((spots_path, pd.Index(names)), (counts_path, counts.index)):
         if index.has_duplicates:
-            raise SectionError(
-                f"spot {index[index.duplicated()][0]} occurs twice", where=path
-            )
+            raise SectionError(f"spot {index[index.duplicated()][0]} occurs twice", where=path)
     both = names.isin(counts.index).to_numpy()
     left_out["no counts"] = int((~both).sum())
     left_out["no place on the image"] = len(counts) - int(both.sum())

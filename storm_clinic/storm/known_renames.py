@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 # Families renamed as a whole. Aminoacyl-tRNA synthetases got a "1" behind their names.
-_SYNTHETASES = ("AARS", "CARS", "DARS", "EPRS", "GARS", "HARS", "IARS", "KARS", "LARS", "MARS")
-_SYNTHETASES += ("NARS", "QARS", "RARS", "SARS", "TARS", "VARS", "WARS", "YARS")
+_SYNTHETASES = [f"{letter}ARS" for letter in "ACDGHIKLMNQRSTVWY"] + ["EPRS"]
 # Spreadsheets took these for dates.
 _SEPTINS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14)
 _MARCHES = range(1, 12)

@@ -22,14 +22,14 @@ class Neighbourhood(NamedTuple):
 
     Attributes
     ----------
-    index : int64 array, shape (n_spots, side * side)
+    rows : int64 array, shape (n_spots, side * side)
         Row of the neighbour, -1 where there is none. In raster order: upper row first, left to
         right; the spot itself is in the middle.
     valid : bool array, shape (n_spots, side * side)
         Where there is one.
     """
 
-    index: NDArray[np.int64]
+    rows: NDArray[np.int64]
     valid: NDArray[np.bool_]
 
 
@@ -55,7 +55,9 @@ def neighbourhoods(
     pitch_um : float
         Distance of nearest centres.
     grid : "square" or "hexagonal"
+        How spots are packed.
     side : 1, 3 or 5
+        Spots along an edge of the neighbourhood.
     tolerance : float
         How far, in pitches, a neighbour may lie from its place; below 0.5.
     angle : float, optional

@@ -130,6 +130,8 @@ def raw_counts(counts: Any, *, where: str | Path) -> Any:
     ----------
     counts : sparse or dense array, shape (n_spots, n_symbols)
         Integers, of any number type.
+    where : str or Path
+        What an error names.
 
     Raises
     ------

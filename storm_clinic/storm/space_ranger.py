@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def read_space_ranger(
     scale_path = folder / "spatial" / "scalefactors_json.json"
     scale = _read_scale(scale_path)
     in_tissue = places["in_tissue"].to_numpy() == 1
-    rows = pd.Index(matrix.barcodes).get_indexer(places["barcode"])
+    rows = pd.Index(matrix.barcodes).get_indexer(pd.Index(places["barcode"]))
     kept = in_tissue & (rows >= 0)
     if not kept.any():
         raise SectionError("no barcode under tissue has both a place and counts", where=folder)
@@ -129,9 +129,9 @@ def _read_matrix(path: Path) -> _Matrix:
 
 
 def _read_places(folder: Path) -> pd.DataFrame:
-    readers = {
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         "tissue_positions.parquet": pd.read_parquet,
-        "tissue_positions.csv": pd.read_csv,
+        "tissue_positions.csv": lambda path: pd.read_csv(path),
         "tissue_positions_list.csv": lambda path: pd.read_csv(path, header=None, names=_COLUMNS),
     }
     path = next((folder / file for file in readers if (folder / file).is_file()), None)

@@ -42,13 +42,13 @@ def read_xenium(
     ----------
     path : str or Path
         Columns ``feature_name``, ``x_location``, ``y_location`` (µm) and ``qv``.
-    name, patient : str
+    name, patient, image
+        See `PairedSection`.
     mpp : float
         Microns per pixel of the image.
     to_image : float array, shape (2, 3) or (3, 3), optional
         From transcripts in µm to level-0 pixels of the image: the affine part of the registration
         of H&E. Without it, a place in µm divided by ``mpp``.
-    image : str or Path, optional
     genes : sequence of str, optional
         The panel. Without it a gene that no transcript of the section bears counts as unknown.
     bin_um : float
@@ -91,8 +91,8 @@ def read_cosmx(
         Columns ``target``, ``x_global_px`` and ``y_global_px``.
     transcript_mpp : float
         Microns per pixel of these columns; it differs between instruments, so it has no default.
-    mpp : float
-        Microns per pixel of the image.
+    name, patient, mpp, to_image, image, genes, bin_um
+        See `read_xenium`.
 
     Raises
     ------

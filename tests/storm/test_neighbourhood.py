@@ -22,9 +22,9 @@ def turned(points, angle):
 
 def test_a_small_square_grid_is_read_in_raster_order():
     found = neighbourhoods(lattice("square", 3, 3), pitch_um=100.0, side=3)
-    assert found.index[4].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert found.index[0].tolist() == [-1, -1, -1, -1, 0, 1, -1, 3, 4]
-    np.testing.assert_array_equal(found.valid, found.index >= 0)
+    assert found.rows[4].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert found.rows[0].tolist() == [-1, -1, -1, -1, 0, 1, -1, 3, 4]
+    np.testing.assert_array_equal(found.valid, found.rows >= 0)
 
 
 def test_a_hexagonal_spot_has_six_neighbours_at_one_pitch_among_its_3_by_3():
@@ -32,7 +32,7 @@ def test_a_hexagonal_spot_has_six_neighbours_at_one_pitch_among_its_3_by_3():
     found = neighbourhoods(spots, pitch_um=100.0, grid="hexagonal", side=3)
     middle = 4 * 8 + 4
     assert found.valid[middle].all()
-    away = np.linalg.norm(spots[found.index[middle]] - spots[middle], axis=1)
+    away = np.linalg.norm(spots[found.rows[middle]] - spots[middle], axis=1)
     # The 3 x 3 window of a hexagonal grid: itself, six at one pitch, two at the square root of 3.
     assert np.sort(away / 100) == pytest.approx([0, *[1] * 6, *[np.sqrt(3)] * 2])
 
@@ -46,11 +46,11 @@ def test_the_centre_is_in_the_middle_and_neighbours_are_mutual(grid, angle, side
     spots = spots[rng.permutation(72)[:60]]  # with holes
     found = neighbourhoods(spots, pitch_um=100.0, grid=grid, side=side)
     last = side * side - 1
-    assert found.index[:, last // 2].tolist() == list(range(60))
+    assert found.rows[:, last // 2].tolist() == list(range(60))
     for place in range(side * side):
         has = np.flatnonzero(found.valid[:, place])
         # Whoever is k-th around me has me in the opposite place.
-        np.testing.assert_array_equal(found.index[found.index[has, place], last - place], has)
+        np.testing.assert_array_equal(found.rows[found.rows[has, place], last - place], has)
 
 
 @pytest.mark.parametrize(("grid", "most"), [("square", np.pi / 4), ("hexagonal", np.pi / 6)])
@@ -65,8 +65,8 @@ def test_shuffling_spots_renames_neighbours_and_changes_nothing_else():
     order = np.random.default_rng(0).permutation(len(spots))
     plain = neighbourhoods(spots, pitch_um=100.0)
     shuffled = neighbourhoods(spots[order], pitch_um=100.0)
-    renamed = np.where(shuffled.valid, order[shuffled.index], -1)
-    np.testing.assert_array_equal(renamed, plain.index[order])
+    renamed = np.where(shuffled.valid, order[shuffled.rows], -1)
+    np.testing.assert_array_equal(renamed, plain.rows[order])
 
 
 def test_neighbours_on_real_arrays_are_those_of_the_array_s_own_numbers(shared_data):
@@ -79,7 +79,7 @@ def test_neighbours_on_real_arrays_are_those_of_the_array_s_own_numbers(shared_d
             [row_at.get((x + i, y + j), -1) for j in range(-2, 3) for i in range(-2, 3)]
             for x, y in places
         ]
-        assert found.index.tolist() == expected, name
+        assert found.rows.tolist() == expected, name
 
 
 @pytest.mark.parametrize(
