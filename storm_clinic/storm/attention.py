@@ -46,9 +46,7 @@ def attention_bias(
     if slopes is None:
         flat = torch.zeros(readable.shape, device=xy_um.device)
         return flat.masked_fill(~readable, float("-inf"))
-    # From the first token, so that large slide coordinates lose nothing to rounding.
-    places = xy_um.float() - xy_um[:, :1].float() if xy_um.dtype != torch.float64 else xy_um
-    places = torch.where(present[..., None], places, torch.zeros_like(places))
+    places = torch.where(present[..., None], xy_um, torch.zeros_like(xy_um))
     steps = (places[:, :, None] - places[:, None]).square().sum(dim=-1).sqrt() / pitch_um
     bias = -slopes[None, :, None, None] * steps[:, None]
     return bias.masked_fill(~readable, float("-inf"))
