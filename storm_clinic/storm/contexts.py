@@ -9,6 +9,7 @@ from torch import Tensor
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.config import Modality
+from storm_clinic.storm.neighbourhood import Neighbourhood
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,44 @@ class Contexts:
             if flags is not None and (tuple(flags.shape) != slots or flags.dtype != torch.bool):
                 return f"{name} must be bool and {slots}, is {flags.dtype} {tuple(flags.shape)}"
         return None
+
+    @classmethod
+    def gather(
+        cls,
+        around: Neighbourhood,
+        wanted: Tensor,
+        *,
+        xy_um: Tensor,
+        image: Tensor | None = None,
+        expression: Tensor | None = None,
+        panel: Tensor | None = None,
+    ) -> Contexts:
+        """Contexts of some spots of one section, from values that lie there once a spot.
+
+        Parameters
+        ----------
+        around : Neighbourhood
+            Of all spots of the section.
+        wanted : int tensor, shape (b,)
+            Rows of the spots that the contexts are about.
+        xy_um : float tensor, shape (n_spots, 2)
+            Centres in µm.
+        image : float tensor, shape (n_spots, image_width), optional
+            Image embeddings.
+        expression : float tensor, shape (n_spots, n_genes), optional
+            log1p of counts per 10,000.
+        panel : bool tensor, shape (n_genes,), optional
+            Genes that the section's assay measured.
+        """
+        rows = torch.as_tensor(around.rows, device=wanted.device)[wanted]
+        spots = rows.clamp(min=0)  # what stands in empty slots is never read
+        return cls(
+            valid=rows >= 0,
+            xy_um=xy_um[spots],
+            image=None if image is None else image[spots],
+            expression=None if expression is None else expression[spots],
+            panel=None if panel is None else panel.expand(len(wanted), -1),
+        )
 
     @property
     def n_slots(self) -> int:

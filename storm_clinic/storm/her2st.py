@@ -56,18 +56,18 @@ def read_her2st(folder: str | Path, section: str, *, mpp: float = MPP) -> Paired
     absent = {"x", "y", "pixel_x", "pixel_y"} - set(spots.columns)
     if absent:
         raise SectionError(f"has no column {', '.join(sorted(absent))}", where=spots_path)
-    left_out = {}
-    if "selected" in spots.columns:
-        under_tissue = spots["selected"] == 1
-        left_out["not under tissue"] = int((~under_tissue).sum())
-        spots = spots[under_tissue]
     names = spots["x"].astype(str) + "x" + spots["y"].astype(str)
     for path, index in ((spots_path, pd.Index(names)), (counts_path, counts.index)):
         if index.has_duplicates:
             raise SectionError(f"spot {index[index.duplicated()][0]} occurs twice", where=path)
-    both = names.isin(counts.index).to_numpy()
-    left_out["no counts"] = int((~both).sum())
-    left_out["no place on the image"] = len(counts) - int(both.sum())
+    selected = spots.get("selected", pd.Series(1, index=spots.index)) == 1
+    counted = names.isin(counts.index)
+    left_out = {
+        "not under tissue": int((~selected).sum()),
+        "no counts": int((selected & ~counted).sum()),
+        "no place on the image": int((~counts.index.isin(names)).sum()),
+    }
+    both = (selected & counted).to_numpy()
     if not both.any():
         raise SectionError("no spot has both a place and counts", where=spots_path)
     chosen = tuple(names[both])

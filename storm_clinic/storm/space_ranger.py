@@ -92,7 +92,7 @@ def read_space_ranger(
     left_out = {
         "not under tissue": int((~in_tissue).sum()),
         "no counts": int((in_tissue & (rows < 0)).sum()),
-        "no place on the image": len(matrix.barcodes) - int((rows[in_tissue] >= 0).sum()),
+        "no place on the image": len(matrix.barcodes) - int((rows >= 0).sum()),
     }
     return PairedSection(
         name=name,

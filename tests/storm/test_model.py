@@ -14,6 +14,7 @@ from storm_clinic.storm.attention import SharedAttention, attention_bias, head_s
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.model import StormModel, pool_slide
+from storm_clinic.storm.neighbourhood import neighbourhoods
 
 N_GENES, IMAGE_WIDTH, PITCH_UM, MIDDLE = 30, 12, 100.0, 12
 SMALL = StormConfig(
@@ -127,6 +128,28 @@ def test_shuffling_spots_permutes_outputs():
     }
     expected = {name: value[order] for name, value in outputs(model, contexts).items()}
     assert_same(outputs(model, Contexts(**shuffled)), expected, **CLOSE)
+
+
+def test_shuffling_the_spots_of_a_section_permutes_what_is_said_of_them():
+    generator = torch.Generator().manual_seed(8)
+    row, column = np.divmod(np.arange(56), 8)
+    xy = torch.tensor(np.stack([column, row], axis=1) * PITCH_UM, dtype=torch.float32)
+    xy = (xy + 10 * torch.randn((56, 2), generator=generator))[:50]
+    section = {
+        "xy_um": xy,
+        "image": torch.randn((50, IMAGE_WIDTH), generator=generator),
+        "expression": torch.rand((50, N_GENES), generator=generator),
+    }
+    panel, order = torch.arange(N_GENES) % 3 > 0, torch.randperm(50, generator=generator)
+    said = []
+    for rows in (torch.arange(50), order):
+        parts = {name: value[rows] for name, value in section.items()}
+        around = neighbourhoods(parts["xy_um"].numpy(), pitch_um=PITCH_UM)
+        contexts = Contexts.gather(around, torch.arange(50), panel=panel, **parts)
+        assert 0.5 < contexts.valid.float().mean() < 0.9
+        said.append(outputs(network(), contexts))
+    expected = {name: value[order] for name, value in said[0].items()}
+    assert_same(said[1], expected, **CLOSE)
 
 
 def test_the_order_of_neighbours_does_not_matter_only_their_places_do():

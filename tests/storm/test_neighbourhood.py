@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from storm_clinic.errors import SectionError
-from storm_clinic.storm.her2st import her2st_sections, read_her2st
 from storm_clinic.storm.neighbourhood import grid_angle, neighbourhoods
 
 
@@ -69,9 +68,8 @@ def test_shuffling_spots_renames_neighbours_and_changes_nothing_else():
     np.testing.assert_array_equal(renamed, plain.rows[order])
 
 
-def test_neighbours_on_real_arrays_are_those_of_the_array_s_own_numbers(shared_data):
-    for name in her2st_sections(shared_data / "her2st"):
-        section = read_her2st(shared_data / "her2st", name)
+def test_neighbours_on_real_arrays_are_those_of_the_array_s_own_numbers(her2st):
+    for name, section in her2st.items():
         found = neighbourhoods(section.centres_um, pitch_um=section.pitch_um)
         places = [tuple(map(int, spot.split("x"))) for spot in section.spots]
         row_at = {place: row for row, place in enumerate(places)}
