@@ -31,7 +31,7 @@ class Contexts:
     expression : float tensor, shape (b, n_slots, n_genes), or None
         log1p of counts per 10,000 of the panel; None where no spot has one.
     panel : bool tensor, shape (b, n_genes), or None
-        Genes that were measured; needed with ``expression``.
+        Genes that were measured; needed with ``expression``, unless that is embedded already.
     image_present, expression_present : bool tensor, shape (b, n_slots), or None
         Where the modality is at hand; None means at every valid spot.
     image_masked, expression_masked : bool tensor, shape (b, n_slots), or None
@@ -40,7 +40,7 @@ class Contexts:
     Raises
     ------
     SectionError
-        If shapes do not go together, neither modality is given, or a panel is missing.
+        If shapes do not go together, or neither modality is given.
     """
 
     valid: Tensor
@@ -70,10 +70,10 @@ class Contexts:
             values = getattr(self, name)
             if values is not None and (values.dim() != 3 or tuple(values.shape[:2]) != slots):
                 return f"{name} must be {slots} and a width, is {tuple(values.shape)}"
-        if self.expression is not None:
+        if self.panel is not None and self.expression is not None:
             shape = (slots[0], self.expression.shape[2])
-            if self.panel is None or tuple(self.panel.shape) != shape:
-                return f"expression needs a panel of shape {shape}"
+            if tuple(self.panel.shape) != shape or self.panel.dtype != torch.bool:
+                return f"panel must be bool and {shape}, is {tuple(self.panel.shape)}"
         for name in _FLAGS:
             flags = getattr(self, name)
             if flags is not None and (tuple(flags.shape) != slots or flags.dtype != torch.bool):

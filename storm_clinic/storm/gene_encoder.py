@@ -53,23 +53,22 @@ class GeneEncoder(nn.Module):
         self.out = nn.Linear(config.gene_hidden, config.gene_width)
 
     def forward(self, expression: Tensor, panel: Tensor, scale: GeneScale) -> Tensor:
-        """Embeddings, shape (b, n_slots, gene_width).
+        """Embeddings, shape (..., gene_width).
 
         Parameters
         ----------
-        expression : float tensor, shape (b, n_slots, n_genes)
+        expression : float tensor, shape (..., n_genes)
             log1p of counts per 10,000.
-        panel : bool tensor, shape (b, n_genes)
-            Values of genes outside it may be anything, even NaN.
+        panel : bool tensor, shape (..., n_genes)
+            As ``expression`` or with ones for lengths. Values outside may be anything, even NaN.
         scale : GeneScale
             In what each gene is counted.
         """
-        known = panel[:, None]
         away = (expression - scale.mean) / scale.spread
-        away = torch.where(known, away, torch.zeros_like(away))
+        away = torch.where(panel, away, torch.zeros_like(away))
         # The sum's spread grows with the root of its terms; panels of any size then look alike.
-        n_known = panel.sum(dim=1).clamp(min=1).to(away.dtype)
-        hidden = self.genes(away * n_known.rsqrt()[:, None, None] * self.genes.in_features**0.5)
+        n_known = panel.sum(dim=-1, keepdim=True).clamp(min=1).to(away.dtype)
+        hidden = self.genes(away * (self.genes.in_features / n_known).sqrt())
         encoded: Tensor = self.out(nn.functional.gelu(self.norm(hidden)))
         return encoded
 

@@ -152,6 +152,30 @@ def test_shuffling_the_spots_of_a_section_permutes_what_is_said_of_them():
     assert_same(said[1], expected, **CLOSE)
 
 
+def test_embedding_spots_before_they_are_gathered_changes_nothing():
+    model, panel = network(), torch.arange(N_GENES) % 3 > 0
+    xy = torch.cartesian_prod(torch.arange(6.0), torch.arange(5.0)) * PITCH_UM
+    around = neighbourhoods(xy.numpy(), pitch_um=PITCH_UM)
+    image, expression = torch.randn(30, IMAGE_WIDTH), torch.rand(30, N_GENES)
+    middle = torch.arange(10, 20)
+    late = Contexts.gather(
+        around, middle, xy_um=xy, image=image, expression=expression, panel=panel
+    )
+    early = Contexts.gather(
+        around,
+        middle,
+        xy_um=xy,
+        image=model.embed_image(image),
+        expression=model.embed_expression(expression, panel),
+    )
+    masks = {"image_masked": some_masked(10), "expression_masked": some_masked(10, seed=6)}
+    with torch.no_grad():
+        found = model(replace(early, **masks), embedded=True)
+        expected = model(replace(late, **masks))
+    for name in ("spot", "context", "joint"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), **CLOSE)
+
+
 def test_the_order_of_neighbours_does_not_matter_only_their_places_do():
     model, contexts = network(), batch()
     order = torch.randperm(24, generator=torch.Generator().manual_seed(2))
@@ -354,15 +378,17 @@ def test_a_network_in_bf16_stays_near_itself():
         assert (near > 0.999).all()
 
 
-def test_a_copy_of_another_width_is_refused():
-    with pytest.raises(SectionError, match="11 image embeddings do not fit a network for 12"):
+def test_what_does_not_fit_the_network_is_refused():
+    with pytest.raises(SectionError, match="11 numbers an image do not fit a network for 12"):
         network()(batch(image=torch.zeros(3, 25, 11)))
+    with pytest.raises(SectionError, match="needs a panel"):
+        network()(batch(panel=None))
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"panel": None}, "needs a panel"),
+        ({"panel": torch.ones(3, 29, dtype=torch.bool)}, "panel must be bool"),
         ({"image": None, "expression": None}, "neither image nor expression"),
         ({"xy_um": torch.zeros(3, 24, 2)}, "xy_um must be"),
         ({"image_masked": torch.zeros(3, 25)}, "image_masked must be bool"),
