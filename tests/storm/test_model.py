@@ -212,6 +212,9 @@ def test_a_masked_value_may_be_anything(modality):
     expected = outputs(model, replace(contexts, **mask))
     assert_same(outputs(model, replace(contexts, **mask, **{modality: hidden})), expected)
     assert_differ(expected, outputs(model, contexts))
+    # Nor may it spoil what the weights learn from the spots that are seen.
+    model(replace(contexts, **mask, **{modality: hidden})).context.square().sum().backward()
+    assert all(torch.isfinite(w.grad).all() for w in model.parameters() if w.grad is not None)
 
 
 def test_moving_or_turning_the_slide_changes_nothing():
