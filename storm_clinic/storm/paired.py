@@ -138,7 +138,7 @@ def raw_counts(counts: Any, *, where: str | Path) -> Any:
     SectionError
         If a value is negative, is no whole number or does not fit: then these are no raw counts.
     """
-    table = sparse.csr_array(counts)
+    table = sparse.csr_array(counts, copy=True)  # the caller keeps its own as it is
     table.sum_duplicates()
     values = table.data
     with np.errstate(invalid="ignore"):

@@ -139,3 +139,12 @@ def test_a_damaged_her2st_section_is_named(tmp_path):
     (folder / "counts" / "A1.tsv.gz").write_bytes(b"no gzip")
     with pytest.raises(SectionError, match=r"A1\.tsv\.gz: cannot be read"):
         read_her2st(folder, "A1")
+
+
+def test_the_caller_s_counts_stay_as_they_are(section):
+    parts = (np.array([1, 2, 3]), np.array([1, 1, 0]), np.array([0, 2, 2, 3]))
+    mine = sparse.csr_array(parts, shape=(3, 2))  # one place twice, unsorted
+    made = replace(section, counts=mine)
+    assert made.counts.toarray().tolist() == [[0, 3], [0, 0], [3, 0]]
+    assert mine.data.tolist() == [1, 2, 3]
+    assert mine.indptr.tolist() == [0, 2, 2, 3]
