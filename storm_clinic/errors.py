@@ -13,6 +13,8 @@
     │   ├── EncoderError           an encoder, its package or its weights
     │   ├── FeatureError           a feature file or store
     │   │   └── ContractMismatch   features made in another way than is asked for
+    │   ├── SectionError           a section with paired expression, its genes or its spots
+    │   ├── CheckpointError        STORM's weights and what is declared beside them
     │   ├── PredictionsError       a table of predictions
     │   └── UnsafeName             an id that cannot become a file name
     ├── LeakageError               development and evaluation data touch
@@ -116,6 +118,14 @@ class FeatureError(InputError):
 
 class ContractMismatch(FeatureError):
     """Features were made in another way than is asked for."""
+
+
+class SectionError(InputError):
+    """A section with paired expression, its genes or its spots are wrong."""
+
+
+class CheckpointError(InputError):
+    """STORM's weights, or what is declared beside them, do not fit."""
 
 
 class PredictionsError(InputError):

@@ -316,7 +316,7 @@ def test_the_card_says_what_each_licence_allows_and_where_the_use_meets_one(tmp_
     assert "Declared as clinical investigation: runs on patients under a protocol." in card
     assert "- Encoder uni: CC-BY-NC-ND-4.0. Training models on its outputs: ask;" in card
     assert "- **Forbidden**: encoder uni (CC-BY-NC-ND-4.0): for clinical investigation" in card
-    assert "- To be asked: data of tcga_kirc (research use): its licence is not among" in card
+    assert "- To be asked: data of tcga_kirc (research use): its terms are not known here: " in card
 
 
 def test_the_card_of_a_model_that_may_be_used_as_declared_says_so(tmp_path):

@@ -1,0 +1,122 @@
+"""How large a STORM network is, and what it is fed. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any, Literal
+
+from storm_clinic.errors import CheckpointError
+
+Modality = Literal["image", "expression"]
+MODALITIES: tuple[Modality, ...] = ("image", "expression")
+Size = Literal["tiny", "small", "base"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StormConfig:
+    """The shape of a network; with it and a file of weights the network can be built again.
+
+    Attributes
+    ----------
+    width : int
+        Length of a token and of every embedding that comes out.
+    n_layers, n_heads : int
+    image_width : int
+        Length of an image embedding that goes in.
+    n_genes : int
+        Size of the vocabulary.
+    pitch_um : float
+        The length, in µm, that counts as one step in the distance bias: neighbours of the spots
+        that the network is for lie one pitch apart.
+    gene_hidden, gene_width : int
+        Widths of the gene encoder: inner, and of the embedding of a spot's expression.
+    experts : "modality" or "one"
+        Feed-forward networks of each block: one a modality, or one for both (an ablation).
+    alibi : bool
+        Whether attention falls with distance. Without it nothing tells places apart.
+    dropout : float
+        In training, on what each half of a block adds.
+
+    Raises
+    ------
+    CheckpointError
+        If a number cannot be.
+    """
+
+    width: int
+    n_layers: int
+    n_heads: int
+    image_width: int
+    n_genes: int
+    pitch_um: float
+    gene_hidden: int = 128
+    gene_width: int = 64
+    experts: Literal["modality", "one"] = "modality"
+    alibi: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise CheckpointError(problem, where="configuration of STORM")
+
+    def _problem(self) -> str | None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                return f"{name} must be a whole number from 1, is {value!r}"
+        if self.width % self.n_heads:
+            return f"width ({self.width}) must be a multiple of n_heads ({self.n_heads})"
+        if not 0 < self.pitch_um < float("inf"):
+            return f"pitch_um must be a length, is {self.pitch_um!r}"
+        for name, allowed in (("experts", ("modality", "one")), ("alibi", (True, False))):
+            value = getattr(self, name)
+            if value not in allowed or type(value) is not type(allowed[0]):
+                return f"{name} must be one of {allowed}, is {value!r}"
+        if not 0 <= self.dropout < 1:
+            return f"dropout must be from 0 to below 1, is {self.dropout!r}"
+        return None
+
+    @classmethod
+    def of_size(
+        cls, size: Size, *, image_width: int, n_genes: int, pitch_um: float, **others: Any
+    ) -> StormConfig:
+        """One of the three named sizes; ``others`` are further fields."""
+        if size not in _SIZES:
+            raise CheckpointError(
+                f"there is no size {size!r}: {', '.join(_SIZES)}", where="configuration of STORM"
+            )
+        sizes: dict[str, Any] = dict(
+            zip(("width", "n_layers", "n_heads"), _SIZES[size], strict=True)
+        )
+        return cls(**sizes, image_width=image_width, n_genes=n_genes, pitch_um=pitch_um, **others)
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StormConfig:
+        """What `to_json` gave.
+
+        Raises
+        ------
+        CheckpointError
+            If a field is missing or unknown, or a number cannot be.
+        """
+        names = {field.name for field in fields(cls)}
+        odd, missing = sorted(value.keys() - names), sorted(names - value.keys())
+        if odd or missing:
+            raise CheckpointError(
+                f"unknown fields {odd}, missing fields {missing}", where="configuration of STORM"
+            )
+        return cls(**value)
+
+
+_COUNTS = ("width", "n_layers", "n_heads", "image_width", "n_genes", "gene_hidden", "gene_width")
+# (width, layers, heads). The paper gives tiny and base; small is ours, between them.
+_SIZES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
+    {"tiny": (128, 3, 4), "small": (384, 4, 6), "base": (768, 6, 12)}
+)
