@@ -224,6 +224,12 @@ def test_nobodys_risk_depends_on_who_is_scored_with_him(run, monkeypatch):
     assert run().table["risk"].tolist() == together.tolist()
 
 
+def test_processes_that_read_many_patients_give_what_threads_give(run, monkeypatch):
+    by_threads = run().table
+    monkeypatch.setattr(score_stream, "WORTH_PROCESSES", 1)
+    pd.testing.assert_frame_equal(run().table, by_threads)
+
+
 def test_patients_whose_tiles_have_no_place_are_scored_apart_from_those_that_have():
     tiles, places = [np.ones((3, 2))], [np.zeros((3, 2))]
     known = [True, True, False, True]
