@@ -54,7 +54,7 @@ measurements:
 missing: ["", unknown]
 origin:
   source: simulated by storm_clinic, seed {seed}
-  licence: free for any use
+  licence: CC0-1.0
   simulated: true
 """
 
@@ -110,7 +110,7 @@ little.
 Whose expression is known is chance. No gene tells of an outcome what the slides do not.
 
 The hospitals `demo_a` and `demo_b` differ in stain, scanner (0.5 and 0.25 µm/px), sites and the
-words of their tables; `demo_c` stains between the two. The rules above are the same.
+words of their tables; `demo_c` stains much like `demo_a`. The rules above are the same.
 
 ## What can be reached
 

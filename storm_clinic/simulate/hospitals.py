@@ -113,15 +113,15 @@ HOSPITALS = (
     ),
     Hospital(
         cohort="demo_c",
-        n_patients=80,
+        n_patients=130,
         mpp=0.5,
         size_um=(672, 672),
         sites=("c1", "c2", "c3"),
-        stain=Stain(  # between those of the others, so that both together have seen the like
-            haematoxylin=(0.70, 0.66, 0.275),
-            eosin=(0.10, 0.94, 0.38),
-            strength=(1.7, 0.85),
-            glass=(242, 241, 239),
+        stain=Stain(  # towards that of demo_b from that of demo_a, but a fifth of the way
+            haematoxylin=(0.668, 0.684, 0.284),
+            eosin=(0.08, 0.946, 0.332),
+            strength=(1.83, 0.79),
+            glass=(242, 242, 242),
         ),
         time_unit="months",
         words=Words(

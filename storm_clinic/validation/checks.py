@@ -39,7 +39,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
 from typing import Literal
 
 from storm_clinic.validation.analyses import Analyses
@@ -50,12 +49,6 @@ from storm_clinic.validation.measures import MEASURES, gain_of, label_of
 
 _EVENTS_PER_PARAMETER = (5, 10)  # fail below, warn below; Peduzzi, J. Clin. Epidemiol. 48 (1995)
 _EVENTS_TO_VALIDATE = (20, 100)  # Collins, Ogundimu & Altman, Stat. Med. 35 (2016) 214-226: 100
-# Agreement that is near enough: within a quarter of its ideal, whichever way.
-_TOLERATED = {
-    "o_e": (0.8, 1.25),
-    "calibration_slope": (0.8, 1.25),
-    "calibration_intercept": (log(0.8), log(1.25)),
-}
 _RANKING = ("c_index", "auroc", "auroc_macro")  # the measure of ranking, by kind of outcome
 _FOLLOWED_BEYOND = 10  # fewer patients beyond a horizon carry all that is said about it
 _MISSING_SHARE = (0.5, 0.2)  # fail above, warn above
@@ -224,13 +217,6 @@ def _events_to_validate(given: CheckInput) -> Check:
     return _check("SC103", title, status, f"{counts or 'no cohort'}; at least {enough} are advised")
 
 
-def _is_beyond(estimate: Estimate, tolerated: tuple[float, float]) -> bool:
-    """Whether the whole interval lies outside."""
-    low, high = tolerated
-    beyond = estimate.upper is not None and estimate.upper < low
-    return beyond or (estimate.lower is not None and estimate.lower > high)
-
-
 def _calibration(given: CheckInput) -> Check:
     title = "Predicted and observed risks agree"
     if given.kind != "external":
@@ -240,12 +226,9 @@ def _calibration(given: CheckInput) -> Check:
     judged = [e for e in found if e.lower is not None and e.upper is not None]
     if not judged:
         return _check("SC104", title, "warn", "no calibration could be estimated")
-    far = [e for e in judged if _is_beyond(e, _TOLERATED[e.metric])]
-    if far:
-        return _check("SC104", title, "fail", f"far from its ideal: {_listed(far)}")
     off = [e for e in judged if not _contains(e, MEASURES[e.metric].neutral)]
     if off:
-        return _check("SC104", title, "warn", f"away from its ideal: {_listed(off)}")
+        return _check("SC104", title, "fail", f"away from its ideal: {_listed(off)}")
     if len(judged) < len(found):
         lost = f"{len(found) - len(judged)} of {len(found)} could not be estimated"
         return _check("SC104", title, "warn", f"{lost}; else no disagreement: {_listed(judged)}")

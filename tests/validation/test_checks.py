@@ -93,25 +93,17 @@ def test_few_events_of_development_are_no_matter_of_validation(given):
 @pytest.mark.parametrize(
     "off",
     [
-        {"metric": "o_e", "value": 1.5, "lower": 1.3, "upper": 1.7},
-        {"metric": "o_e", "value": 0.6, "lower": 0.5, "upper": 0.7},
+        {"metric": "o_e", "value": 1.4, "lower": 1.1, "upper": 1.7},
+        {"metric": "o_e", "value": 0.7, "lower": 0.5, "upper": 0.9},
         {"metric": "calibration_slope", "value": 0.5, "lower": 0.3, "upper": 0.7},
         {"metric": "calibration_intercept", "value": 0.5, "lower": 0.3, "upper": 0.7},
     ],
 )
-def test_calibration_that_is_far_off_fails_with_its_numbers(given, estimate, off):
+def test_calibration_that_is_off_fails_with_its_numbers(given, estimate, off):
     found = check(replace(given, estimates=(*given.estimates, estimate(**off))), "SC104")
     assert found.status == "fail"
     assert f"{off['value']:.3f}" in found.reason
     assert "0.950" not in found.reason  # only what is off is named
-
-
-def test_calibration_that_is_shown_to_be_off_by_little_warns(given, estimate):
-    for off in ((1.01, 1.09), (1.1, 1.7), (0.6, 0.95)):
-        near = estimate("o_e", value=sum(off) / 2, lower=off[0], upper=off[1])
-        found = check(replace(given, estimates=(*given.estimates, near)), "SC104")
-        assert found.status == "warn"
-        assert "away from its ideal" in found.reason
 
 
 def test_another_models_calibration_is_not_the_candidates(given, estimate):
@@ -226,7 +218,7 @@ def test_one_class_alone_is_no_ranking_of_the_candidate(given, estimate):
     macro = estimate("auroc_macro", lower=0.6, upper=0.8)
     alone = estimate("auroc", level="grade 2", value=0.5, lower=0.4, upper=0.6)
     assert check(replace(given, estimates=(macro, alone)), "SC111").status == "pass"
-    off = estimate("o_e", level="grade 2", value=1.5, lower=1.3, upper=1.7)
+    off = estimate("o_e", level="grade 2", value=1.4, lower=1.1, upper=1.7)
     found = check(replace(given, estimates=(macro, off)), "SC104")
     assert "of grade 2" in found.reason
 
