@@ -170,6 +170,9 @@ class Workspace:
 
     root: Path = Path()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # text is what people write
+
     @property
     def cohorts(self) -> Path:
         return self.root / "cohorts"

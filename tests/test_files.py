@@ -98,6 +98,7 @@ def test_a_values_digest_ignores_the_order_of_keys_only():
 
 def test_a_workspace_resolves_relative_paths_and_keeps_absolute_ones(tmp_path):
     workspace = Workspace(tmp_path)
+    assert Workspace(str(tmp_path)) == workspace
     assert workspace.path("pipelines/a.yaml") == tmp_path / "pipelines" / "a.yaml"
     assert workspace.path(tmp_path / "b") == tmp_path / "b"
     with pytest.raises(UnsafeName):

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from storm_clinic.licences import Conflict
-from storm_clinic.registry.people import same_person
+from storm_clinic.registry.people import roles_of
 from storm_clinic.study import Claim
 from storm_clinic.validation.claims import ClaimResult, claim_status, describe_claim
 from storm_clinic.validation.evidence import Evidence
@@ -183,8 +183,8 @@ def _circumstances(approval: Approval, external: Sequence[Evidence]) -> list[Rea
 
 
 def _approver(approval: Approval) -> Reason:
-    roles = [("trained", approval.trained_by), ("locked", approval.locked_by)]
-    done = [what for what, who in roles if same_person(who, approval.by)]
+    who = {"trained_by": approval.trained_by, "locked_by": approval.locked_by}
+    done = roles_of(approval.by, **who)
     if done:
         text = f"{approval.by} {' and '.join(done)} the model, and so may not approve it"
         return Reason(about="approver", standing="open", text=text)

@@ -145,6 +145,19 @@ class Registry:
         name, version = resolve_reference(reference, events, states=states)
         return load_version(self._database.files, events, name, version)
 
+    def find_in(self, reference: str, state: str) -> RegisteredModel:
+        """A bare name's latest version in that state; any other reference as `find` takes it.
+
+        So the message about a version in another state says which one it is in.
+
+        Raises
+        ------
+        RegistryError
+            As `find` does.
+        """
+        bare = not set(reference) & {":", "@"}
+        return self.find(reference, states=(state,) if bare else STATES)
+
     def versions(self) -> list[VersionState]:
         """Every version of every model by its last move, in order of name and version."""
         events = self.trail.events()
@@ -272,7 +285,7 @@ class Registry:
         Parameters
         ----------
         reference : str
-            As `find` takes it; a bare name is its latest approved version.
+            As `find_in` takes it: a bare name is its latest approved version.
         by : str
             Who retires it.
         reason : str
@@ -283,8 +296,7 @@ class Registry:
         RegistryError
             If the version is not approved, or a file of it was changed.
         """
-        bare = not set(reference) & {":", "@"}
-        model = self.find(reference, states=("approved",) if bare else STATES)
+        model = self.find_in(reference, "approved")
         body = {
             "model": model.name,
             "version": model.version,

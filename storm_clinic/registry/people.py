@@ -44,5 +44,11 @@ def same_person(one: str, other: str) -> bool:
     return _plain(one) == _plain(other)
 
 
+def roles_of(by: str, *, trained_by: str, locked_by: str) -> tuple[str, ...]:
+    """What somebody did with a model that bars them from approving or rejecting it."""
+    roles = (("trained", trained_by), ("locked", locked_by))
+    return tuple(done for done, who in roles if same_person(who, by))
+
+
 def _plain(name: str) -> str:
     return "".join(unicodedata.normalize("NFKC", name).casefold().split())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from storm_clinic.registry.findings import Finding, Kind
-from storm_clinic.registry.people import same_person
+from storm_clinic.registry.people import roles_of
 from storm_clinic.registry.rules import MOVES
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import FROZEN, STATES
@@ -126,9 +126,9 @@ def _judge(version: _Version, event: Event, say: _Say) -> None:
 
 def _decided(version: _Version, event: Event, say: _Say) -> None:
     """An approval or a rejection: by whom, and on which evidence."""
-    for role, verb in (("candidate", "trained"), ("locked", "locked")):
-        if same_person(version.by.get(role, ""), event.by):
-            say(Kind.APPROVED_BY_SELF, f"was made by the person who {verb} the model")
+    who = {"trained_by": version.by.get("candidate", ""), "locked_by": version.by.get("locked", "")}
+    for done in roles_of(event.by, **who):
+        say(Kind.APPROVED_BY_SELF, f"was made by the person who {done} the model")
     judged = {cohort: digest for cohort, digest in version.scored.items() if digest is not None}
     if event.kind == "approved" and (not judged or version.named - judged.keys()):
         missing = ", ".join(sorted(version.named - judged.keys())) or "any cohort"

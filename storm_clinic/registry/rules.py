@@ -12,7 +12,7 @@ from typing import Any
 from storm_clinic.bundle import required_models
 from storm_clinic.errors import RegistryError
 from storm_clinic.licences import Conflict, conflicts
-from storm_clinic.registry.people import same_person
+from storm_clinic.registry.people import roles_of
 from storm_clinic.registry.trail import Event
 from storm_clinic.registry.versions import FROZEN, RegisteredModel, history_of, last_move
 
@@ -103,14 +103,14 @@ def require_frozen(model: RegisteredModel, events: Sequence[Event]) -> tuple[Eve
 
 def require_independent(history: Sequence[Event], by: str, *, where: str) -> None:
     """Refuse an approver who trained or locked the model."""
-    for event in history:
-        if event.kind in ("candidate", "locked") and same_person(event.by, by):
-            done = "trained" if event.kind == "candidate" else "locked"
-            raise RegistryError(
-                f"{by} {done} the model, and so may not approve it",
-                where=where,
-                fix="Have it approved by somebody else.",
-            )
+    who = {event.kind: event.by for event in history}
+    done = roles_of(by, trained_by=who.get("candidate", ""), locked_by=who.get("locked", ""))
+    if done:
+        raise RegistryError(
+            f"{by} {' and '.join(done)} the model, and so may not approve it",
+            where=where,
+            fix="Have it approved by somebody else.",
+        )
 
 
 def require_lockable(model: RegisteredModel) -> None:

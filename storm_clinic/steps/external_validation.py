@@ -242,14 +242,22 @@ class _Work:
 
     def _sealed(self, attempt: Attempt, patients: StudyPatients) -> _Scored:
         """Predictions as they were sealed, for the patients whom they are about."""
-        seal = attempt.seal
+        seal, cohort = attempt.seal, patients.cohort.name
+        if "run_id" not in seal.body:
+            raise RegistryError(
+                f"the seal of {seal.when:%Y-%m-%d} on {cohort} is of a version that did not record "
+                "where the predictions lie",
+                where=self.model.reference,
+                fix=f"Score it again: validate {self.model.reference} --cohort {cohort} --rerun "
+                "WHY",
+            )
         folder = self.tracker.read_run(str(seal.body["run_id"])).artifacts
         path = folder / PREDICTIONS
-        if digest_file(path) != seal.body["predictions_digest"]:
+        if not path.is_file() or digest_file(path) != seal.body["predictions_digest"]:
             raise RegistryError(
-                "are not the predictions that were sealed",
+                "is not, or not any more, the file of predictions that was sealed",
                 where=path,
-                fix="Restore the file from a backup.",
+                fix="Restore it from a backup.",
             )
         predictions = Predictions.read(path)
         then = set(predictions.table["patient_key"])
@@ -257,11 +265,12 @@ class _Work:
         if not both:
             raise RegistryError(
                 f"none of the {len(then)} patients of the sealed predictions is in "
-                f"{patients.cohort.name} under this secret",
+                f"{cohort} under this secret",
                 where=path,
                 fix="Set STORM_CLINIC_SECRET_FILE to the secret that they were sealed under.",
             )
-        notes = [*json.loads((folder / _NOTES).read_text(encoding="utf-8"))]
+        noted = folder / _NOTES
+        notes = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else []
         notes += _since(seal, patients, n_gone=len(then - here))
         late = {
             patient: "came after the predictions were sealed"

@@ -11,7 +11,7 @@ from storm_clinic.registry.decide import Approval, Decision, decide
 from storm_clinic.registry.moves import Registry
 from storm_clinic.registry.rules import cohorts_of, licence_conflicts
 from storm_clinic.registry.trail import Event
-from storm_clinic.registry.versions import STATES, Referring, RegisteredModel, reference_of
+from storm_clinic.registry.versions import Referring, RegisteredModel, reference_of
 from storm_clinic.steps.stored_validations import reruns_of, stored_validations
 from storm_clinic.study import Claim
 from storm_clinic.tracking import Tracker
@@ -75,9 +75,7 @@ def promote(
     """
     workspace = workspace or Workspace()
     registry = Registry(workspace)
-    reference = reference_of(model)
-    bare = not set(reference) & {":", "@"}
-    locked = registry.find(reference, states=("locked",) if bare else STATES)
+    locked = registry.find_in(reference_of(model), "locked")
     decision, approval = _decide(locked, workspace, by=by, accept_reruns=accept_reruns)
     if dry_run:
         return Promotion(locked, decision, recorded=False)

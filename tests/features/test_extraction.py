@@ -135,6 +135,8 @@ def test_every_slide_has_a_picture(slides, make_store, run):
     for name in slides:
         with Image.open(store.folder / "qc" / f"{name}.jpg") as picture:
             picture.load()
+            assert min(picture.size) > 1
+            assert picture.convert("L").getextrema()[0] < 200, "nothing but glass"
 
 
 def test_a_damaged_feature_file_is_made_again(slides, make_store, run):

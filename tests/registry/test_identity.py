@@ -110,9 +110,9 @@ def test_a_secret_that_others_can_read_or_change_is_refused(secret_file, workspa
 
 
 def test_a_secret_that_the_group_may_read_is_accepted(secret_file, workspace):
-    load_keys(workspace)
+    made = load_keys(workspace)
     secret_file.chmod(0o640)
-    load_keys(workspace)
+    assert load_keys(workspace).key_id == made.key_id
 
 
 def test_a_secret_inside_the_workspace_is_refused_even_by_a_link(tmp_path, workspace, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -399,6 +400,23 @@ def test_a_decision_on_other_evidence_than_the_trails_is_not_recorded(registry, 
     for evidence in ({}, {"demo_b": "f" * 64}, {"demo_b": "e" * 64, "demo_c": "e" * 64}):
         with pytest.raises(RegistryError, match="validated on something else since"):
             _decided(registry, evidence=evidence)
+
+
+def test_of_two_who_decide_at_once_one_is_first_and_the_other_is_refused(
+    registry, validated, workspace
+):
+    def decide(verdict):
+        try:
+            return _decided(Registry(workspace), verdict, by=f"of {verdict}").state
+        except RegistryError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        said = sorted(pool.map(decide, ["approved", "rejected"]), key=len)
+    first = registry.find("demo-pfi")
+    assert said[0] == first.state
+    assert f"is {first.state} since" in said[1]
+    assert [e.kind for e in first.events if "decision" in e.body] == [first.state]
 
 
 def test_only_an_approved_model_is_retired_and_says_why(registry, validated):

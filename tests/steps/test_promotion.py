@@ -110,10 +110,16 @@ def test_predictions_of_a_prospective_cohort_are_sealed_now_and_judged_later(
     assert validate("test-study", workspace=validated).waiting == ("west",)
     assert _events(validated)[-1] == "predictions_sealed", "sealed once, however often one asks"
 
+    seal = Registry(validated).find("test-study").find_event("predictions_sealed", cohort="west")
+    sealed_file = Tracker(validated).read_run(seal.body["run_id"]).artifacts / PREDICTIONS
+    sealed_file.rename(sealed_file.with_suffix(".away"))
+    with pytest.raises(RegistryError, match="not any more, the file of predictions that was"):
+        validate("test-study", cohort="west", workspace=validated)
+    sealed_file.with_suffix(".away").rename(sealed_file)
+
     path = validated.cohorts / "west" / "clinical.csv"
     _write(path, [*rows[:-1], {**rows[-1], "months": "", "progressed": ""}])
     judged = validate("test-study", cohort="west", workspace=validated, by="a.weber").cohorts[0]
-    seal = Registry(validated).find("test-study").find_event("predictions_sealed", cohort="west")
     assert digest_file(judged.folder / PREDICTIONS) == seal.body["predictions_digest"]
     assert any("outcomes were joined later" in note for note in judged.evidence.notes)
     assert any("west/clinical" in note for note in judged.evidence.notes)
