@@ -135,28 +135,28 @@ def pretrain(
     identity = _identity(config, shards, plan)
     with _own_chance(processes.device):
         module = _start(config, shards, plan).to(processes.device)
-        optimiser = Optimiser(module, plan.optimisation)
-        history: list[Point] = []
+        work = _Work(module, shards, plan, processes)
+        optimiser, history = work.optimiser, work.history
         kept = read_state(state, identity=identity) if state is not None else None
         if kept is not None:
             kept.restore(module, optimiser)
-            history = kept.history
-        work = _Work(module, optimiser, shards, plan, processes)
-        while optimiser.steps < plan.optimisation.n_steps:
-            point = work.update()
-            if point is not None:
-                history.append(point)
-                if on_point is not None and processes.is_first:
-                    on_point(point)
+            history += kept.history
+            work.window = torch.tensor(kept.window, dtype=torch.float64)
+        n_steps = plan.optimisation.n_steps
+        while optimiser.steps < n_steps:
+            is_due = work.update()
+            if is_due and on_point is not None and processes.is_first:
+                on_point(history[-1])
             done = optimiser.steps
-            if state is not None and (
-                done % plan.keep_every == 0 or done == plan.optimisation.n_steps
-            ):
+            if state is not None and (done % plan.keep_every == 0 or done == n_steps):
                 if processes.is_first:
-                    keep_state(state, module, optimiser, identity=identity, history=history)
+                    window = work.window.tolist()
+                    keep_state(
+                        state, module, optimiser, identity=identity, history=history, window=window
+                    )
                 processes.wait()
             if on_step is not None:
-                on_step(done, plan.optimisation.n_steps)
+                on_step(done, n_steps)
     module.load_state_dict(optimiser.averaged(), strict=False)  # buffers are in place
     module = module.cpu().eval()
     return Pretrained(module.model, module.decoders, history)
@@ -186,17 +186,16 @@ class Pretraining(nn.Module):
 
 
 class _Work:
-    """One update after the other, and the sums between two points of the curve."""
+    """One update after the other, and the curve of the loss."""
 
     def __init__(
-        self,
-        module: Pretraining,
-        optimiser: Optimiser,
-        shards: ShardSet,
-        plan: PretrainPlan,
-        processes: Processes,
+        self, module: Pretraining, shards: ShardSet, plan: PretrainPlan, processes: Processes
     ) -> None:
-        self.optimiser, self.plan, self.processes = optimiser, plan, processes
+        self.plan, self.processes = plan, processes
+        self.optimiser = Optimiser(module, plan.optimisation)
+        self.history: list[Point] = []
+        # Since the last point: batches, their total, sums of the parts, and contexts of these.
+        self.window = torch.zeros(2 + 2 * len(PARTS), dtype=torch.float64)
         self.n_slots = shards.n_slots
         self.order = Order(shards, batch=plan.batch, seed=plan.seed)
         self.reader = SpotReader(shards)
@@ -209,28 +208,24 @@ class _Work:
         if processes.size > 1:
             self.module = DistributedDataParallel(module)
 
-    def update(self) -> Point | None:
-        """Update the weights once; the new point of the curve where one is due."""
-        plan, first = self.plan, self.optimiser.steps
-        rate = plan.optimisation.rate_at(first)
-        sums = torch.zeros(7, device=self.processes.device)
-        for part in range(plan.optimisation.accumulate):
-            sums += self._part(first * plan.optimisation.accumulate + part)
-        if (
-            self.optimiser.steps % plan.log_every
-            and self.optimiser.steps < plan.optimisation.n_steps
-        ):
-            return None
-        totals = self.processes.total(sums).tolist()
-        point = {"step": float(self.optimiser.steps), "rate": rate}
-        point["loss"] = totals[0] / (self.processes.size * plan.optimisation.accumulate)
-        for name, total, n in zip(PARTS, totals[1:4], totals[4:], strict=True):
-            if n:
-                point[name] = total / n
-        return point
+    def update(self) -> bool:
+        """Update the weights once; returns whether the curve has a new point."""
+        plan, first = self.plan.optimisation, self.optimiser.steps
+        parts = [self._part(first * plan.accumulate + part) for part in range(plan.accumulate)]
+        self.window += self.processes.total(torch.stack(parts).sum(dim=0)).cpu()
+        done = self.optimiser.steps
+        if done % self.plan.log_every and done < plan.n_steps:
+            return False
+        n_batches, total, *of_parts = self.window.tolist()
+        point = {"step": done, "rate": plan.rate_at(first), "loss": total / n_batches}
+        sums, contexts = of_parts[: len(PARTS)], of_parts[len(PARTS) :]
+        point |= {name: s / n for name, s, n in zip(PARTS, sums, contexts, strict=True) if n}
+        self.history.append(point)
+        self.window.zero_()
+        return True
 
     def _part(self, position: int) -> Tensor:
-        """Add one batch's gradient; its total, sums of parts and their contexts (7,)."""
+        """Add one batch's gradient; what it adds to the window."""
         device = self.processes.device
         place, rows = self.order.at(position)
         batch = self.reader.batch(place, rows[self.rows]).to(device)
@@ -241,7 +236,8 @@ class _Work:
             with _bfloat16(device):
                 losses: Losses = self.module(batch, draws)
             self.optimiser.backward(losses.total)
-        return torch.cat([losses.total.detach()[None], losses.sums, losses.contexts])
+        total = losses.total.detach()[None]
+        return torch.cat([torch.ones_like(total), total, losses.sums, losses.contexts])
 
     def _without_exchange(self) -> AbstractContextManager[None]:
         """Processes exchange gradients once an update, not once a batch."""

@@ -15,7 +15,7 @@ from storm_clinic.encoders.hub import choose_device
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that train together.
+    """One process among those that train together.
 
     Attributes
     ----------

@@ -35,10 +35,15 @@ class TrainingState:
         Digest of all that decides the result: a state of another training is refused.
     history : list of dict
         What was logged so far.
+    window : list of float
+        Sums since the last point of the history.
+    tensors : mapping of str to tensor
+        See `restore`.
     """
 
     identity: str
     history: list[dict[str, float]]
+    window: list[float]
     tensors: Mapping[str, Tensor]
 
     def restore(self, module: nn.Module, optimiser: Optimiser) -> None:
@@ -54,6 +59,7 @@ def keep_state(
     *,
     identity: str,
     history: list[dict[str, float]],
+    window: list[float],
 ) -> None:
     """Replace the state at ``path`` by today's, atomically.
 
@@ -68,7 +74,12 @@ def keep_state(
         for prefix, part in parts
         for name, value in part.items()
     }
-    facts = {"format_version": FORMAT_VERSION, "identity": identity, "history": history}
+    facts = {
+        "format_version": FORMAT_VERSION,
+        "identity": identity,
+        "history": history,
+        "window": window,
+    }
     remove_dead_parts(path)
     with atomic_write(path) as part_path:
         save_file(tensors, part_path, {_HEADER: json.dumps(facts, allow_nan=False)})
@@ -88,21 +99,21 @@ def read_state(path: Path, *, identity: str) -> TrainingState | None:
         with safe_open(path, "pt") as file:
             facts: dict[str, Any] = json.loads(file.metadata()[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        version, stated, history = (
-            facts[name] for name in ("format_version", "identity", "history")
-        )
+        version, stated = facts["format_version"], facts["identity"]
+        kept = TrainingState(stated, facts["history"], facts["window"], tensors)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(
             f"is no state of a training: {error!r}", where=path, fix=_AFRESH
         ) from error
     if version != FORMAT_VERSION:
-        raise TrainingError(f"is of version {version}, not {FORMAT_VERSION}", where=path,
-                            fix=_AFRESH)  # fmt: skip
+        raise TrainingError(
+            f"is of version {version}, not {FORMAT_VERSION}", where=path, fix=_AFRESH
+        )
     if stated != identity:
         raise TrainingError(
             "is the state of a training with other data or settings", where=path, fix=_AFRESH
         )
-    return TrainingState(stated, history, tensors)
+    return kept
 
 
 _AFRESH = "Remove the file to begin afresh, or use another folder."

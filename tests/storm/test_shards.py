@@ -13,7 +13,8 @@ from storm_clinic.errors import SectionError
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.neighbourhood import neighbourhoods
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.shards import Embedded, ShardSet, read_shards, write_shards
+from storm_clinic.storm.shard_writer import Embedded, write_shards
+from storm_clinic.storm.shards import ShardSet, read_shards
 from storm_clinic.storm.spot_batches import Order, SpotReader, measure_scales
 from storm_clinic.storm.targets import log1p_cp10k
 
