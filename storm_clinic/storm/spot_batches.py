@@ -61,7 +61,8 @@ class SpotBatch:
 
     def _at_slots(self, values: Tensor) -> Tensor:
         # On a CPU index_select adds gradients up in one order; indexing need not.
-        return values.index_select(0, self.spots.flatten()).unflatten(0, self.spots.shape)
+        found = values.index_select(0, self.spots.flatten())
+        return found.view(*self.spots.shape, *values.shape[1:])
 
 
 class Order:
