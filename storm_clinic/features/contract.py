@@ -36,7 +36,7 @@ class FeatureContract:
     mpp, tile_px : float or None, int or None
         Pixel size (µm) and side of a tile as the encoder saw it; both None where nobody knows.
     overlap_px : int
-        How far neighbouring tiles overlap, at ``mpp``.
+        How far neighbouring tiles overlap, at ``mpp``; below 0 is the gap between them.
     dtype : str
         ``float16`` for what we extract; the source's type for imports.
     provenance : str
@@ -90,8 +90,8 @@ class FeatureContract:
             return f"mpp must lie within {lowest} to {highest} µm, is {self.mpp}"
         if self.tile_px is not None and self.tile_px < 1:
             return f"tile_px must be positive, is {self.tile_px}"
-        if self.overlap_px < 0 or (self.tile_px is not None and self.overlap_px >= self.tile_px):
-            return f"overlap_px must lie from 0 to below tile_px, is {self.overlap_px}"
+        if self.tile_px is not None and self.overlap_px >= self.tile_px:
+            return f"overlap_px must lie below tile_px, is {self.overlap_px}"
         if self.provenance != "declared" and (self.mpp is None or not self.encoder_digest):
             return f"{self.provenance} features need mpp, tile_px and the encoder's digest"
         if (self.provenance == "embedded") != (self.source_digest is not None):
@@ -109,6 +109,13 @@ class FeatureContract:
         if self.mpp is None or self.tile_px is None:
             return None
         return self.mpp * self.tile_px
+
+    @property
+    def step_um(self) -> float | None:
+        """Distance of neighbouring tiles in µm."""
+        if self.mpp is None or self.tile_px is None:
+            return None
+        return self.mpp * (self.tile_px - self.overlap_px)
 
     @property
     def digest(self) -> str:

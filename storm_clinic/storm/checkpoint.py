@@ -22,6 +22,7 @@ from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.domain import TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.model import StormModel
+from storm_clinic.storm.neighbourhood import Side
 from storm_clinic.storm.reliability import GeneReliability
 
 FORMAT = "storm_clinic/storm-checkpoint"
@@ -43,11 +44,14 @@ class Inputs:
         Name of the tile encoder, and digest of its weights.
     tile_um : float
         Side of a tile around a spot's centre.
+    side : 1, 3 or 5
+        Spots along an edge of a context.
     """
 
     encoder: str
     encoder_digest: str
     tile_um: float
+    side: Side = 5
 
 
 @dataclass(frozen=True, eq=False)
