@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
-from storm_clinic.files import digest_value, safe_name, storage_errors
+from storm_clinic.files import create_once, digest_value, json_text, safe_name
 
 CONTRACT_NAME = "contract.json"
 _FORMAT = "storm_clinic/feature-contract"
@@ -243,26 +242,7 @@ def settle_contract(folder: Path, contract: FeatureContract) -> FeatureContract:
     """
     path = folder / CONTRACT_NAME
     if not path.exists():
-        text = json.dumps(contract.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        _create_once(path, text.encode("utf-8"))
+        create_once(path, json_text(contract.to_json()).encode("utf-8"))
     held = read_contract(folder)
     held.require_same(contract, where=path)
     return held
-
-
-def _create_once(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all, and never replaces one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            # Unlike a rename, a link fails where the name is taken.
-            os.link(part, path)
-        except FileExistsError:
-            pass  # another process was first; the caller compares
-        finally:
-            part.unlink(missing_ok=True)

@@ -88,6 +88,7 @@ def slide_expression(model: StormModel, spots: Floats, genes: NDArray[np.int64])
     Parameters
     ----------
     model : StormModel
+        In evaluation mode, on the device that is to compute.
     spots : float32 array, shape (n_tiles, width)
         From `embed_tiles`.
     genes : int64 array, shape (n_genes,)
