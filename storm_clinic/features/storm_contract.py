@@ -9,7 +9,7 @@ from typing import Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import CONTRACT_NAME
-from storm_clinic.files import create_once, json_text, safe_name
+from storm_clinic.files import create_once, digest_value, json_text, safe_name
 
 FORMAT = "storm_clinic/storm-contract"
 _VERSION = 1
@@ -61,6 +61,13 @@ class StormContract:
 
     def __post_init__(self) -> None:
         safe_name(self.checkpoint, what="checkpoint")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every field that is compared."""
+        values = asdict(self)
+        del values["licence"]
+        return digest_value(values)
 
     def settle(self, folder: Path) -> None:
         """Create the folder's contract unless there is one; hold this against the one that is.

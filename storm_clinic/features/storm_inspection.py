@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -44,6 +45,37 @@ def inspect_storm(folder: Path, *, progress: Progress | None = None) -> list[Fin
         if progress is not None:
             progress("checking STORM files", done, len(paths))
     return found
+
+
+def describe_storm(folder: Path) -> dict[str, Any]:
+    """One row of `features list` for a folder of STORM files; values are not read."""
+    try:
+        contract = StormContract.read(folder)
+    except FeatureError as error:
+        return {"problem": error.problem}
+    paths = sorted(folder.glob("*.h5"))
+    headers, unusable = [], 0
+    for path in paths:
+        try:
+            headers.append(read_header(path))
+        except FeatureError:
+            unusable += 1
+    n_outside = sum(header.domain_warning is not None for header in headers)
+    return {
+        "slides": len(headers),
+        "tiles": sum(header.n_tiles for header in headers),
+        "failed_tiles": 0,
+        "unusable": unusable,
+        "width": contract.width,
+        "dtype": "float16",
+        "mpp": contract.mpp,
+        "tile_px": contract.tile_px,
+        "overlap_px": contract.overlap_px,
+        "provenance": "extracted",
+        "gigabytes": sum(path.stat().st_size for path in paths) / 1e9,
+        "contract": contract.digest[:12],
+        "problem": f"{n_outside} slides out of domain" if n_outside else None,
+    }
 
 
 def _inspect(path: Path, contract: StormContract) -> Iterator[Finding]:
