@@ -125,6 +125,24 @@ def _fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def create_once(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all, and never replaces one."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            # Unlike a rename, a link fails where the name is taken.
+            os.link(part, path)
+        except FileExistsError:
+            pass  # another process was first; the caller compares
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as part:

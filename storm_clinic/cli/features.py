@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from storm_clinic.cli.arguments import HERE, JsonOption, WorkspaceOption, workspace_at
 from storm_clinic.cli.console import bars, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from storm_clinic.steps.storm_extraction import StormResult
+    from storm_clinic.steps.storm_plan import StormChoice
 
 group = typer.Typer(help="Feature files, one a slide.", no_args_is_help=True)
 
@@ -22,8 +26,33 @@ def extract(
         typer.Argument(help="Slides or folders; without any, those of the cohort's slides table."),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="An encoder of the catalogue.")
-    ] = "efficientnet-lite0",
+        str | None,
+        typer.Option(
+            help="An encoder of the catalogue; by default efficientnet-lite0, or the checkpoint's."
+        ),
+    ] = None,
+    storm: Annotated[
+        str | None,
+        typer.Option(help="A STORM checkpoint, by name or folder: lays its grid, adds its files."),
+    ] = None,
+    genes: Annotated[
+        str | None,
+        typer.Option(
+            help="With --storm: a file of gene symbols, or SYMBOL,SYMBOL; by default all that "
+            "have evidence."
+        ),
+    ] = None,
+    min_r: Annotated[
+        str,
+        typer.Option(
+            help="With --storm: what the lower bound of a gene's held-out correlation must "
+            "exceed; 'none' asks for no evidence."
+        ),
+    ] = "0",
+    per_tile: Annotated[
+        bool,
+        typer.Option("--per-tile", help="With --storm: store the expression of every tile."),
+    ] = False,
     weights: Annotated[
         Path | None, typer.Option(help="File or folder with the encoder's weights.")
     ] = None,
@@ -33,7 +62,9 @@ def extract(
     masks: Annotated[
         Path | None, typer.Option(help="Folder of tissue masks, <slide id>.png.")
     ] = None,
-    overlap_px: Annotated[int, typer.Option(help="Overlap of neighbouring tiles.")] = 0,
+    overlap_px: Annotated[
+        int | None, typer.Option(help="Overlap of neighbouring tiles, below 0 a gap.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     readers: Annotated[int | None, typer.Option(help="Reader processes.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Tiles a batch.")] = None,
@@ -45,7 +76,7 @@ def extract(
 ) -> None:
     """Turn slides into feature files. Ends with code 3 if some slides failed.
 
-    Example: storm-clinic extract slides/ --cohort demo_a
+    Example: storm-clinic extract slides/ --cohort demo_a --storm storm-tiny-her2st
     """
     from storm_clinic.features.execution import Shard
     from storm_clinic.steps.extraction import extract as run_extraction
@@ -55,6 +86,7 @@ def extract(
             paths,
             cohort=cohort,
             encoder=encoder,
+            storm=_storm_choice(storm, genes, min_r, per_tile),
             weights=weights,
             mpp=mpp,
             masks=masks,
@@ -75,6 +107,7 @@ def extract(
                 "store": str(result.store.folder),
                 "failures": result.failures.to_dict("records"),
                 "left_out": dict(result.left_out),
+                **({} if result.storm is None else {"storm": result.storm.record()}),
             }
         )
         raise typer.Exit(result.exit_code)
@@ -91,7 +124,44 @@ def extract(
     for slide in result.incomplete:
         say(f"{slide.slide_id}: {slide.n_failed_tiles} tiles could not be read; they are listed")
     say(f"Feature files: {result.store.folder}")
+    if result.storm is not None:
+        _say_storm(result.storm)
     raise typer.Exit(result.exit_code)
+
+
+def _storm_choice(
+    storm: str | None, genes: str | None, min_r: str, per_tile: bool
+) -> StormChoice | None:
+    from storm_clinic.errors import InputError
+    from storm_clinic.steps.storm_plan import StormChoice
+
+    if storm is None:
+        if genes is not None or per_tile or min_r != "0":
+            raise InputError("--genes, --min-r and --per-tile go with --storm", where="extract")
+        return None
+    try:
+        least = None if min_r.strip().lower() == "none" else float(min_r)
+    except ValueError:
+        raise InputError(f"must be a number or none, is {min_r!r}", where="--min-r") from None
+    return StormChoice(storm, genes, least, per_tile)
+
+
+def _say_storm(storm: StormResult) -> None:
+    contract = storm.contract
+    counts = (f"{storm.count(status)} {status}" for status in ("written", "unchanged", "failed"))
+    say(f"STORM files of {contract.checkpoint}: {', '.join(counts)}")
+    if contract.n_genes == 0:
+        say("No gene is imputed: the checkpoint has evidence for none.")
+    elif contract.min_r is None:
+        say(f"{contract.n_genes} genes imputed, with or without evidence")
+    else:
+        say(
+            f"{contract.n_genes} genes imputed: those whose held-out correlation is shown to "
+            f"exceed {contract.min_r:g}"
+        )
+    for slide_id, warning in storm.warnings.items():
+        say(f"out of domain: {slide_id}: {warning}")
+    say(f"STORM files: {storm.folder}")
 
 
 @group.command("list")

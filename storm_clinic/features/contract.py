@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
-from storm_clinic.files import digest_value, safe_name, storage_errors
+from storm_clinic.files import create_once, digest_value, json_text, safe_name
 
 CONTRACT_NAME = "contract.json"
 _FORMAT = "storm_clinic/feature-contract"
@@ -36,7 +35,7 @@ class FeatureContract:
     mpp, tile_px : float or None, int or None
         Pixel size (µm) and side of a tile as the encoder saw it; both None where nobody knows.
     overlap_px : int
-        How far neighbouring tiles overlap, at ``mpp``.
+        How far neighbouring tiles overlap, at ``mpp``; below 0 is the gap between them.
     dtype : str
         ``float16`` for what we extract; the source's type for imports.
     provenance : str
@@ -90,8 +89,8 @@ class FeatureContract:
             return f"mpp must lie within {lowest} to {highest} µm, is {self.mpp}"
         if self.tile_px is not None and self.tile_px < 1:
             return f"tile_px must be positive, is {self.tile_px}"
-        if self.overlap_px < 0 or (self.tile_px is not None and self.overlap_px >= self.tile_px):
-            return f"overlap_px must lie from 0 to below tile_px, is {self.overlap_px}"
+        if self.tile_px is not None and self.overlap_px >= self.tile_px:
+            return f"overlap_px must lie below tile_px, is {self.overlap_px}"
         if self.provenance != "declared" and (self.mpp is None or not self.encoder_digest):
             return f"{self.provenance} features need mpp, tile_px and the encoder's digest"
         if (self.provenance == "embedded") != (self.source_digest is not None):
@@ -109,6 +108,13 @@ class FeatureContract:
         if self.mpp is None or self.tile_px is None:
             return None
         return self.mpp * self.tile_px
+
+    @property
+    def step_um(self) -> float | None:
+        """Distance of neighbouring tiles in µm."""
+        if self.mpp is None or self.tile_px is None:
+            return None
+        return self.mpp * (self.tile_px - self.overlap_px)
 
     @property
     def digest(self) -> str:
@@ -236,26 +242,7 @@ def settle_contract(folder: Path, contract: FeatureContract) -> FeatureContract:
     """
     path = folder / CONTRACT_NAME
     if not path.exists():
-        text = json.dumps(contract.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        _create_once(path, text.encode("utf-8"))
+        create_once(path, json_text(contract.to_json()).encode("utf-8"))
     held = read_contract(folder)
     held.require_same(contract, where=path)
     return held
-
-
-def _create_once(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all, and never replaces one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("wb") as handle:
-                handle.write(data)
-                handle.flush()
-                os.fsync(handle.fileno())
-            # Unlike a rename, a link fails where the name is taken.
-            os.link(part, path)
-        except FileExistsError:
-            pass  # another process was first; the caller compares
-        finally:
-            part.unlink(missing_ok=True)

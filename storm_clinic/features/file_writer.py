@@ -8,6 +8,8 @@ carries the SHA-256 of its values: a flipped bit is found, not computed with.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -91,24 +93,31 @@ def write_slide_file(path: Path, slide: SlideFeatures, contract: FeatureContract
         "failed_coords": _as_type(slide.failed_coords, "<i8"),
     }
     attributes = _attributes(slide, contract)
-    with atomic_write(path) as part:
-        try:
-            _write_hdf5(part, attributes, arrays)
-        except RuntimeError as error:
-            # h5py reports a write that fails while closing in this way; see `storage_errors`.
-            raise OSError(str(error)) from error
-
-
-def _write_hdf5(part: Path, attributes: dict[str, Any], arrays: dict[str, Array | None]) -> None:
-    with h5py.File(
-        part, "w", libver=_LIBVER, alignment_threshold=1, alignment_interval=_ALIGNMENT
-    ) as file:
-        for name, value in sorted(attributes.items()):
-            _set_attribute(file, name, value)
+    with atomic_write(path) as part, new_hdf5(part) as file:
+        set_attributes(file, attributes)
         for name, array in arrays.items():
             if array is not None:
-                dataset = file.create_dataset(name, data=array, track_times=False)
-                _set_attribute(dataset, "sha256", digest_array(array))
+                write_array(file, name, array)
+
+
+@contextmanager
+def new_hdf5(part: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file of the form that docs/formats.md states."""
+    try:
+        with h5py.File(
+            part, "w", libver=_LIBVER, alignment_threshold=1, alignment_interval=_ALIGNMENT
+        ) as file:
+            yield file
+    except RuntimeError as error:
+        # h5py reports a write that fails while closing in this way; see `storage_errors`.
+        raise OSError(str(error)) from error
+
+
+def write_array(group: h5py.Group, name: str, array: Array) -> h5py.Dataset:
+    """Store an array contiguously, with its digest."""
+    dataset = group.create_dataset(name, data=array, track_times=False)
+    set_attributes(dataset, {"sha256": digest_array(array)})
+    return dataset
 
 
 def _as_type(array: Array | None, dtype: str) -> Array | None:
@@ -119,7 +128,7 @@ def _attributes(slide: SlideFeatures, contract: FeatureContract) -> dict[str, An
     found = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "storm_clinic_version": _package_version(),
+        "storm_clinic_version": package_version(),
         "slide_id": slide.slide_id,
         "slide_digest": slide.slide_digest,
         "slide_mpp": slide.slide_mpp,
@@ -145,15 +154,18 @@ def contract_attributes(contract: FeatureContract) -> dict[str, Any]:
 
 
 @cache
-def _package_version() -> str:
+def package_version() -> str:
+    """Of this program."""
     return version("storm-clinic")
 
 
-def _set_attribute(target: Any, name: str, value: Any) -> None:
-    if isinstance(value, str):
-        # Variable-length strings would lie in HDF5's heap, which has no checksum.
-        data = value.encode("utf-8")
-        target.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
-    else:
-        kind = np.int64 if isinstance(value, int) else np.float64
-        target.attrs.create(name, value, dtype=kind)
+def set_attributes(target: Any, attributes: Mapping[str, Any]) -> None:
+    """Set attributes in the order of their names: text of fixed length, int64 or float64."""
+    for name, value in sorted(attributes.items()):
+        if isinstance(value, str):
+            # Variable-length strings would lie in HDF5's heap, which has no checksum.
+            data = value.encode("utf-8")
+            target.attrs.create(name, data, dtype=h5py.string_dtype("utf-8", max(len(data), 1)))
+        else:
+            kind = np.int64 if isinstance(value, int) else np.float64
+            target.attrs.create(name, value, dtype=kind)

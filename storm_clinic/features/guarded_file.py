@@ -57,8 +57,10 @@ def check_links(file: h5py.Group, path: Path) -> None:
             raise FeatureError("is a link to somewhere else", where=f"{path}: {name}")
 
 
-def dataset_of(group: h5py.Group, path: Path, name: str, kind: tuple[str, int]) -> h5py.Dataset:
-    """A dataset that is stored contiguously, of a type and a number of dimensions.
+def dataset_of(
+    group: h5py.Group, path: Path, name: str, kind: tuple[str, int], *, chunked: bool = False
+) -> h5py.Dataset:
+    """A dataset of a type and a number of dimensions: contiguous, or in chunks without filters.
 
     Raises
     ------
@@ -70,24 +72,31 @@ def dataset_of(group: h5py.Group, path: Path, name: str, kind: tuple[str, int]) 
         raise FeatureError("there is no such dataset", where=where, fix=AGAIN)
     with damage(where):
         dataset = group[name]
-        _check_dataset(dataset, name, kind, where, path.stat().st_size)
+        _check_dataset(dataset, name, kind, where, path.stat().st_size, chunked)
     return dataset
 
 
 def _check_dataset(
-    dataset: Any, name: str, form: tuple[str, int], where: str, file_bytes: int
+    dataset: Any, name: str, form: tuple[str, int], where: str, file_bytes: int, chunked: bool
 ) -> None:
     if not isinstance(dataset, h5py.Dataset):
         raise FeatureError("must be a dataset", where=where)
     kind, n_dimensions = form
     # Attributes of the storage come first: reading a virtual dataset would open other files.
-    if dataset.is_virtual or dataset.external or dataset.chunks:
-        raise FeatureError("must be stored contiguously in this file", where=where)
+    layout = "in chunks" if chunked else "contiguously"
+    if dataset.is_virtual or dataset.external or (dataset.chunks is not None) != chunked:
+        raise FeatureError(f"must be stored {layout} in this file", where=where)
+    if dataset.id.get_create_plist().get_nfilters():  # a filter is code that reading would run
+        raise FeatureError("must be stored without filters", where=where)
     if (dataset.dtype.kind if len(kind) == 1 else dataset.dtype.str) != kind:
         raise FeatureError(f"must not be of type {dataset.dtype}", where=where)
     shape = dataset.shape
     if shape is None or len(shape) != n_dimensions or (name.endswith("coords") and shape[1] != 2):
         raise FeatureError(f"must not be of shape {shape}", where=where)
+    if chunked:
+        if not dataset.nbytes <= dataset.id.get_storage_size() <= file_bytes:
+            raise FeatureError("its values are not all there", where=where, fix=AGAIN)
+        return
     offset = dataset.id.get_offset()
     if dataset.nbytes and (offset is None or offset + dataset.nbytes > file_bytes):
         raise FeatureError("its values are not all there", where=where, fix=AGAIN)

@@ -69,6 +69,7 @@ def write_run_record(
     seconds: float,
     settings: Mapping[str, Any],
     slides: Sequence[SlideResult],
+    storm: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``runs/<start>.json``: code, versions, settings, and what became of every slide.
 
@@ -84,6 +85,8 @@ def write_run_record(
         What was asked for and what ran, ready for JSON.
     slides : sequence of SlideResult
         Of all slides of the run.
+    storm : mapping, optional
+        The same of STORM files that were made of them, ready for JSON.
     """
     counts = Counter(slide.status for slide in slides)
     record = {
@@ -101,7 +104,8 @@ def write_run_record(
             "tiles": sum(slide.n_tiles for slide in slides),
             "failed_tiles": sum(slide.n_failed_tiles for slide in slides),
         },
-        "slides": [_entry(slide) for slide in slides],
+        "slides": [slide_entry(slide) for slide in slides],
+        **({} if storm is None else {"storm": dict(storm)}),
     }
     stamp = started.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     path = folder / RUNS / f"{stamp}.json"
@@ -109,7 +113,8 @@ def write_run_record(
     return path
 
 
-def _entry(slide: SlideResult) -> dict[str, Any]:
+def slide_entry(slide: SlideResult) -> dict[str, Any]:
+    """What became of a slide, ready for JSON."""
     facts = {
         "slide_id": slide.slide_id,
         "path": _text(slide.path),

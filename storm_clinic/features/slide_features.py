@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +74,16 @@ class SlideFeatures:
 
 def digest_array(array: Array) -> str:
     """SHA-256 of an array: its type and shape as a line of text, then its bytes in C order."""
-    data = np.ascontiguousarray(array)
-    data = data.astype(data.dtype.newbyteorder("<"), copy=False)
-    shape = " ".join(map(str, data.shape))
-    digest = hashlib.sha256(f"{data.dtype.str} {shape}\n".encode("ascii"))
-    digest.update(data.reshape(-1).view(np.uint8).data)
+    return digest_rows([array], array.dtype, array.shape)
+
+
+def digest_rows(blocks: Iterable[Array], dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    """`digest_array` of an array that comes in blocks of rows, of which one is held at a time."""
+    little = dtype.newbyteorder("<")
+    digest = hashlib.sha256(f"{little.str} {' '.join(map(str, shape))}\n".encode("ascii"))
+    for block in blocks:
+        data = np.ascontiguousarray(block).astype(little, copy=False)
+        digest.update(data.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

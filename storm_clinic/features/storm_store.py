@@ -31,7 +31,7 @@ from storm_clinic.licence_terms import joined
 FORMAT = "storm_clinic/slide-storm"
 FORMAT_VERSION = 1
 EXPRESSION_UNIT = "log1p of counts per 10,000"
-_EVIDENCE = 0.0  # genes whose held-out correlation may as well be zero tell nothing
+EVIDENCE = 0.0  # genes whose held-out correlation may as well be zero tell nothing
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class StormHeader:
     coords_digest: str | None
     slide_digest: str | None
     slide_mpp: float | None
+    source_digest: str | None
+    domain_distance: float | None
+    share_outside: float | None
+    domain_warning: str | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class StormStore:
             If two files were made in different ways.
         """
         folder = Path(folder)
-        headers = {path.stem: _header(path) for path in sorted(folder.glob("*.h5"))}
+        headers = {path.stem: read_header(path) for path in sorted(folder.glob("*.h5"))}
         if not headers:
             raise FeatureError(
                 "holds no STORM file", where=folder, fix="Check features.storm in the study."
@@ -120,35 +124,95 @@ class StormStore:
             slide_mpp=header.slide_mpp,
         )
 
-    def expression(self, slide_id: str) -> pd.Series[float]:
-        """Mean imputed expression of one slide by gene, of genes with evidence.
+    def genes(self, slide_id: str) -> pd.DataFrame:
+        """Every imputed gene of a slide with its evidence.
 
-        A gene has evidence where the lower bound of its held-out correlation exceeds zero.
+        Returns
+        -------
+        DataFrame, one row a gene in the file's order, the symbol as index
+            ``expression``: mean over the slide's tiles, log1p of counts per 10,000.
+            ``heldout_r, heldout_r_lower, heldout_r_upper``: correlation of imputed and measured
+            expression on tissue that training had not seen, and its interval; NaN where it was
+            not measured, or the file does not say.
 
         Raises
         ------
         FeatureError
-            If the file is absent or damaged, or a value is not finite.
+            If the file is absent or damaged, imputes nothing, or a value is not finite.
         """
         path = self._path(slide_id)
         with opened(path) as file:
-            if not isinstance(file.get("expression"), h5py.Group):
-                raise FeatureError("there is no such group", where=f"{path}: expression", fix=AGAIN)
-            group = file["expression"]
-            check_links(group, path)
+            group = _expression_group(file, path)
+            present = [name for name in _PER_GENE if name in group or name in _REQUIRED]
             arrays: dict[str, Array] = {
                 name: values_of(
-                    dataset_of(group, path, name, (kind, 1)), f"{path}: expression/{name}"
+                    dataset_of(group, path, name, (_PER_GENE[name], 1)),
+                    f"{path}: expression/{name}",
                 )
-                for name, kind in (("slide", "f"), ("genes", "S"), ("heldout_r_lower", "f"))
+                for name in present
             }
         if len({len(array) for array in arrays.values()}) > 1:
             raise FeatureError("lengths differ", where=f"{path}: expression", fix=AGAIN)
         _require_finite(arrays["slide"], f"{path}: expression/slide")
-        genes = [name.decode("utf-8") for name in arrays["genes"].tolist()]
-        known = arrays["heldout_r_lower"] > _EVIDENCE
-        values = arrays["slide"].astype(np.float64)
-        return pd.Series(values[known], index=pd.Index(genes, dtype=object)[known])
+        symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
+        table = pd.DataFrame(
+            {name: array.astype(np.float64) for name, array in arrays.items()},
+            index=pd.Index(symbols, dtype=object),
+        )
+        table = table.rename(columns={"slide": "expression"})
+        return table.reindex(columns=["expression", *_HELDOUT])
+
+    def expression(self, slide_id: str, *, min_r: float = EVIDENCE) -> pd.Series[float]:
+        """Mean imputed expression of one slide by gene, of genes with evidence.
+
+        A gene has evidence where the lower bound of its held-out correlation exceeds ``min_r``.
+        Errors as `genes`.
+        """
+        table = self.genes(slide_id)
+        return table.loc[table["heldout_r_lower"] > min_r, "expression"].rename(None)
+
+    def gene_maps(self, slide_id: str, genes: Sequence[str]) -> pd.DataFrame:
+        """Imputed expression of some genes on every tile, log1p of counts per 10,000.
+
+        Only what is asked for is read; values are therefore not held against their digest, which
+        `storm_clinic.features.storm_inspection` does.
+
+        Returns
+        -------
+        DataFrame, float32, shape (n_tiles, n_genes)
+            Rows in the order of `read`, columns as asked for.
+
+        Raises
+        ------
+        FeatureError
+            If the file is absent or damaged, does not hold a gene, or holds slide means alone.
+        """
+        path = self._path(slide_id)
+        place_of = {gene: place for place, gene in enumerate(self.genes(slide_id).index)}
+        lacking = [gene for gene in genes if gene not in place_of]
+        if lacking:
+            raise FeatureError(f"does not impute {', '.join(lacking)}", where=path)
+        with opened(path) as file:
+            group = _expression_group(file, path)
+            if "values" not in group:
+                raise FeatureError(
+                    "holds the slide's mean expression alone",
+                    where=path,
+                    fix="Delete the folder and extract with --per-tile.",
+                )
+            dataset = dataset_of(group, path, "values", ("<f2", 2), chunked=True)
+            columns = [dataset[:, place_of[gene]] for gene in genes]
+        values = np.array(columns, dtype=np.float32).reshape(len(genes), -1).T
+        _require_finite(values, f"{path}: expression/values")
+        return pd.DataFrame(values, columns=list(genes))
+
+    def domain_warnings(self) -> dict[str, str]:
+        """Slides that look unlike the checkpoint's training data, and what was seen."""
+        return {
+            slide_id: header.domain_warning
+            for slide_id, header in self.headers.items()
+            if header.domain_warning is not None
+        }
 
     def mean_expression(self, slides_of_patients: Sequence[Sequence[str]]) -> pd.DataFrame:
         """Imputed expression of each patient: the mean over their slides, weighted by tiles.
@@ -185,7 +249,14 @@ class StormStore:
         return self.folder / f"{safe_name(slide_id, what='slide_id')}.h5"
 
 
-def _header(path: Path) -> StormHeader:
+def read_header(path: Path) -> StormHeader:
+    """What one file says about itself; its values are not read.
+
+    Raises
+    ------
+    FeatureError
+        If it is absent, damaged, of another version, or holds another slide.
+    """
     with opened(path) as file:
         known = dict(file.attrs)
         if text_of(known, path, "format", optional=True) != FORMAT:
@@ -213,6 +284,7 @@ def _header(path: Path) -> StormHeader:
             width=spots.shape[1],
             mpp=number_of(known, path, "mpp", optional=True),
             tile_px=None if tile_px is None else int(tile_px),
+            overlap_px=int(number_of(known, path, "overlap_px", optional=True) or 0),
             provenance=str(text_of(known, path, "provenance")),
             licence=text_of(known, path, "licence", optional=True),
         )
@@ -225,7 +297,29 @@ def _header(path: Path) -> StormHeader:
             coords_digest=None if coords is None else text_of(coords.attrs, path, "sha256"),
             slide_digest=text_of(known, path, "slide_digest", optional=True),
             slide_mpp=number_of(known, path, "slide_mpp", optional=True),
+            source_digest=text_of(known, path, "source_digest", optional=True),
+            domain_distance=number_of(known, path, "domain_distance", optional=True),
+            share_outside=number_of(known, path, "share_outside", optional=True),
+            domain_warning=text_of(known, path, "domain_warning", optional=True),
         )
+
+
+def _expression_group(file: h5py.File, path: Path) -> h5py.Group:
+    if "expression" not in file:
+        raise FeatureError(
+            "imputes no expression: its checkpoint has no evidence for any gene", where=path
+        )
+    check_links(file, path)
+    group = file["expression"]
+    if not isinstance(group, h5py.Group):
+        raise FeatureError("must be a group", where=f"{path}: expression", fix=AGAIN)
+    check_links(group, path)
+    return group
+
+
+_HELDOUT = ("heldout_r", "heldout_r_lower", "heldout_r_upper")
+_PER_GENE = {"slide": "f", "genes": "S"} | dict.fromkeys(_HELDOUT, "f")
+_REQUIRED = ("slide", "genes", "heldout_r_lower")
 
 
 def _require_finite(values: Array, where: str) -> None:

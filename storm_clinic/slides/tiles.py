@@ -25,7 +25,7 @@ class TileGeometry:
     mpp : float
         Microns per pixel of the tile.
     overlap_px : int
-        By how much neighbours overlap, at ``mpp``.
+        By how much neighbours overlap, at ``mpp``; below 0 is the gap between them.
 
     Raises
     ------
@@ -40,10 +40,10 @@ class TileGeometry:
     def __post_init__(self) -> None:
         if self.tile_px < 1 or not (math.isfinite(self.mpp) and self.mpp > 0):
             raise InputError(f"tiles of {self.tile_px} px at {self.mpp} µm/px cannot be laid")
-        if not 0 <= self.overlap_px < self.tile_px:
+        if self.overlap_px >= self.tile_px:
             raise InputError(
                 f"an overlap of {self.overlap_px} px does not fit tiles of {self.tile_px} px",
-                fix="Overlap must be at least 0 and less than the tile.",
+                fix="Overlap must be less than the tile.",
             )
 
     @property

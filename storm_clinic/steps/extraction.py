@@ -23,6 +23,14 @@ from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.steps.contact_sheets import write_contact_sheets
 from storm_clinic.steps.slide_listing import list_slides
+from storm_clinic.steps.storm_extraction import StormResult, make_storm_files
+from storm_clinic.steps.storm_plan import (
+    StormChoice,
+    plan_storm,
+    require_encoder,
+    settle_storm,
+    storm_geometry,
+)
 
 if TYPE_CHECKING:
     from storm_clinic.encoders.contract import EncoderCard
@@ -48,6 +56,8 @@ class ExtractionResult:
         Slides of the table that are not of the cohort, and why.
     ignored : mapping of str to int
         Files in the searched folders that are no slides: suffix and how many.
+    storm : StormResult or None
+        What became of the STORM files, where they were asked for.
     failures_path, record_path : Path or None
         The table of failures, if any slide failed; the run's record, if anything was done.
     """
@@ -57,6 +67,7 @@ class ExtractionResult:
     seconds: float
     left_out: Mapping[str, str]
     ignored: Mapping[str, int]
+    storm: StormResult | None = None
     failures_path: Path | None = None
     record_path: Path | None = None
 
@@ -71,8 +82,16 @@ class ExtractionResult:
 
     @property
     def failures(self) -> pd.DataFrame:
-        """One row a slide that failed: ``slide_id, path, error, reason``."""
-        return failures_table(self.slides)
+        """One row a slide that failed: ``slide_id, path, error, reason``.
+
+        A slide of which tile features were made, but no STORM file, is named by the latter.
+        """
+        return failures_table(self.every_file)
+
+    @property
+    def every_file(self) -> tuple[SlideResult, ...]:
+        """What became of tile features, then of STORM files."""
+        return self.slides + (() if self.storm is None else self.storm.slides)
 
     @property
     def incomplete(self) -> tuple[SlideResult, ...]:
@@ -82,21 +101,22 @@ class ExtractionResult:
     @property
     def exit_code(self) -> int:
         """0 if no slide failed, else 3."""
-        return 3 if self.count("failed") else 0
+        return 3 if any(file.status == "failed" for file in self.every_file) else 0
 
 
 def extract(
     source: str | Path | Sequence[str | Path] | None = None,
     *,
     cohort: str,
-    encoder: str | EncoderCard = DEFAULT_ENCODER,
+    encoder: str | EncoderCard | None = None,
+    storm: str | Path | StormChoice | None = None,
     workspace: Workspace | None = None,
     weights: Path | None = None,
     mpp: float | None = None,
     masks: Path | None = None,
     tile_px: int | None = None,
     tile_mpp: float | None = None,
-    overlap_px: int = 0,
+    overlap_px: int | None = None,
     tissue: TissueParameters | None = None,
     device: str = "auto",
     readers: int | None = None,
@@ -118,8 +138,12 @@ def extract(
     cohort : str
         Name of the store's folder; if ``cohorts/<cohort>/cohort.yaml`` exists, the microns per
         pixel that its slides table states are used.
-    encoder : str or EncoderCard
-        Name of an encoder, or its facts.
+    encoder : str or EncoderCard, optional
+        Name of an encoder, or its facts; default: the checkpoint's, else "efficientnet-lite0".
+    storm : str, Path or StormChoice, optional
+        Name or folder of a STORM checkpoint: tiles are laid on its grid, and its files are made of
+        them in ``features/<cohort>/<checkpoint>/``. `StormChoice` picks genes, and whether every
+        tile's expression is stored.
     workspace : Workspace, optional
         Default: the current folder.
     weights : Path, optional
@@ -131,8 +155,8 @@ def extract(
         finder.
     tile_px, tile_mpp : int, float, optional
         Side of a tile and its microns per pixel as read; default: what the encoder wants.
-    overlap_px : int
-        Overlap of neighbouring tiles.
+    overlap_px : int, optional
+        Overlap of neighbouring tiles, below 0 a gap; default: none, or the checkpoint's.
     tissue : TissueParameters, optional
         How tissue is found.
     device : str
@@ -150,13 +174,17 @@ def extract(
     Raises
     ------
     InputError
-        If no slide is found, or two files would have the same id.
+        If no slide is found, two files would have the same id, or genes that are asked for are
+        unknown or without evidence.
     CohortError
         If the cohort's tables are wrong or name no slide files.
+    CheckpointError
+        If the STORM checkpoint cannot be had.
     EncoderError
         If the encoder cannot be had or fails.
     ContractMismatch
-        If the store holds features that were made in another way.
+        If the store holds features that were made in another way, or a STORM checkpoint wants
+        another encoder or grid than is asked for; with both values.
     StorageError
         If the disk is full or may not be written.
     """
@@ -169,13 +197,26 @@ def extract(
     from storm_clinic.encoders.hub import load_encoder  # torch takes seconds; bad input comes first
     from storm_clinic.encoders.tuning import Tuning, tune
 
-    loaded = load_encoder(encoder, weights=weights, device=device)
+    plan = None
+    if storm is not None:
+        plan = plan_storm(storm if isinstance(storm, StormChoice) else StormChoice(storm))
+        encoder = encoder or plan.checkpoint.inputs.encoder
+        require_encoder(plan, encoder if isinstance(encoder, str) else encoder.name)
+    loaded = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device)
     card = loaded.card
-    geometry = TileGeometry(tile_px or card.tile_px, tile_mpp or card.mpp, overlap_px)
+    if plan is None:
+        geometry = TileGeometry(tile_px or card.tile_px, tile_mpp or card.mpp, overlap_px or 0)
+    else:
+        require_encoder(plan, card.name, loaded.digest)
+        asked = {"tile_px": tile_px, "tile_mpp": tile_mpp, "overlap_px": overlap_px}
+        geometry = storm_geometry(plan, card, **asked)
     tissue = tissue or TissueParameters()
     store = FeatureStore.create(
         workspace.store(cohort, card.name), _contract(loaded, geometry, tissue)
     )
+    if plan is not None:  # said before hours of work, not after
+        folder = workspace.store(cohort, plan.name)
+        contract = settle_storm(plan, geometry, store, folder)
     # Whoever names a batch size gets the network as it is, in batches of just that size.
     tuning = Tuning(batch_size) if batch_size else None
     if tuning is None:
@@ -202,7 +243,13 @@ def extract(
     )
     seconds = time.monotonic() - clock
     slides = tuple(sorted([*listing.refused, *results], key=lambda slide: slide.slide_id))
-    result = ExtractionResult(store, slides, seconds, listing.left_out, listing.ignored)
+    made = None
+    if plan is not None:
+        usable = [slide.slide_id for slide in slides if slide.status != "failed"]
+        made = make_storm_files(
+            plan, store, folder, contract, usable, device=loaded.device, progress=progress
+        )
+    result = ExtractionResult(store, slides, seconds, listing.left_out, listing.ignored, made)
     return _recorded(result, started, settings, shard)
 
 
@@ -247,7 +294,7 @@ def _recorded(
     """Leave table and record beside the store; a run that did nothing leaves nothing."""
     folder, slides = result.store.folder, result.slides
     record = None
-    if any(slide.status != "unchanged" for slide in slides):
+    if any(file.status != "unchanged" for file in result.every_file):
         extra = {
             "contract": result.store.contract.to_json(),
             "left_out": dict(result.left_out),
@@ -259,8 +306,9 @@ def _recorded(
             seconds=result.seconds,
             settings=settings | extra,
             slides=slides,
+            storm=None if result.storm is None else result.storm.record(),
         )
         write_contact_sheets(folder / PICTURES, slides, shard)
-    failures = write_failures(folder, slides, shard)
+    failures = write_failures(folder, result.every_file, shard)
     result.store.index()  # brought up to date now, so that a run that does nothing writes nothing
     return replace(result, failures_path=failures, record_path=record)

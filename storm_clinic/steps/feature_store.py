@@ -19,6 +19,8 @@ from storm_clinic.features.handover import ExportResult, export_slides
 from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.storm_contract import is_storm_folder
+from storm_clinic.features.storm_inspection import describe_storm, inspect_storm
 from storm_clinic.files import Workspace, safe_name
 from storm_clinic.progress import Progress
 
@@ -52,7 +54,8 @@ class FeatureListing:
         One row a store: ``cohort, encoder, slides, tiles, failed_tiles, unusable`` (files that
         cannot be read), ``width, dtype, mpp, tile_px, overlap_px, provenance, gigabytes,
         contract`` (first 12 digits of its digest: equal where stores can be used together) and
-        ``problem`` (why a folder is no usable store).
+        ``problem`` (why a folder is no usable store). STORM files are listed under their
+        checkpoint; slides unlike its training data are a problem.
     """
 
     table: pd.DataFrame
@@ -131,7 +134,9 @@ def check_features(
     table = pd.DataFrame(rows, columns=list(_FOUND))
     # Stable, so that slides stay together in the order they were looked at.
     table = table.sort_values("severity", kind="stable").reset_index(drop=True)
-    return FeatureCheck(table, len(folders), sum(len(store.slide_ids()) for store in stores))
+    n_slides = sum(len(store.slide_ids()) for store in stores)
+    n_slides += sum(len(list(one.glob("*.h5"))) for one in folders if is_storm_folder(one))
+    return FeatureCheck(table, len(folders), n_slides)
 
 
 def import_features(
@@ -253,6 +258,8 @@ def _named(folder: Path) -> dict[str, Any]:
 
 
 def _listed(folder: Path) -> dict[str, Any]:
+    if is_storm_folder(folder):
+        return _named(folder) | describe_storm(folder)
     try:
         store = FeatureStore.open(folder)
     except FeatureError as error:
@@ -285,6 +292,9 @@ def _misplaced(folder: Path, store: FeatureStore) -> str | None:
 def _checked(
     folder: Path, progress: Progress | None
 ) -> tuple[list[dict[str, Any]], FeatureStore | None]:
+    if is_storm_folder(folder):
+        found = inspect_storm(folder, progress=progress)
+        return [_named(folder) | asdict(item) for item in found], None
     try:
         store = FeatureStore.open(folder)
     except FeatureError as error:

@@ -202,14 +202,21 @@ def _embed_slide(
     try:
         if row["problem"] is not None:
             raise FeatureError(row["problem"], where=path)
-        # Coordinates are told in units that depend on the slide's microns per pixel.
-        source = digest_value([row["features_digest"], row["coords_digest"], str(row["slide_mpp"])])
+        source = tiles_digest(row)
         if _made_from(store, slide_id, source):
             return SlideResult(slide_id, path, "unchanged")
         store.write(_embedded(tiles.read(slide_id), tiles.contract, loaded, source))
     except FeatureError as error:
         return failed_slide(slide_id, path, error)
     return SlideResult(slide_id, path, "written", n_tiles=row["n_tiles"])
+
+
+def tiles_digest(row: Mapping[Any, Any]) -> str:
+    """Digest of a slide's tiles, from its row of a store's index: what is made from them names it.
+
+    Coordinates are told in units that depend on the slide's microns per pixel.
+    """
+    return digest_value([row["features_digest"], row["coords_digest"], str(row["slide_mpp"])])
 
 
 def _made_from(store: FeatureStore, slide_id: str, source: str) -> bool:

@@ -1,28 +1,34 @@
-"""A STORM network as a folder: weights, configuration, genes; and weights that others published."""
+"""A STORM network as a folder: weights, what is known about them, genes; and published weights."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from storm_clinic.encoders.weights import weights_digest
 from storm_clinic.errors import CheckpointError
 from storm_clinic.files import atomic_write, digest_value, write_json
 from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.domain import TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.model import StormModel
+from storm_clinic.storm.neighbourhood import Side
+from storm_clinic.storm.reliability import GeneReliability
 
 FORMAT = "storm_clinic/storm-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WEIGHTS_FILE = "model.safetensors"
+EVIDENCE_FILE = "evidence.safetensors"
 CONFIG_FILE = "config.json"
 _SHOWN = 5
 State = dict[str, Tensor]
@@ -38,11 +44,14 @@ class Inputs:
         Name of the tile encoder, and digest of its weights.
     tile_um : float
         Side of a tile around a spot's centre.
+    side : 1, 3 or 5
+        Spots along an edge of a context.
     """
 
     encoder: str
     encoder_digest: str
     tile_um: float
+    side: Side = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,42 +66,83 @@ class Checkpoint:
     vocabulary : GeneVocabulary
         Names of ``config.n_genes`` genes, in order.
     digest : str
-        SHA-256 over weights, configuration, inputs and vocabulary.
+        SHA-256 over all the rest.
+    reliability : GeneReliability or None
+        How well each gene was imputed on held-out tissue; None where that was not measured.
+    domain : TrainingDomain or None
+        What image embeddings it was trained on.
+    card : mapping
+        For people: data, licence, patients, technologies, limits. Plain JSON.
     """
 
     model: StormModel
     inputs: Inputs
     vocabulary: GeneVocabulary
     digest: str
+    reliability: GeneReliability | None = None
+    domain: TrainingDomain | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(
-    folder: str | Path, model: StormModel, *, inputs: Inputs, vocabulary: GeneVocabulary
+    folder: str | Path,
+    model: StormModel,
+    *,
+    inputs: Inputs,
+    vocabulary: GeneVocabulary,
+    reliability: GeneReliability | None = None,
+    domain: TrainingDomain | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write ``model.safetensors`` and ``config.json`` into a folder; returns the digest.
+    """Write ``model.safetensors``, ``evidence.safetensors`` and ``config.json`` into a folder.
 
-    The configuration is written last: a folder with one is whole.
+    The configuration is written last: a folder with one is whole. The file of evidence is absent
+    where there is neither reliability nor domain. See `Checkpoint` for the arguments.
+
+    Returns
+    -------
+    str
+        The digest.
 
     Raises
     ------
     CheckpointError
-        If the vocabulary has another number of genes, or a weight is not finite.
+        If vocabulary or reliability has another number of genes, the domain is of another width,
+        a weight is not finite, or the card is not plain JSON.
     """
     folder = Path(folder)
-    if len(vocabulary) != model.config.n_genes:
-        raise CheckpointError(
-            f"{len(vocabulary)} genes do not go with a network for {model.config.n_genes}",
-            where=folder,
-        )
+    problem = _mismatch(model.config, vocabulary, reliability, domain)
+    if problem:
+        raise CheckpointError(problem, where=folder)
     state = {name: value.detach().cpu().contiguous() for name, value in _state(model).items()}
     odd = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if odd:
         raise CheckpointError(f"weights are not finite: {_some(odd)}", where=folder)
-    facts = _facts(model.config, inputs, vocabulary, weights_digest(state))
-    with atomic_write(folder / WEIGHTS_FILE) as part:
-        save_file(state, part)
-    write_json(folder / CONFIG_FILE, {**facts, "digest": digest_value(facts)})
-    return digest_value(facts)
+    evidence = _to_tensors({_RELIABILITY: reliability, _DOMAIN: domain})
+    facts = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": model.config.to_json(),
+        "inputs": asdict(inputs),
+        "genes": vocabulary.to_json(),
+        "vocabulary_digest": vocabulary.digest,
+        "weights_digest": weights_digest(state),
+        "evidence_digest": weights_digest(evidence) if evidence else None,
+        "reliability": None if reliability is None else {"how": reliability.how},
+        "card": dict(card or {}),
+    }
+    try:
+        digest = digest_value(facts)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the card is not plain JSON: {error}", where=folder) from error
+    (folder / CONFIG_FILE).unlink(missing_ok=True)  # until all is there, nothing is
+    (folder / EVIDENCE_FILE).unlink(missing_ok=True)
+    for name, tensors in ((WEIGHTS_FILE, state), (EVIDENCE_FILE, evidence)):
+        if tensors:
+            with atomic_write(folder / name) as part:
+                part.write_bytes(save(tensors))  # `save_file` would let nobody else read it
+    write_json(folder / CONFIG_FILE, {**facts, "digest": digest})
+    return digest
 
 
 def load_checkpoint(folder: str | Path) -> Checkpoint:
@@ -118,19 +168,29 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         config = StormConfig.from_json(facts["config"])
         inputs = Inputs(**facts["inputs"])
         vocabulary = GeneVocabulary.from_json(facts["genes"])
+        how, card = (facts["reliability"] or {"how": ""})["how"], dict(facts["card"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"is no checkpoint of STORM: {error!r}", where=path) from error
     if digest_value(facts) != digest:
         raise CheckpointError("was changed after it was written", where=path, fix=_AGAIN)
-    state = _read(folder / WEIGHTS_FILE)
-    if weights_digest(state) != facts["weights_digest"]:
-        raise CheckpointError(
-            f"its weights are not those that {CONFIG_FILE} was written with",
-            where=folder / WEIGHTS_FILE,
-            fix=_AGAIN,
-        )
+    state = _read_unchanged(folder / WEIGHTS_FILE, facts["weights_digest"])
+    arrays: dict[str, dict[str, NDArray[Any]]] = {_RELIABILITY: {}, _DOMAIN: {}}
+    if facts["evidence_digest"] is not None:
+        tensors = _read_unchanged(folder / EVIDENCE_FILE, facts["evidence_digest"])
+        for name, tensor in tensors.items():
+            kind, _, part = name.partition(".")
+            if kind not in arrays:
+                raise CheckpointError(f"unknown tensor {name}", where=folder / EVIDENCE_FILE)
+            arrays[kind][part] = tensor.numpy()
+    known, seen = arrays[_RELIABILITY], arrays[_DOMAIN]
     return Checkpoint(
-        build_model(config, state, where=folder / WEIGHTS_FILE), inputs, vocabulary, digest
+        build_model(config, state, where=folder / WEIGHTS_FILE),
+        inputs,
+        vocabulary,
+        digest,
+        GeneReliability.from_arrays(known, how) if known else None,
+        TrainingDomain.from_arrays(seen) if seen else None,
+        card,
     )
 
 
@@ -208,6 +268,8 @@ def load_published(
     return build_model(config, state, where=path)
 
 
+_RELIABILITY, _DOMAIN = "reliability", "domain"
+_CONTENT = {WEIGHTS_FILE: "weights", EVIDENCE_FILE: "tensors of evidence"}
 _AGAIN = "Fetch the checkpoint again, or use the one that it was made from."
 
 
@@ -215,18 +277,39 @@ def _state(model: StormModel) -> State:
     return dict(model.state_dict())
 
 
-def _facts(
-    config: StormConfig, inputs: Inputs, vocabulary: GeneVocabulary, weights: str
-) -> dict[str, Any]:
+def _mismatch(
+    config: StormConfig,
+    vocabulary: GeneVocabulary,
+    reliability: GeneReliability | None,
+    domain: TrainingDomain | None,
+) -> str | None:
+    if len(vocabulary) != config.n_genes:
+        return f"{len(vocabulary)} genes do not go with a network for {config.n_genes}"
+    if reliability is not None and len(reliability) != config.n_genes:
+        return f"reliability of {len(reliability)} genes, but there are {config.n_genes}"
+    if domain is not None and len(domain.mean) != config.image_width:
+        return f"a domain {len(domain.mean)} wide, but image embeddings of {config.image_width}"
+    return None
+
+
+def _to_tensors(parts: Mapping[str, GeneReliability | TrainingDomain | None]) -> State:
     return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "config": config.to_json(),
-        "inputs": asdict(inputs),
-        "genes": vocabulary.to_json(),
-        "vocabulary_digest": vocabulary.digest,
-        "weights_digest": weights,
+        f"{kind}.{name}": torch.from_numpy(np.ascontiguousarray(array))
+        for kind, part in parts.items()
+        if part is not None
+        for name, array in part.to_arrays().items()
     }
+
+
+def _read_unchanged(path: Path, digest: str) -> State:
+    state = _read(path)
+    if weights_digest(state) != digest:
+        raise CheckpointError(
+            f"its {_CONTENT[path.name]} are not those that {CONFIG_FILE} was written with",
+            where=path,
+            fix=_AGAIN,
+        )
+    return state
 
 
 def _read(path: Path) -> State:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,13 +16,17 @@ from storm_clinic.storm.checkpoint import (
     save_checkpoint,
 )
 from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.domain import TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.model import StormModel
+from storm_clinic.storm.reliability import GeneReliability
 
 CONFIG = StormConfig(
     width=16, n_layers=1, n_heads=2, image_width=6, n_genes=3, pitch_um=200.0, gene_hidden=4
 )
 GENES = GeneVocabulary(("ERBB2", "ESR1", "NECTIN4"), {"PVRL4": "NECTIN4"})
+CARD = {"data": "made up", "licence": "CC-BY-4.0", "patients": 1}
+RELIABILITY = GeneReliability([0.5, np.nan, 0.1], [0.3, np.nan, -0.1], [0.6, np.nan, 0.2], "guess")
 INPUTS = Inputs(encoder="tiny", encoder_digest="ab" * 32, tile_um=112.0)
 
 
@@ -74,8 +79,8 @@ def test_what_is_no_checkpoint_is_refused(saved, tmp_path):
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         load_checkpoint(tmp_path / "nowhere")
     facts = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**facts, "format_version": 2}))
-    with pytest.raises(CheckpointError, match="version 2, not"):
+    (folder / "config.json").write_text(json.dumps({**facts, "format_version": 1}))
+    with pytest.raises(CheckpointError, match="version 1, not"):
         load_checkpoint(folder)
 
 
@@ -130,3 +135,67 @@ def test_a_pickle_is_not_opened(tmp_path):
     torch.save({"weight": torch.zeros(2)}, path)
     with pytest.raises(CheckpointError, match="no readable safetensors"):
         load_published(path, CONFIG, {"weight": "norm.bias"})
+
+
+@pytest.fixture
+def with_evidence(tmp_path):
+    rng = np.random.default_rng(3)
+    domain = TrainingDomain.fit({name: rng.normal(size=(40, 6)) for name in "abc"})
+    facts = {"reliability": RELIABILITY, "domain": domain, "card": CARD}
+    folder, model = tmp_path / "with_evidence", StormModel(CONFIG)
+    save_checkpoint(folder, model, inputs=INPUTS, vocabulary=GENES, **facts)
+    return folder, model, facts
+
+
+def test_evidence_and_card_come_back_with_the_network(with_evidence):
+    folder, _, facts = with_evidence
+    found = load_checkpoint(folder)
+    assert found.card == CARD
+    assert found.reliability.how == "guess"
+    for own, read in ((RELIABILITY, found.reliability), (facts["domain"], found.domain)):
+        for name, array in own.to_arrays().items():
+            assert read.to_arrays()[name].tobytes() == array.tobytes(), name
+
+
+def test_evidence_cannot_be_bettered_in_silence(with_evidence):
+    folder, *_ = with_evidence
+    path = folder / "evidence.safetensors"
+    tensors = load_file(path)
+    tensors["reliability.lower"][2] = 0.1
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"tensors of evidence are not those"):
+        load_checkpoint(folder)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="no readable safetensors"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize("key", ["how", "licence"])
+def test_what_evidence_and_card_say_is_inside_the_digest(with_evidence, key):
+    folder, *_ = with_evidence
+    path = folder / "config.json"
+    facts = json.loads(path.read_text())
+    (facts["reliability"] if key == "how" else facts["card"])[key] = "other"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match="changed after it was written"):
+        load_checkpoint(folder)
+
+
+def test_a_folder_that_is_written_again_keeps_nothing_of_before(with_evidence):
+    folder, model, _ = with_evidence
+    save_checkpoint(folder, model, inputs=INPUTS, vocabulary=GENES)
+    assert load_checkpoint(folder).reliability is None
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+
+
+def test_evidence_of_another_network_is_refused(with_evidence, tmp_path):
+    _, model, _ = with_evidence
+    short = GeneReliability([0.5], [0.3], [0.6], "guess")
+    with pytest.raises(CheckpointError, match="reliability of 1 genes, but there are 3"):
+        save_checkpoint(tmp_path, model, inputs=INPUTS, vocabulary=GENES, reliability=short)
+    rng = np.random.default_rng(3)
+    wide = TrainingDomain.fit({name: rng.normal(size=(40, 7)) for name in "ab"})
+    with pytest.raises(CheckpointError, match="7 wide, but image embeddings of 6"):
+        save_checkpoint(tmp_path, model, inputs=INPUTS, vocabulary=GENES, domain=wide)
+    with pytest.raises(CheckpointError, match="not plain JSON"):
+        save_checkpoint(tmp_path, model, inputs=INPUTS, vocabulary=GENES, card={"x": np.nan})
