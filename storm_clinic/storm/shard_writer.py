@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from scipy import sparse
 
 from storm_clinic.encoders.weights import weights_digest
@@ -182,7 +182,7 @@ def _write(folder: Path, number: int, parts: list[_Part]) -> ShardFile:
     state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     name = f"shard-{number:05d}.safetensors"
     with atomic_write(folder / name) as path:
-        save_file(state, path)
+        path.write_bytes(save(state))  # save_file would let nobody else read it
     return ShardFile(
         name,
         weights_digest(state),

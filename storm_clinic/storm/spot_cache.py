@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.errors import SectionError
@@ -73,5 +73,5 @@ def cached_embeddings(
     embedded = embed_spots(section, encoder, tile_um=tile_um)
     remove_dead_parts(path)
     with atomic_write(path) as part:
-        save_file({_NAME: embedded}, part)
+        part.write_bytes(save({_NAME: embedded}))  # save_file would let nobody else read it
     return embedded
