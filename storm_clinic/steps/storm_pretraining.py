@@ -115,7 +115,7 @@ def pretrain_storm(
         processes.wait()
         run: RunLog | None = None
         if processes.is_first:
-            run = stack.enter_context(_open_run(asked, shards, workspace))
+            run = stack.enter_context(_open_run(asked, shards, workspace, resume=resume))
         made = pretrain(
             config,
             shards,
@@ -191,10 +191,10 @@ def _embed(
 
 
 def _open_run(
-    asked: PretrainingFile, shards: ShardSet, workspace: Workspace
+    asked: PretrainingFile, shards: ShardSet, workspace: Workspace, *, resume: bool
 ) -> AbstractContextManager[RunLog]:
     digest = digest_value([asked.digest, shards.digest])
-    return Tracker(workspace).start_pretraining(asked.name, digest=digest)
+    return Tracker(workspace).start_pretraining(asked.name, digest=digest, resume=resume)
 
 
 def _logging(run: RunLog) -> Callable[[Point], None]:

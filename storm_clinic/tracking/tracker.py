@@ -98,8 +98,8 @@ class Tracker:
             yield run
 
     @contextmanager
-    def start_pretraining(self, name: str, *, digest: str) -> Iterator[RunLog]:
-        """Open the run of a pretraining of STORM, or reopen the one that was interrupted.
+    def start_pretraining(self, name: str, *, digest: str, resume: bool) -> Iterator[RunLog]:
+        """Open the run of a pretraining of STORM, or reopen the latest of the same.
 
         Parameters
         ----------
@@ -107,6 +107,8 @@ class Tracker:
             Of the checkpoint; the experiment has it too.
         digest : str
             SHA-256 of settings and data: what makes it the same pretraining.
+        resume : bool
+            False opens a new run in any case.
 
         Raises
         ------
@@ -115,10 +117,9 @@ class Tracker:
         """
         tags = {f"{TAG}kind": "pretraining", f"{TAG}inputs_digest": digest}
         with self._alone(name):
-            runs = self.database.search(name, tags)
-            unfinished = [run for run in runs if run.info.status != "FINISHED"]
-            if unfinished:
-                record = self._record(unfinished[0])
+            runs = self.database.search(name, tags) if resume else ()
+            if runs:
+                record = self._record(runs[0])
                 self.database.set_status(record.run_id, "RUNNING")
             else:
                 title = f"pretrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"

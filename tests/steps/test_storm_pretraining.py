@@ -151,5 +151,8 @@ def test_a_training_that_was_killed_goes_on_in_its_run_to_the_same_weights(works
     assert again is not None
     assert (again.digest, again.history) == (result.digest, result.history)
     assert {path.name: path.stat().st_mtime_ns for path in spots.iterdir()} == before
+    # Asked once more, there is nothing left to do; it is the same run.
+    once_more = pretrain_storm("small.yaml", workspace=workspace, device="cpu")
+    assert once_more == again
     runs = Tracker(workspace).database.search("small", {})
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
