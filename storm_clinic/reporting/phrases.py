@@ -8,7 +8,12 @@ from storm_clinic.study import Study
 from storm_clinic.validation.evidence import CohortOutcome
 
 # Measurements are called what the cohorts call them.
-_INPUTS = {"image": "histology", "storm": "STORM context", "imputed_expression": "imputed genes"}
+_INPUTS = {
+    "image": "histology",
+    "storm": "STORM context",
+    "imputed_expression": "imputed genes",
+    "virtual_expression": "imputed genes of tiles",
+}
 
 
 def composition(outcome: CohortOutcome | None, n_events: int) -> str:

@@ -271,7 +271,9 @@ class FeatureDrift(Finite):
     """Whether features look like those of development: before any outcome was read."""
 
     cohort: str
-    features: Literal["image", "storm"] = Field(description="Whose mean over tiles is compared.")
+    features: Literal["image", "storm", "virtual_expression"] = Field(
+        description="Whose mean over tiles is compared."
+    )
     n_development: Count = Field(default=0, description="Patients behind the threshold.")
     n_sampled: Count = Field(default=0, description="Patients of development compared with.")
     n_axes: Count = Field(default=0, description="Principal axes along which they are compared.")

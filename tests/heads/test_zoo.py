@@ -79,7 +79,7 @@ def test_a_legal_model_is_accepted():
         (
             {"inputs": ("clinical",)},
             "model 'abmil': the head 'attention-cox' cannot use the inputs clinical. "
-            "It takes tiles (image, storm) and clinical and tables (imputed_expression, "
+            "It takes tiles (image, storm, virtual_expression) and clinical and tables (imputed_expression, "
             "measurements), and needs tiles (image, storm).",
         ),
         (
@@ -89,7 +89,7 @@ def test_a_legal_model_is_accepted():
         ),
         (
             {"head": "pca-cox", "inputs": ("rna",)},
-            "the head 'pca-cox' cannot use the inputs rna. It takes tiles (image, storm) and "
+            "the head 'pca-cox' cannot use the inputs rna. It takes tiles (image, storm, virtual_expression) and "
             "clinical and tables (imputed_expression, measurements), and needs tiles",
         ),
         (
