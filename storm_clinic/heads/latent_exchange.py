@@ -115,4 +115,5 @@ class _Crossing(nn.Module):
 
     def _by_head(self, latents: Tensor) -> Tensor:
         """From (n_bags, n, n_hidden) to (n_bags, n_heads, n, n_hidden / n_heads)."""
-        return latents.unflatten(2, (self.n_heads, -1)).transpose(1, 2)
+        n_bags, n_latents, _ = latents.shape
+        return latents.view(n_bags, n_latents, self.n_heads, -1).transpose(1, 2)

@@ -228,10 +228,12 @@ class TileNetwork(nn.Module):
             # Sums over thousands of tiles stay in the tiles' own precision under autocast.
             hidden[name] = projected.to(tiles.values.dtype)
             given = (hidden[name], tiles.segments, tiles.places)
-            if self.exchange is None:
-                pooled[name] = self.pooling[name](*given)
+            pooling = self.pooling[name]
+            if self.exchange is not None and isinstance(pooling, LatentTransformer):
+                vectors, shares = pooling.read(*given)
+                latents[name] = Latents(vectors, shares, tiles.segments)
             else:
-                latents[name] = Latents(*self.pooling[name].read(*given), tiles.segments)
+                pooled[name] = pooling(*given)
         if self.exchange is not None:
             pooled = self.exchange(latents, seen)
         return {name: (hidden[name], pooled[name]) for name in batch.tiles}

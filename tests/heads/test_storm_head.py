@@ -37,7 +37,7 @@ def with_expression(sample: Sample, *, lacking: int = 3) -> Sample:
     bags, places = [], []
     for at, mean in enumerate(means):
         n_tiles = 0 if at < lacking else int(rng.integers(2, 9))
-        values = rng.normal(size=(n_tiles, len(GENES))) + [mean, 0, 0]
+        values = rng.normal(size=(n_tiles, len(GENES))) + np.array([mean, 0, 0])
         bags.append(values.astype(np.float16))
         places.append(1000 * rng.normal(size=(n_tiles, 2)).astype(np.float32))
     packed = replace(Bags.from_arrays(bags, places), columns=GENES)
