@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,11 @@ class Attribution:
     def complete(self) -> bool:
         """Whether the shares sum to the change: within 1% of it, or within 0.0001."""
         return abs(self.gap) <= TOLERANCE * abs(self.risk - self.baseline_risk) + FLOOR
+
+
+def is_available() -> bool:
+    """Whether captum is installed."""
+    return find_spec("captum") is not None
 
 
 def attribute(

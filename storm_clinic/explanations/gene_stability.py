@@ -47,7 +47,8 @@ def direction(shares: Floats, moved: Floats) -> NDArray[np.int64]:
         Sign of the slope of shares on distances through the origin; for a linear model that of
         the gene's weight.
     """
-    return np.sign((shares * moved).sum(axis=0)).astype(np.int64)
+    signs: NDArray[np.int64] = np.sign((shares * moved).sum(axis=0)).astype(np.int64)
+    return signs
 
 
 @dataclass(frozen=True, eq=False)

@@ -137,8 +137,9 @@ class TileNetwork(nn.Module):
     """A vector an input, joined into raw outputs; covariates also enter linearly.
 
     Each tile passes one hidden layer, then a pooling; each table one hidden layer. With the pooling
-    ``storm`` the layer on tiles is linear, and what the latents of one input of tiles have read is
-    told to those of the others before they are pooled. Then:
+    ``storm`` the layer on tiles is linear, its bias being the modality's embedding, and what the
+    latents of one input of tiles have read is told to those of the others before they are pooled.
+    Then:
 
     - ``late``: every input has a linear readout of its own, and their outputs are summed.
     - ``early``: vectors and covariates lie beside one another and pass one more hidden layer.
@@ -193,7 +194,11 @@ class TileNetwork(nn.Module):
         self._draw(torch.Generator().manual_seed(seed))
 
     def _draw(self, generator: torch.Generator) -> None:
-        """Weights uniform within one over the square root of the inputs; biases zero."""
+        """Weights uniform within one over the square root of the inputs; biases zero.
+
+        Latents and modality embeddings are normal: layer norms then see tokens around a point away
+        from zero, where they are smooth and keep how far a tile lies from the mean.
+        """
         with torch.no_grad():
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
@@ -203,6 +208,9 @@ class TileNetwork(nn.Module):
                         layer.bias.zero_()
                 elif isinstance(layer, LatentTransformer):
                     layer.latents.normal_(generator=generator)
+            if self.exchange is not None:
+                for layer in self.tile.values():
+                    layer.bias.normal_(generator=generator)  # type: ignore[operator,union-attr]
             for readout in self.readouts.values():
                 weight: Tensor = readout.weight  # type: ignore[assignment]
                 bound = 1 / math.sqrt(weight.shape[1])

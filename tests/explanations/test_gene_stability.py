@@ -25,7 +25,6 @@ def test_the_share_of_folds_counts_those_where_a_gene_is_in_the_top():
     by_fold = np.array([[5, 4, 1, 0.0], [4, 5, 1, 0], [5, 1, 4, 0], [5, 4, 1, 0]])
     found = stability(by_fold, 2)
     assert found.in_top.tolist() == [1.0, 0.75, 0.25, 0.0]
-    # Rank correlations of the pairs: d = (1, 1) costs 0.2, twice that where two swaps separate.
     ranks = np.array([[4, 3, 2, 1], [3, 4, 2, 1], [4, 2, 3, 1], [4, 3, 2, 1]])
     pairs = [np.corrcoef(ranks[i], ranks[j])[0, 1] for i in range(4) for j in range(i)]
     assert found.rank_correlation == pytest.approx(np.mean(pairs))
