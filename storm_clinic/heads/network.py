@@ -210,7 +210,7 @@ class TileNetwork(nn.Module):
                     layer.latents.normal_(generator=generator)
             if self.exchange is not None:
                 for layer in self.tile.values():
-                    layer.bias.normal_(generator=generator)  # type: ignore[operator,union-attr]
+                    layer.bias.normal_(generator=generator)  # type: ignore[operator]
             for readout in self.readouts.values():
                 weight: Tensor = readout.weight  # type: ignore[assignment]
                 bound = 1 / math.sqrt(weight.shape[1])

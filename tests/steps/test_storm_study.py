@@ -62,6 +62,8 @@ missing: [""]
 origin: {source: simulated for a test, licence: CC0, simulated: true}
 """
 OPTIONS = "{epochs: 20, learning_rate: 0.02, hidden: 8, attention: 4, dropout: 0.0"
+# Layers of attention want smaller steps.
+STORM_OPTIONS = "{epochs: 20, learning_rate: 0.005, hidden: 16, attention: 4, dropout: 0.0"
 STUDY = f"""\
 format: 1
 study: storm-head
@@ -78,9 +80,12 @@ models:
     head: attention-cox
     inputs: [image, virtual_expression]
     options: {OPTIONS}, fusion: late}}
-  - {{name: storm, head: storm-cox, inputs: [image, virtual_expression], options: {OPTIONS}}}}}
+  - name: storm
+    head: storm-cox
+    inputs: [image, virtual_expression]
+    options: {STORM_OPTIONS}}}
 evaluation:
-  {{folds: 3, repeats: 1, inner_folds: 2, group: patient, seed: 7, bootstraps: 200, patience: 5}}
+  {{folds: 3, repeats: 1, inner_folds: 2, group: patient, seed: 7, bootstraps: 200, patience: 4}}
 """
 
 
@@ -142,9 +147,7 @@ def make_west(workspace: Workspace, n_patients: int = 90) -> Workspace:
         time = rng.exponential(12 * np.exp(-1.5 * (seen + hidden)))
         censored = rng.uniform(6, 36)
         patient = f"WEST-{number:03d}"
-        clinical.append(
-            f"{patient},{max(min(time, censored), 0.5):.1f},{int(time <= censored)}"
-        )
+        clinical.append(f"{patient},{max(min(time, censored), 0.5):.1f},{int(time <= censored)}")
         for part in range(0 if number == 0 else 2 if number == 3 else 1):
             slide, n_tiles = f"{patient}-S{part}", int(rng.integers(3, 7))
             tiles = rng.normal(size=(n_tiles, WIDTH)).astype(np.float32)
