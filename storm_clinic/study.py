@@ -25,16 +25,19 @@ from storm_clinic.strict_yaml import Name, StrictModel, did_you_mean, parse, rea
 
 Scalar = bool | int | float | str
 Kind = Literal["tiles", "clinical", "table"]
-TILES = ("image", "storm")  # inputs that are a bag of tiles a patient
-IMPUTED = "imputed_expression"
+IMPUTED = "imputed_expression"  # its mean over a slide
+VIRTUAL = "virtual_expression"  # the same, of every tile
+TILES = ("image", "storm", VIRTUAL)  # inputs that are a bag of tiles a patient
+FROM_STORM = frozenset({"storm", IMPUTED, VIRTUAL})  # inputs that STORM made of slides
 PATIENCE = 15  # stages without a better held-out likelihood; see Evaluation.patience
 
 
 def kind_of(input_name: str) -> Kind:
     """What kind of data an input is.
 
-    ``image`` and ``storm`` are tiles, ``clinical`` are covariates, everything else is a table of
-    numbers, one row a patient: imputed expression, or measurements that cohorts declare.
+    ``image``, ``storm`` and ``virtual_expression`` are tiles, ``clinical`` are covariates, all else
+    is a table of numbers, one row a patient: imputed expression, or measurements that cohorts
+    declare.
     """
     if input_name in TILES:
         return "tiles"
@@ -112,8 +115,8 @@ class ModelSpec(StrictModel):
     head: str = Field(description="A head of heads/zoo.py, or an entry point.")
     inputs: tuple[Name, ...] = Field(
         min_length=1,
-        description="What the model sees: image, storm, imputed_expression, clinical, or the name "
-        "of measurements that the cohorts declare, such as rna.",
+        description="What the model sees: image, storm, virtual_expression, imputed_expression, "
+        "clinical, or the name of measurements that the cohorts declare, such as rna.",
     )
     options: dict[str, Scalar] = Field(
         default_factory=dict, description="Settings of the head that differ from its defaults."
@@ -248,7 +251,7 @@ class Study(StrictModel):
     require: tuple[Name, ...] | None = Field(
         default=None,
         description="Inputs without which a patient does not enter; other missing ones are masked. "
-        "Default: the tiles (image, storm) that a model sees.",
+        "Default: the tiles (image, storm, virtual_expression) that a model sees.",
     )
     candidate: Name = Field(description="The model that is registered.")
     models: tuple[ModelSpec, ...] = Field(min_length=1, description="Models compared.")
@@ -282,7 +285,7 @@ class Study(StrictModel):
             raise ValueError(f"{both[0]!r} is both a development and a validation cohort")
         if not self.clinical and "clinical" in self.inputs:
             raise ValueError("a model has the input 'clinical', but no covariates are named there")
-        for name in set(self.inputs) & {"storm", IMPUTED}:
+        for name in sorted(FROM_STORM.intersection(self.inputs)):
             if self.features.storm is None:
                 raise ValueError(f"a model has the input {name!r}, but features.storm is not named")
         for name in self.require or ():

@@ -21,7 +21,7 @@ from storm_clinic.bundle.folder import Bundle, read_bundle
 from storm_clinic.errors import InputError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.study import IMPUTED
+from storm_clinic.study import FROM_STORM, IMPUTED
 from storm_clinic.tracking.client import import_mlflow, mlflow_errors
 
 FEATURE_FILES = "feature_files"
@@ -133,7 +133,7 @@ class BundleScorer:
         model = self._bundle.restore(name)
         inputs = self._bundle.study.model(name).inputs
         manifest = self._bundle.manifest
-        if {"storm", IMPUTED} & set(inputs):
+        if FROM_STORM.intersection(inputs):
             raise InputError(
                 f"{name!r} sees what STORM made of a slide, which a table cannot hold",
                 where="table to score",

@@ -13,11 +13,12 @@ from storm_clinic.errors import FeatureError
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
+from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import atomic_write, digest_value
 from storm_clinic.heads.bags import Bags
 
 Array = NDArray[Any]
-Store = FeatureStore | StormStore
+Store = FeatureStore | StormStore | VirtualExpression
 Row = Mapping[Any, Any]  # of the store's index
 
 _FORMAT = 1  # of the cache; part of its digest
@@ -33,7 +34,7 @@ def build_bags(
 
     Parameters
     ----------
-    store : FeatureStore or StormStore
+    store : FeatureStore, StormStore or VirtualExpression
         Where the slides' features lie.
     slides_of_patients : sequence of sequences of str
         For each patient the ids of their slides, in the order in which tiles are laid; a patient

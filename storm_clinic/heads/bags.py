@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,8 @@ class Bags:
         empty: this patient has no tile.
     places : tuple of (float32 array of shape (n_tiles_of_source, 2) or None), optional
         Centre of each tile in µm from the middle of its slide's tiles; None where nobody knows.
+    columns : tuple of str
+        What each number of a tile is, such as a gene; empty where numbers have no names.
     """
 
     sources: tuple[Array, ...]
@@ -40,6 +42,7 @@ class Bags:
     start: Ints
     stop: Ints
     places: tuple[Array | None, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @classmethod
     def pack(cls, values: Array, offsets: ArrayLike, places: Array | None = None) -> Bags:
@@ -89,11 +92,13 @@ class Bags:
         Raises
         ------
         ContractMismatch
-            If their embeddings differ in width.
+            If their embeddings differ in width, or in what their columns are.
         """
         widths = sorted({part.width for part in parts})
         if len(widths) > 1:
             raise ContractMismatch(f"embeddings of different widths: {widths[0]} and {widths[1]}")
+        if len({part.columns for part in parts}) > 1:
+            raise ContractMismatch("the columns of tiles differ, such as the genes of two panels")
         before = np.cumsum([0] + [len(part.sources) for part in parts[:-1]])
         return cls(
             tuple(source for part in parts for source in part.sources),
@@ -101,6 +106,7 @@ class Bags:
             np.concatenate([part.start for part in parts]),
             np.concatenate([part.stop for part in parts]),
             tuple(places for part in parts for places in part._places),
+            parts[0].columns,
         )
 
     def __len__(self) -> int:
@@ -122,7 +128,7 @@ class Bags:
     def take(self, index: ArrayLike) -> Bags:
         """The bags at these positions (or under this mask), in that order; nothing is copied."""
         at = np.asarray(index)
-        return Bags(self.sources, self.source[at], self.start[at], self.stop[at], self.places)
+        return replace(self, source=self.source[at], start=self.start[at], stop=self.stop[at])
 
     def bag(self, position: int) -> Array:
         """The tiles of one bag, shape (n_tiles, width), without a copy."""

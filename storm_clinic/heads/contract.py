@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from storm_clinic.cohort.outcome import Outcome
 from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.bags import Bags
-from storm_clinic.study import Kind, Scalar, kind_of
+from storm_clinic.study import VIRTUAL, Kind, Scalar, kind_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,6 +40,8 @@ class PatientData:
         ordinal ones ordered categoricals, nominal ones unordered.
     storm : Bags, optional
         STORM's contextual embedding of each tile: the input ``storm``.
+    virtual_expression : Bags, optional
+        STORM's imputed expression of each tile, a named column a gene: the input of that name.
     tables : dict of str to DataFrame
         One row a patient, float64 columns, by the input's name: ``imputed_expression`` and
         measurements such as ``rna``. A row of NaN means that nothing was measured.
@@ -54,11 +56,16 @@ class PatientData:
     bags: Bags | None = None
     clinical: pd.DataFrame | None = None
     storm: Bags | None = None
+    virtual_expression: Bags | None = None
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts = {"image bags": self.bags, "storm bags": self.storm, "clinical rows": self.clinical}
-        for what, part in (parts | {f"{n} rows": t for n, t in self.tables.items()}).items():
+        parts: dict[str, Bags | pd.DataFrame | None] = {
+            **{f"{name} bags": bags for name, bags in self.all_tiles.items()},
+            **{f"{name} rows": table for name, table in self.tables.items()},
+            "clinical rows": self.clinical,
+        }
+        for what, part in parts.items():
             if part is not None and len(part) != len(self.keys):
                 raise InputError(f"{len(self.keys)} patients, but {len(part)} {what}")
 
@@ -72,18 +79,27 @@ class PatientData:
             bags=None if self.bags is None else self.bags.take(index),
             clinical=None if self.clinical is None else self.clinical.iloc[index],
             storm=None if self.storm is None else self.storm.take(index),
+            virtual_expression=(
+                None if self.virtual_expression is None else self.virtual_expression.take(index)
+            ),
             tables={name: table.iloc[index] for name, table in self.tables.items()},
         )
 
+    @property
+    def all_tiles(self) -> dict[str, Bags]:
+        """The bags of every input of tiles that these patients come with, by the input's name."""
+        bags = {"image": self.bags, "storm": self.storm, VIRTUAL: self.virtual_expression}
+        return {name: part for name, part in bags.items() if part is not None}
+
     def tiles(self, input_name: str) -> Bags:
-        """The bags of ``image`` or ``storm``.
+        """The bags of ``image``, ``storm`` or ``virtual_expression``.
 
         Raises
         ------
         InputError
             If these patients come without.
         """
-        bags = self.bags if input_name == "image" else self.storm
+        bags = self.all_tiles.get(input_name)
         if bags is None:
             raise InputError(
                 f"the model sees the input {input_name!r}, and these patients have no bags"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,8 @@ class Design:
         parts, notes = [], []
         for name, block in self.blocks.items():
             if kind_of(name) == "tiles":
-                check_width(data, name, len(block.kept) // N_PARTS[self.pooling])
+                width = len(block.kept) // N_PARTS[self.pooling]
+                check_tiles(data, name, width, self.columns[name])
             values = _values(data, name, self.columns[name], self.pooling)
             parts.append(block.encode(values))
             notes += self._notes_on(data, name, values)
@@ -172,6 +174,8 @@ class Design:
             if self.blocks[name].indicator:
                 guess = "its training mean and an indicator stand in"
             notes.append(f"{name}: missing in {n_absent} patients; {guess}")
+        if kind_of(name) == "tiles":
+            return notes
         wanted = self.columns[name]
         lost = [column for column in wanted if column not in data.table(name).columns]
         if lost:
@@ -184,7 +188,7 @@ class Design:
 
 def _columns_of(data: PatientData, name: str) -> tuple[str, ...]:
     if kind_of(name) == "tiles":
-        return ()
+        return data.tiles(name).columns
     return tuple(str(column) for column in data.table(name).columns)
 
 
@@ -195,18 +199,26 @@ def _values(data: PatientData, name: str, columns: tuple[str, ...], pooling: str
     return table_values(name, data.table(name), columns)
 
 
-def check_width(data: PatientData, name: str, width: int) -> None:
-    """Refuse tiles of another width than the model was trained on.
+def check_tiles(data: PatientData, name: str, width: int, columns: tuple[str, ...]) -> None:
+    """Refuse tiles of another width, or with other columns, than the model was trained on.
 
     Raises
     ------
     ContractMismatch
-        Naming both widths.
+        Naming both widths, or a column that is not the same.
     """
-    found = data.tiles(name).width
-    if found != width:
+    bags = data.tiles(name)
+    if bags.columns != columns:
+        pairs = zip_longest(columns, bags.columns, fillvalue="nothing")
+        ours, theirs = next(pair for pair in pairs if pair[0] != pair[1])
         raise ContractMismatch(
-            f"embeddings have {found} features, the model was trained on {width}",
+            f"has {theirs} where the model was trained on {ours}, of {len(columns)} columns",
+            where=f"input {name!r}",
+            fix="Make the STORM files with the checkpoint and the genes of the model's.",
+        )
+    if bags.width != width:
+        raise ContractMismatch(
+            f"embeddings have {bags.width} features, the model was trained on {width}",
             where=f"input {name!r}",
             fix="Use features of the encoder that the model was trained with.",
         )

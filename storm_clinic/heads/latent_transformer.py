@@ -37,13 +37,23 @@ class LatentTransformer(nn.Module):
 
     def forward(self, hidden: Tensor, segments: Segments, places: Tensor | None) -> Pooled:
         """Mean of the latents; a tile's weight is its mean share in the last layer's reading."""
+        latents, shares = self.read(hidden, segments, places)
+        return Pooled(latents.mean(dim=1), shares.mean(dim=1, keepdim=True))
+
+    def read(
+        self, hidden: Tensor, segments: Segments, places: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The latents after all layers, (n_bags, n_latents, n_hidden), and shares in the reading.
+
+        Shares are those of each tile in the last layer's reading, (n_tiles, n_latents).
+        """
         if places is not None:
             hidden = hidden + self.place(_waves(places)).to(hidden.dtype)
         latents = self.latents.expand(len(segments.sizes), -1, -1)
-        weights = hidden.new_zeros((len(hidden), 1))
+        shares = hidden.new_zeros((len(hidden), latents.shape[1]))
         for layer in self.layers:
-            latents, weights = layer(latents, hidden, segments)
-        return Pooled(self.norm(latents).mean(dim=1), weights)
+            latents, shares = layer(latents, hidden, segments)
+        return self.norm(latents), shares
 
 
 class _Layer(nn.Module):
@@ -64,12 +74,12 @@ class _Layer(nn.Module):
         self.forward_out = nn.Linear(2 * n_hidden, n_hidden)
 
     def forward(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        """New latents, (n_bags, n_latents, n_hidden), and each tile's mean share, (n_tiles, 1)."""
-        read, weights = self._read(latents, tiles, segments)
+        """New latents, (n_bags, n_latents, n_hidden), and tiles' shares, (n_tiles, n_latents)."""
+        read, shares = self._read(latents, tiles, segments)
         latents = latents + self.read(read)
         latents = latents + self.exchanged(self._exchange(self.norm_exchange(latents)))
         inner = nn.functional.gelu(self.forward_in(self.norm_forward(latents)))
-        return latents + self.forward_out(inner), weights
+        return latents + self.forward_out(inner), shares
 
     def _read(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
         n_bags, n_latents, n_hidden = latents.shape
@@ -81,8 +91,7 @@ class _Layer(nn.Module):
         scores = torch.einsum("tlhw,thw->tlh", query[segments.of_tile], key) / math.sqrt(width)
         weights = segments.softmax(scores)
         read = segments.sum(weights[..., None] * value[:, None])
-        shares = weights.mean(dim=(1, 2)).unsqueeze(1)
-        return read.reshape(n_bags, n_latents, n_hidden), shares
+        return read.reshape(n_bags, n_latents, n_hidden), weights.mean(dim=2)
 
     def _exchange(self, latents: Tensor) -> Tensor:
         n_bags, n_latents, n_hidden = latents.shape

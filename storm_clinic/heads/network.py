@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from storm_clinic.errors import InputError, StudyError
+from storm_clinic.heads.latent_exchange import LatentExchange, Latents
 from storm_clinic.heads.latent_transformer import LatentTransformer
 from storm_clinic.heads.patient_batches import PatientBatch
 from storm_clinic.heads.pooling import (
@@ -27,6 +28,7 @@ from storm_clinic.heads.pooling import (
 from storm_clinic.heads.torchmil_pooling import PUBLISHED, TorchmilPooling
 
 Fusion = Literal["late", "early", "cross"]
+STORM = "storm"  # the pooling in which inputs of tiles look at one another
 
 _FIRST_READOUT = 0.1  # scale of the first readouts: at the start only covariates say something
 
@@ -50,7 +52,7 @@ class Architecture:
         Branches of `BranchAttention`.
     n_hidden, n_attention, n_top, n_latents : int
         Units of a hidden layer and of the attention, tiles kept by ``top``, latents of
-        ``transformer``.
+        ``transformer`` and, of each input, of ``storm``.
     """
 
     pooling: str
@@ -134,7 +136,10 @@ class Readout(nn.Module):
 class TileNetwork(nn.Module):
     """A vector an input, joined into raw outputs; covariates also enter linearly.
 
-    Each tile passes one hidden layer, then a pooling; each table one hidden layer. Then:
+    Each tile passes one hidden layer, then a pooling; each table one hidden layer. With the pooling
+    ``storm`` the layer on tiles is linear, its bias being the modality's embedding, and what the
+    latents of one input of tiles have read is told to those of the others before they are pooled.
+    Then:
 
     - ``late``: every input has a linear readout of its own, and their outputs are summed.
     - ``early``: vectors and covariates lie beside one another and pass one more hidden layer.
@@ -160,6 +165,9 @@ class TileNetwork(nn.Module):
             torch.manual_seed(seed)
             self.tile = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tiles.items()})
             self.pooling = nn.ModuleDict({n: _pooling(plan) for n in plan.tiles})
+            self.exchange = None
+            if plan.pooling == STORM:
+                self.exchange = LatentExchange(tuple(plan.tiles), hidden, plan.n_attention)
             self.table = nn.ModuleDict({n: nn.Linear(w, hidden) for n, w in plan.tables.items()})
             sizes = {n: int(self.pooling[n].n_pooled) for n in plan.tiles}  # type: ignore[arg-type]
             sizes |= dict.fromkeys(plan.tables, hidden)
@@ -186,7 +194,11 @@ class TileNetwork(nn.Module):
         self._draw(torch.Generator().manual_seed(seed))
 
     def _draw(self, generator: torch.Generator) -> None:
-        """Weights uniform within one over the square root of the inputs; biases zero."""
+        """Weights uniform within one over the square root of the inputs; biases zero.
+
+        Latents and modality embeddings are normal: layer norms then see tokens around a point away
+        from zero, where they are smooth and keep how far a tile lies from the mean.
+        """
         with torch.no_grad():
             for layer in self.modules():
                 if isinstance(layer, nn.Linear):
@@ -196,17 +208,43 @@ class TileNetwork(nn.Module):
                         layer.bias.zero_()
                 elif isinstance(layer, LatentTransformer):
                     layer.latents.normal_(generator=generator)
+            if self.exchange is not None:
+                for layer in self.tile.values():
+                    layer.bias.normal_(generator=generator)  # type: ignore[operator]
             for readout in self.readouts.values():
                 weight: Tensor = readout.weight  # type: ignore[assignment]
                 bound = 1 / math.sqrt(weight.shape[1])
                 weight.uniform_(-bound, bound, generator=generator).mul_(_FIRST_READOUT)
 
-    def pool(self, name: str, batch: PatientBatch) -> tuple[Tensor, Pooled]:
-        """Hidden tiles, (n_tiles, n_hidden), of one input and what its pooling makes of them."""
-        tiles = batch.tiles[name]
-        # Sums over thousands of tiles stay in the tiles' own precision under autocast.
-        hidden = torch.relu(self.tile[name](tiles.values)).to(tiles.values.dtype)
-        return hidden, self.pooling[name](hidden, tiles.segments, tiles.places)
+    def pool(
+        self, batch: PatientBatch, seen: Mapping[str, Tensor]
+    ) -> dict[str, tuple[Tensor, Pooled]]:
+        """Hidden tiles, (n_tiles, n_hidden), of each input and what its pooling makes of them.
+
+        Parameters
+        ----------
+        batch : PatientBatch
+            Some patients.
+        seen : mapping of input to bool tensor, shape (n_patients,)
+            Who has it, and is shown it; only ``storm`` asks.
+        """
+        hidden, pooled, latents = {}, {}, {}
+        for name, tiles in batch.tiles.items():
+            projected = self.tile[name](tiles.values)
+            if self.exchange is None:
+                projected = torch.relu(projected)
+            # Sums over thousands of tiles stay in the tiles' own precision under autocast.
+            hidden[name] = projected.to(tiles.values.dtype)
+            given = (hidden[name], tiles.segments, tiles.places)
+            pooling = self.pooling[name]
+            if self.exchange is not None and isinstance(pooling, LatentTransformer):
+                vectors, shares = pooling.read(*given)
+                latents[name] = Latents(vectors, shares, tiles.segments)
+            else:
+                pooled[name] = pooling(*given)
+        if self.exchange is not None:
+            pooled = self.exchange(latents, seen)
+        return {name: (hidden[name], pooled[name]) for name in batch.tiles}
 
     def forward(
         self,
@@ -228,8 +266,10 @@ class TileNetwork(nn.Module):
         vectors: dict[str, Tensor] = {}
         instance = batch.clinical.new_zeros(())
         first: tuple[Tensor, str] | None = None
-        for name in batch.tiles:
-            hidden, pooled = self.pool(name, batch)
+        seen = {
+            n: who & draws.kept[n] if n in draws.kept else who for n, who in batch.present.items()
+        }
+        for name, (hidden, pooled) in self.pool(batch, seen).items():
             vectors[name] = pooled.vector
             first = first or (hidden, name)
             pooling = self.pooling[name]
@@ -240,9 +280,6 @@ class TileNetwork(nn.Module):
             vectors[name] = torch.relu(self.table[name](numbers)).to(numbers.dtype)
         for name, factors in draws.dropout.items():
             vectors[name] = vectors[name] * factors
-        seen = {
-            n: who & draws.kept[n] if n in draws.kept else who for n, who in batch.present.items()
-        }
         outputs = self.from_clinical(batch.clinical) + self.bias
         if self.architecture.fusion == "late":
             for name, vector in vectors.items():
@@ -341,6 +378,7 @@ def _pooling(plan: Architecture) -> nn.Module:
         "clam": lambda: BranchAttention(hidden, attention, plan.n_branches),
         "evidence": lambda: EvidencePooling(hidden, plan.n_branches),
         "transformer": lambda: LatentTransformer(hidden, plan.n_latents),
+        STORM: lambda: LatentTransformer(hidden, plan.n_latents),
     }
     if plan.pooling not in build:
         raise StudyError(f"unknown pooling {plan.pooling!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,7 @@ _OPTIONS: Mapping[str, Option] = {
     ),
     "components": Option(16, "Principal components of a table with more columns.", 1, 512),
 }
+_LATENTS = Option(4, "Latent vectors that read the tiles of an input.", 1, 256)
 _ATTENTION = {"attention": Option(16, "Units of the gated attention.", 1, 4096)}
 # Below, the name of each pooling with the options of its own.
 POOLINGS: Mapping[str, Mapping[str, Option]] = {
@@ -61,7 +62,12 @@ POOLINGS: Mapping[str, Mapping[str, Option]] = {
         "instance_weight": Option(0.3, "Weight of the instance loss.", 0.0, 100.0),
     },
     "evidence": {},
-    "transformer": {"latents": Option(4, "Latent vectors that read the tiles.", 1, 256)},
+    "transformer": {"latents": _LATENTS},
+    "storm": {
+        **_ATTENTION,
+        "latents": _LATENTS,
+        "fusion": replace(_OPTIONS["fusion"], default="early"),
+    },
     # Of the package torchmil.
     "transmil": _ATTENTION,
     "dsmil": _ATTENTION,

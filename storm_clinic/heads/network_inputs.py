@@ -14,7 +14,7 @@ from storm_clinic.heads.contract import PatientData
 from storm_clinic.heads.covariates import Covariates
 from storm_clinic.heads.design import (
     add_prefix,
-    check_width,
+    check_tiles,
     drop_prefix,
     encode_clinical,
     fit_covariates,
@@ -30,10 +30,18 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class TileScale:
-    """Mean and standard deviation of each feature over the training tiles of one input."""
+    """Mean and standard deviation of each feature over the training tiles of one input.
+
+    Attributes
+    ----------
+    centre, scale : float64 array, shape (width,)
+    columns : tuple of str
+        What each feature is, such as a gene; empty where they have no names.
+    """
 
     centre: Floats
     scale: Floats
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +96,8 @@ class NetworkInputs:
         """
         tiles = {}
         for name in (name for name in inputs if kind_of(name) == "tiles"):
-            tiles[name] = TileScale(*data.tiles(name).tile_moments())
+            bags = data.tiles(name)
+            tiles[name] = TileScale(*bags.tile_moments(), bags.columns)
         tables = {
             name: TableEncoder.fit(name, data.table(name), n_components)
             for name in inputs
@@ -122,7 +131,7 @@ class NetworkInputs:
         tiles, tables, present = {}, {}, {}
         for name, scale in self.tiles.items():
             bags = data.tiles(name)
-            check_width(data, name, len(scale.centre))
+            check_tiles(data, name, len(scale.centre), scale.columns)
             tiles[name], present[name] = (bags, scale), data.present(name)
             if not present[name].all():
                 n_absent = int((~present[name]).sum())
@@ -143,17 +152,22 @@ class NetworkInputs:
             more, rules = encoder.state()
             tables.append(rules)
             arrays |= add_prefix(name, more)
-        return with_covariates(
-            arrays, {"tiles": list(self.tiles), "tables": tables}, self.covariates
-        )
+        settings: dict[str, Any] = {"tiles": list(self.tiles), "tables": tables}
+        named = {name: list(s.columns) for name, s in self.tiles.items() if s.columns}
+        if named:  # models of tiles without names are stored as they always were
+            settings["columns"] = named
+        return with_covariates(arrays, settings, self.covariates)
 
     @classmethod
     def from_state(
         cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]
     ) -> NetworkInputs:
         """The same, from what was stored."""
+        columns = settings.get("columns", {})
         tiles = {
-            name: TileScale(arrays[f"{name}.centre"], arrays[f"{name}.scale"])
+            name: TileScale(
+                arrays[f"{name}.centre"], arrays[f"{name}.scale"], tuple(columns.get(name, ()))
+            )
             for name in settings["tiles"]
         }
         tables = {

@@ -100,12 +100,16 @@ def outputs_of(network: TileNetwork, batches: PatientBatches) -> Floats:
 
 
 def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[np.float32]] | None:
-    """Weights of each patient's tiles of the first tile input, averaged over branches."""
-    name = next(iter(network.architecture.tiles))
+    """Weights of each patient's tiles of the image, averaged over branches.
+
+    Of a model that does not see the image: of its first input of tiles.
+    """
+    tiles = network.architecture.tiles
+    name = "image" if "image" in tiles else next(iter(tiles))
     found: list[NDArray[np.float32]] = []
     with one_thread(), torch.no_grad():
         for batch in batches:
-            _, pooled = network.pool(name, batch)
+            _, pooled = network.pool(batch, batch.present)[name]
             if pooled.weights is None:
                 return None
             weights = pooled.weights.mean(dim=1).numpy()

@@ -156,7 +156,7 @@ def _heads_for(outcome: Outcome, *, late_entry: bool) -> str:
 
 
 _KIND_NAMES = {
-    "tiles": "tiles (image, storm)",
+    "tiles": "tiles (image, storm, virtual_expression)",
     "clinical": "clinical",
     "table": "tables (imputed_expression, measurements)",
 }

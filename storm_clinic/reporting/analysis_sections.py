@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from storm_clinic.reporting.attributions_shown import attributions_shown
 from storm_clinic.reporting.blocks import Block, Heading
 from storm_clinic.reporting.content import ReportContent
 from storm_clinic.reporting.drift_shown import drift_shown
@@ -29,6 +30,7 @@ _SHOWN: Mapping[str, Callable[[CohortPart], list[Block]]] = {
     "missingness": missingness_shown,
     "case_mix": case_mix_shown,
     "drift": drift_shown,
+    "attributions": attributions_shown,
     "decision": utility_shown,
     "groups": groups_shown,
     "regressions": regressions_shown,

@@ -16,7 +16,11 @@ from storm_clinic.reporting.parts import CohortPart
 from storm_clinic.reporting.tables import Cell, Footnotes, Row, Table
 from storm_clinic.validation.analyses import DriftComparison, FeatureDrift
 
-_OF = {"image": "tile embeddings", "storm": "STORM embeddings"}
+_OF = {
+    "image": "tile embeddings",
+    "storm": "STORM embeddings",
+    "virtual_expression": "imputed genes of tiles",
+}
 _DIVISIONS = {"scanner": "scanners", "site": "sites"}
 
 

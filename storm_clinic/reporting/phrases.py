@@ -8,7 +8,12 @@ from storm_clinic.study import Study
 from storm_clinic.validation.evidence import CohortOutcome
 
 # Measurements are called what the cohorts call them.
-_INPUTS = {"image": "histology", "storm": "STORM context", "imputed_expression": "imputed genes"}
+_INPUTS = {
+    "image": "histology",
+    "storm": "STORM context",
+    "imputed_expression": "imputed genes",
+    "virtual_expression": "imputed genes of tiles",
+}
 
 
 def composition(outcome: CohortOutcome | None, n_events: int) -> str:
@@ -30,12 +35,17 @@ def verb_of(outcome: CohortOutcome | None, *, past: bool = False) -> str:
     return f"{'ranked' if past else 'ranks'} patients by risk{of}"
 
 
+def input_in_words(name: str) -> str:
+    """An input of models: ``histology`` for ``image``."""
+    return _INPUTS.get(name, readable(name))
+
+
 def describe_inputs(study: Study | None, model: str) -> str:
     """What a model sees, in words: ``histology with age and stage``; empty if not known."""
     if study is None or model not in {spec.name for spec in study.models}:
         return ""
     inputs = study.model(model).inputs
-    seen = [_INPUTS.get(name, readable(name)) for name in inputs if name != "clinical"]
+    seen = [input_in_words(name) for name in inputs if name != "clinical"]
     if "clinical" not in inputs:
         return listed(seen)
     clinical = listed([readable(name) for name in study.clinical])

@@ -43,6 +43,13 @@ SECTIONS: tuple[Section, ...] = (
     Section("missingness", "Missing values", "statistician", "missingness", infers=True),
     Section("case-mix", "Case mix", "statistician", "case_mix"),
     Section("drift", "Do features look like development's?", "statistician", "drift", infers=True),
+    Section(
+        "imputed-genes",
+        "Imputed genes behind risks",
+        "statistician",
+        "attributions",
+        infers=True,
+    ),
     Section("performance", "Performance", "statistician", infers=True),
     Section("calibration", "Calibration", "statistician", infers=True),
     Section("utility", "Decision curves", "statistician", "decision", infers=True),

@@ -10,7 +10,7 @@ from storm_clinic.steps.study_patients import StudyPatients
 from storm_clinic.validation.analyses import FeatureDrift
 from storm_clinic.validation.feature_drift import Features, feature_drift
 
-_TILES: tuple[Features, ...] = ("image", "storm")
+_TILES: tuple[Features, ...] = ("image", "storm", "virtual_expression")
 
 
 def drift_from_development(bundle: Bundle, patients: StudyPatients) -> tuple[FeatureDrift, ...]:

@@ -22,7 +22,7 @@ from storm_clinic.heads.contract import FittedModel, PatientData
 from storm_clinic.steps.scorable_model import ScorableModel, load_scorable
 from storm_clinic.steps.score_distribution import Distribution, compare_with_development
 from storm_clinic.steps.score_inputs import Slide, bags_of, missing_inputs, places_of
-from storm_clinic.study import IMPUTED
+from storm_clinic.study import FROM_STORM
 
 Floats = NDArray[np.float64]
 
@@ -117,7 +117,7 @@ class Scorer:
     def __init__(self, model: ScorableModel) -> None:
         self.model = model
         self.inputs = self.bundle.study.model(self.bundle.study.candidate).inputs
-        if {"storm", IMPUTED} & set(self.inputs):
+        if FROM_STORM.intersection(self.inputs):
             raise InputError(
                 "it sees what STORM made of a slide, which cannot be scored in this way yet",
                 where=model.reference,

@@ -15,6 +15,7 @@ from storm_clinic.steps.study_curves import draw_curves
 from storm_clinic.steps.study_patients import Evaluated
 from storm_clinic.study import Endpoint
 from storm_clinic.validation.analyses import Analyses, CovariateProfile, FeatureDrift
+from storm_clinic.validation.attributed_genes import GeneAttributions
 from storm_clinic.validation.checks import CheckInput, CohortFacts, run_checks
 from storm_clinic.validation.evidence import CohortOutcome, Evidence, Kind
 from storm_clinic.validation.protocol import evaluate
@@ -32,6 +33,7 @@ def collect_evidence(
     clinical_parameters: int | None = None,
     n_overlapping: int | None = None,
     drift: Sequence[FeatureDrift] = (),
+    attributions: Sequence[GeneAttributions] = (),
     notes: Sequence[str] = (),
     seconds: Mapping[str, float] | None = None,
 ) -> Evidence:
@@ -59,6 +61,8 @@ def collect_evidence(
         Patients or slides shared with development; None where nobody looked.
     drift : sequence of FeatureDrift
         How features differ from development's, found before outcomes were read.
+    attributions : sequence of GeneAttributions
+        Imputed genes behind the candidate's risks.
     notes : sequence of str
         What a reader must know, such as where a design differs from what was asked for.
     seconds : mapping of model to float, optional
@@ -84,7 +88,7 @@ def collect_evidence(
             sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
-    analyses = Analyses(drift=tuple(drift))
+    analyses = Analyses(drift=tuple(drift), attributions=tuple(attributions))
     for item in evaluated:
         data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
         analyses += analyse(

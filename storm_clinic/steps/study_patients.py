@@ -18,6 +18,7 @@ from storm_clinic.errors import CohortError, NoOutcomeError
 from storm_clinic.features.slide_features import digest_array
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
+from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import Workspace, digest_value
 from storm_clinic.heads.bag_cache import Store
 from storm_clinic.heads.bags import Bags
@@ -29,7 +30,7 @@ from storm_clinic.steps.declared_inputs import (
     require_same_inputs,
 )
 from storm_clinic.steps.study_slides import join_slides
-from storm_clinic.study import IMPUTED, Study, kind_of
+from storm_clinic.study import IMPUTED, VIRTUAL, Study, kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,8 @@ class StudyPatients:
     storm : StormStore, optional
     measurement_digests : dict of str
         SHA-256 of the tables of measurements that were read.
+    virtual : VirtualExpression, optional
+        What the STORM files impute of tiles, where a model sees it.
     """
 
     cohort: Cohort
@@ -68,6 +71,7 @@ class StudyPatients:
     store: FeatureStore | None
     storm: StormStore | None
     measurement_digests: dict[str, str]
+    virtual: VirtualExpression | None = None
 
     def __len__(self) -> int:
         return len(self.patient_ids)
@@ -102,8 +106,7 @@ class StudyPatients:
     @property
     def lacking(self) -> dict[str, int]:
         """How many of these patients lack an input that models see, by input."""
-        bags = {"image": self.data.bags, "storm": self.data.storm}
-        seen = [*(name for name, part in bags.items() if part is not None), *self.data.tables]
+        seen = [*self.data.all_tiles, *self.data.tables]
         return {name: int((~self.data.present(name)).sum()) for name in seen}
 
     @cached_property
@@ -112,8 +115,7 @@ class StudyPatients:
 
         NaN rows where a patient has none.
         """
-        bags = {"image": self.data.bags, "storm": self.data.storm}
-        found = {name: part.pooled_mean() for name, part in bags.items() if part is not None}
+        found = {name: bags.pooled_mean() for name, bags in self.data.all_tiles.items()}
         return found | {n: table.to_numpy(np.float64) for n, table in self.data.tables.items()}
 
     @cached_property
@@ -130,6 +132,8 @@ class StudyPatients:
             table = self.data.tables[IMPUTED]
             values = digest_array(table.to_numpy())
             read["imputed-expression"] = digest_value([list(table.columns), values])
+        if self.virtual is not None:
+            read["virtual-expression"] = self.virtual.digest_of(self.storm_slide_ids)
         return {f"{self.cohort.name}/{name}": digest for name, digest in read.items()}
 
 
@@ -255,6 +259,7 @@ def _assemble(
         attrition=attrition,
         store=slides.store,
         storm=slides.storm,
+        virtual=slides.virtual,
         measurement_digests={k: v for found in measured.values() for k, v in found.digests.items()},
     )
 
@@ -355,14 +360,14 @@ def load_development(study: Study, *, workspace: Workspace, keys: PatientKeys) -
 
 
 def _concatenated(parts: list[PatientData]) -> PatientData:
-    bags = [part.bags for part in parts if part.bags is not None]
-    storm = [part.storm for part in parts if part.storm is not None]
+    tiles = {name: Bags.concat([part.tiles(name) for part in parts]) for name in parts[0].all_tiles}
     covariates = [part.clinical for part in parts if part.clinical is not None]
     return PatientData(
         keys=tuple(key for part in parts for key in part.keys),
-        bags=Bags.concat(bags) if bags else None,
+        bags=tiles.get("image"),
         clinical=pd.concat(covariates) if covariates else None,
-        storm=Bags.concat(storm) if storm else None,
+        storm=tiles.get("storm"),
+        virtual_expression=tiles.get(VIRTUAL),
         # Joined by column name: NaN where a cohort has not measured what another has.
         tables={n: pd.concat([part.tables[n] for part in parts]) for n in parts[0].tables},
     )

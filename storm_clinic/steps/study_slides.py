@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -12,14 +12,15 @@ from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
+from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import Workspace
 from storm_clinic.heads.bag_cache import Store, build_bags
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
-from storm_clinic.study import IMPUTED, Study
+from storm_clinic.study import FROM_STORM, IMPUTED, VIRTUAL, Study
 
 _FILES = {"image": "features", "storm": "a STORM file"}
-_FILE_OF = {"image": "image", "storm": "storm", IMPUTED: "storm"}
+_FILE_OF = {"image": "image"} | dict.fromkeys(FROM_STORM, "storm")
 Slides = tuple[tuple[str, ...], ...]
 
 
@@ -35,6 +36,8 @@ class PatientSlides:
     attrition : Attrition
     store : FeatureStore, optional
     storm : StormStore, optional
+    virtual : VirtualExpression, optional
+        What the STORM files impute of tiles, where a model sees it.
     """
 
     patient_ids: tuple[str, ...] = field(repr=False)
@@ -43,6 +46,7 @@ class PatientSlides:
     attrition: Attrition = field(repr=False)
     store: FeatureStore | None
     storm: StormStore | None
+    virtual: VirtualExpression | None
 
     def data(self, study: Study) -> PatientData:
         """What the study's models see of these slides."""
@@ -52,8 +56,15 @@ class PatientSlides:
             keys=self.patient_ids,
             bags=_bags(self.store, self.image_slides),
             storm=_bags(self.storm, self.storm_slides) if "storm" in seen else None,
+            virtual_expression=self._virtual(),
             tables={IMPUTED: self._imputed()} if imputes else {},
         )
+
+    def _virtual(self) -> Bags | None:
+        bags = _bags(self.virtual, self.storm_slides)
+        if bags is None or self.virtual is None:
+            return None
+        return replace(bags, columns=self.virtual.genes)
 
     def _imputed(self) -> pd.DataFrame:
         assert self.storm is not None
@@ -75,7 +86,7 @@ def join_slides(
     if "image" in study.inputs:
         folder = workspace.store(cohort.name, study.features.encoder)
         stores["image"] = FeatureStore.open(folder)
-    if {"storm", IMPUTED} & set(study.inputs):
+    if FROM_STORM.intersection(study.inputs):
         assert study.features.storm is not None  # the study file is held to it
         stores["storm"] = StormStore.open(workspace.store(cohort.name, study.features.storm))
     needed = list(dict.fromkeys(_FILE_OF[n] for n in study.required if n in _FILE_OF))
@@ -98,14 +109,16 @@ def join_slides(
                 joined.patient_ids, kept, joined.slide_ids, attrition
             )
         order = sorted(kept)
-    store, storm = stores.get("image"), stores.get("storm")
+    store, files = stores.get("image"), stores.get("storm")
+    storm = files if isinstance(files, StormStore) else None
     return PatientSlides(
         tuple(order),
         tuple(of["image"].get(patient, ()) for patient in order),
         tuple(of["storm"].get(patient, ()) for patient in order),
         attrition,
         store if isinstance(store, FeatureStore) else None,
-        storm if isinstance(storm, StormStore) else None,
+        storm,
+        VirtualExpression.open(storm) if storm and VIRTUAL in study.inputs else None,
     )
 
 

@@ -29,6 +29,11 @@ from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.evaluation_input import evaluation_data
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.further_analyses import pooled_profiles
+from storm_clinic.steps.gene_attribution import (
+    attribute_genes,
+    read_attributions,
+    write_attributions,
+)
 from storm_clinic.steps.learning_curves import Watcher
 from storm_clinic.steps.study_bundle import (
     describe_bundle,
@@ -128,7 +133,7 @@ def train(
         fitted = work.refit()
         record = work.record(fitted, predictions)
         timings = work.timings(run, fitted)
-        evidence = work.judge(predictions, record, timings)
+        evidence = work.judge(run, predictions, record, timings)
         files = work.scratch / "study"
         write_study_files(files, study, predictions, evidence, keyed, development, record)
         seconds = write_timings(files, timings)
@@ -215,6 +220,10 @@ class _Work:
             predictions = self._keyed(result.table(), spec)
             files = self.scratch / spec.name
             write_model_files(files, predictions, result)
+            if spec.name == self.study.candidate:
+                self.say(f"attribute {spec.name}", 0, 1)
+                write_attributions(files, attribute_genes(spec, self.development, result))
+                self.say(f"attribute {spec.name}", 1, 1)
             child.log(
                 metrics=[
                     *fold_metrics(result, self.development.outcome, self.study.endpoint),
@@ -278,18 +287,22 @@ class _Work:
 
     def judge(
         self,
+        run: StudyRun,
         predictions: Predictions,
         record: DevelopmentRecord,
         timings: dict[str, dict[str, float]],
     ) -> Evidence:
         """Evidence of cross-validation."""
         self.say("evaluate", 0, 1)
+        candidate = run.finished_model(self.study.candidate)
+        assert candidate is not None  # its predictions are among those judged
         evidence = collect_evidence(
             EvaluationPlan.of(self.study),
             predictions,
             self.development.parts,
             kind="cross-validation",
             clinical_parameters=record.clinical_parameters,
+            attributions=read_attributions(candidate.artifacts),
             notes=self.splits.notes,
             seconds={n: parts[_SECONDS] for n, parts in timings.items() if _SECONDS in parts},
         )

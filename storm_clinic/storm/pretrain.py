@@ -101,6 +101,7 @@ def pretrain(
     plan: PretrainPlan,
     processes: Processes,
     *,
+    axes: Tensor | None = None,
     state: Path | None = None,
     on_point: Callable[[Point], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -118,6 +119,9 @@ def pretrain(
     processes : Processes
         From `joined_processes`; their number changes nothing but rounding, and with dropout its
         draws.
+    axes : float tensor, shape (image_axes, image_width), optional
+        From `image_scale.principal_axes` of the shards' embeddings; needed where the network has
+        axes.
     state : Path, optional
         File from which the training goes on if it is there, and where its state is kept.
     on_point : callable, optional
@@ -131,10 +135,10 @@ def pretrain(
         If shards do not fit the network, the batch cannot be divided among the processes, a
         gradient is not finite, or the state is of another training.
     """
-    _check(config, shards, plan, processes)
+    _check(config, shards, plan, processes, axes)
     identity = _identity(config, shards, plan)
     with _own_chance(processes.device):
-        module = _start(config, shards, plan).to(processes.device)
+        module = _start(config, shards, plan, axes).to(processes.device)
         work = _Work(module, shards, plan, processes)
         optimiser, history = work.optimiser, work.history
         kept = read_state(state, identity=identity) if state is not None else None
@@ -247,22 +251,34 @@ class _Work:
         return nullcontext()
 
 
-def _start(config: StormConfig, shards: ShardSet, plan: PretrainPlan) -> Pretraining:
+def _start(
+    config: StormConfig, shards: ShardSet, plan: PretrainPlan, axes: Tensor | None
+) -> Pretraining:
     torch.manual_seed(plan.seed)
     module = Pretraining(config, plan.masking, plan.weights)
     scales = measure_scales(shards)
     module.model.gene_scale.set(scales.gene_mean, scales.gene_spread)
+    if axes is not None:
+        module.model.set_image_axes(axes)
     module.decoders.set_image_scale(scales.image_mean, scales.image_spread)
     return module
 
 
-def _check(config: StormConfig, shards: ShardSet, plan: PretrainPlan, processes: Processes) -> None:
+def _check(
+    config: StormConfig,
+    shards: ShardSet,
+    plan: PretrainPlan,
+    processes: Processes,
+    axes: Tensor | None,
+) -> None:
     problem = None
     if (config.image_width, config.n_genes) != (shards.image_width, len(shards.vocabulary)):
         problem = (
             f"shards of {shards.image_width} numbers an image and {len(shards.vocabulary)} genes "
             f"do not fit a network for {config.image_width} and {config.n_genes}"
         )
+    elif (axes is not None) != bool(config.image_axes):
+        problem = f"a network with {config.image_axes} image axes needs them, and no other does"
     elif plan.batch % processes.size:
         problem = f"a batch of {plan.batch} cannot be divided among {processes.size} processes"
     if problem:

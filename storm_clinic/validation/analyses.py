@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from storm_clinic.validation.attributed_genes import GeneAttributions
 from storm_clinic.validation.finite import Count, Finite
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -271,7 +272,9 @@ class FeatureDrift(Finite):
     """Whether features look like those of development: before any outcome was read."""
 
     cohort: str
-    features: Literal["image", "storm"] = Field(description="Whose mean over tiles is compared.")
+    features: Literal["image", "storm", "virtual_expression"] = Field(
+        description="Whose mean over tiles is compared."
+    )
     n_development: Count = Field(default=0, description="Patients behind the threshold.")
     n_sampled: Count = Field(default=0, description="Patients of development compared with.")
     n_axes: Count = Field(default=0, description="Principal axes along which they are compared.")
@@ -403,12 +406,14 @@ class Analyses(Finite):
     probes: tuple[SiteProbe, ...] = ()
     internal: tuple[InternalValidity, ...] = ()
     drift: tuple[FeatureDrift, ...] = ()
+    attributions: tuple[GeneAttributions, ...] = ()
 
     # All of them came after the first evidence was sealed.
     _later: ClassVar[frozenset[str]] = frozenset(
         {
             *("adequacy", "missingness", "case_mix", "decision", "groups", "regressions"),
             *("time_effects", "shapes", "subgroups", "sites", "probes", "internal", "drift"),
+            "attributions",
         }
     )
 

@@ -19,7 +19,7 @@ MOST_COMPARED = 512  # as many as development's sample has; time grows with the 
 PERMUTATIONS = 9_999
 
 Division = Literal["all", "scanner", "site"]
-Features = Literal["image", "storm"]
+Features = Literal["image", "storm", "virtual_expression"]
 
 
 def feature_drift(
@@ -41,7 +41,7 @@ def feature_drift(
         Mean embedding of each patient; rows with NaN (no tiles) are left out and counted.
     cohort : str
         Its name.
-    features : {"image", "storm"}
+    features : {"image", "storm", "virtual_expression"}
         What is compared.
     divisions : mapping of "scanner" and "site" to labels, one a patient
         None where a patient has none. A division that does not divide is left out.

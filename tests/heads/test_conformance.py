@@ -24,6 +24,7 @@ HORIZONS = (12.0, 24.0)
 # Tried with a table that some patients lack; the others share its code.
 RICH = ("pca-cox", "coxnet", "logistic", "attention-cox", "attention-hazard", "attention-classes")
 TIMED = ("survival", "competing")
+ATTENTIVE = ("attention", "top", "clam", "transformer", "storm", "evidence")
 TORCHMIL = ("transmil", "dsmil", "dtfd")
 
 
@@ -211,7 +212,7 @@ def test_a_stored_model_that_lost_a_part_is_refused(case, sample):
 
 def test_attention_is_a_distribution_over_each_patients_tiles(case, sample):
     weights = fitted(case, sample).attention(sample.data)
-    if not case.head.startswith(("attention", "top", "clam", "transformer", "evidence")):
+    if not case.head.startswith(ATTENTIVE):
         assert weights is None
         return
     assert [len(part) for part in weights] == sample.data.bags.sizes.tolist()

@@ -79,8 +79,9 @@ def test_a_legal_model_is_accepted():
         (
             {"inputs": ("clinical",)},
             "model 'abmil': the head 'attention-cox' cannot use the inputs clinical. "
-            "It takes tiles (image, storm) and clinical and tables (imputed_expression, "
-            "measurements), and needs tiles (image, storm).",
+            "It takes tiles (image, storm, virtual_expression) and clinical and tables "
+            "(imputed_expression, measurements), and needs tiles (image, storm, "
+            "virtual_expression).",
         ),
         (
             {"head": "cox", "inputs": ("image", "clinical")},
@@ -89,8 +90,9 @@ def test_a_legal_model_is_accepted():
         ),
         (
             {"head": "pca-cox", "inputs": ("rna",)},
-            "the head 'pca-cox' cannot use the inputs rna. It takes tiles (image, storm) and "
-            "clinical and tables (imputed_expression, measurements), and needs tiles",
+            "the head 'pca-cox' cannot use the inputs rna. It takes tiles (image, storm, "
+            "virtual_expression) and clinical and tables (imputed_expression, measurements), and "
+            "needs tiles",
         ),
         (
             {"options": {"fusion": "middle"}},

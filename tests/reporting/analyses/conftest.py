@@ -38,6 +38,7 @@ from storm_clinic.validation.analyses import (
     Term,
     TimeEffect,
 )
+from storm_clinic.validation.attributed_genes import AttributedGene, GeneAttributions, InputShare
 
 SYNTHETIC = "Synthetic numbers, made up for a test"
 
@@ -422,9 +423,45 @@ def made_up_drift(cohort: str) -> FeatureDrift:
     )
 
 
+def made_up_attributions(cohort: str) -> GeneAttributions:
+    r = {"heldout_r": 0.52, "heldout_r_lower": 0.41, "heldout_r_upper": 0.61}
+    genes = (
+        AttributedGene(gene="ERBB2", importance=0.31, direction="higher", in_top=1.0, **r),
+        AttributedGene(gene="GNAS", importance=0.12, direction="differs", in_top=0.6, **r),
+        AttributedGene(
+            gene="MKI67",
+            importance=0.05,
+            direction="lower",
+            in_top=0.2,
+            heldout_r=None,
+            heldout_r_lower=None,
+            heldout_r_upper=None,
+        ),
+    )
+    inputs = (
+        InputShare(name="image", share=0.4),
+        InputShare(name="virtual_expression", share=0.6),
+    )
+    return GeneAttributions(
+        cohort=cohort,
+        model="fusion",
+        n_patients=80,
+        n_incomplete=2,
+        n_folds=5,
+        n_genes=50,
+        n_top=10,
+        genes=genes,
+        inputs=inputs,
+        rank_correlation=0.63,
+        method=SYNTHETIC,
+        note="in 1 of 5 folds the model does not look at genes",
+    )
+
+
 def made_up_analyses(cohort: str) -> Analyses:
     return Analyses(
         drift=(made_up_drift(cohort),),
+        attributions=(made_up_attributions(cohort),),
         decision=tuple(
             made_up_decision(cohort, model, horizon, strength)
             for horizon in (12, 36, 60)
@@ -464,6 +501,7 @@ def noted_analyses(cohort: str) -> Analyses:
             ),
         ),
         drift=(FeatureDrift(cohort=cohort, features="image", note=why),),
+        attributions=(GeneAttributions(cohort=cohort, model="fusion", note=why),),
         adequacy=(
             Adequacy(
                 cohort=cohort,

@@ -127,6 +127,7 @@ def test_an_analysis_has_its_section_only_where_it_was_asked_for(html, section):
         "site-probe",
         "internal",
         "drift",
+        "imputed-genes",
     ],
 )
 def test_an_analysis_that_could_not_be_made_says_why(html, key):
@@ -140,6 +141,7 @@ def test_an_analysis_that_could_not_be_made_says_why(html, key):
         ("missingness", 0, 1),
         ("case-mix", 1, 1),
         ("drift", 0, 1),
+        ("imputed-genes", 0, 1),
         ("utility", 1, 1),
         ("group-comparison", 0, 4),
         ("adjusted", 1, 2),
