@@ -16,7 +16,6 @@ from storm_clinic.errors import SectionError
 from storm_clinic.storm.neighbourhood import grid_angle
 from storm_clinic.storm.paired import PairedSection
 
-
 _NEAR = 0.6  # of a step: two points that one place of the lattice was meant for
 
 
