@@ -32,6 +32,7 @@ from storm_clinic.storm.variable_genes import most_variable_genes
 from storm_clinic.tracking import Metric, RunLog, Tracker
 
 STATE = "state.safetensors"
+_MOST_SAMPLES = 40_000  # spots that describe the training domain; thinned beyond that
 _EMBEDDING, _TRAINING = "embed sections", "pretrain"
 
 
@@ -165,6 +166,8 @@ def _prepare(
             technologies.add(section.technology)
             few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
             samples[section.name] = image[few]
+            if sum(map(len, samples.values())) > _MOST_SAMPLES:
+                samples.update({name: rows[::2] for name, rows in samples.items()})
             progress(_EMBEDDING, len(samples), 0)
             yield Embedded(section, image)
 

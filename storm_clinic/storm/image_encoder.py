@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from storm_clinic.encoders.catalogue import find_card
@@ -36,7 +37,20 @@ class TrainableEncoder(nn.Module):
         self.network = network
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """Embeddings (b, width) of tiles, uint8 (b, side, side, 3)."""
+        """Embeddings (b, width) of tiles, uint8 (b, side, side, 3).
+
+        Before any update they are the frozen encoder's.
+
+        Raises
+        ------
+        EncoderError
+            If the tiles are of another type or shape: numbers from 0 to 1 would pass for black.
+        """
+        if tiles.dtype != torch.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
+            raise EncoderError(
+                f"tiles must be uint8 (b, side, side, 3), are {tiles.dtype} {tuple(tiles.shape)}",
+                where=f"trainable encoder {self.card.name}",
+            )
         embedding: Tensor = embed(self.network, prepare(tiles, self.card), self.card)
         return embedding
 
@@ -70,8 +84,9 @@ def load_trainable(
 def layer_scales(network: nn.Module, *, decay: float = DECAY, prefix: str = "") -> dict[str, float]:
     """By what the learning rate of each parameter of a vision transformer is multiplied.
 
-    1 after the last block, ``decay`` in the last block, and ``decay`` times less with each block
-    before it; patch embedding, positions and learned tokens come before the first.
+    ``decay`` ** (n_blocks + 1 - layer): layer 0 is patch embedding, positions and learned tokens,
+    the blocks follow from 1, and what stands after the last block has the whole rate, as the rest
+    of the model has.
 
     Parameters
     ----------

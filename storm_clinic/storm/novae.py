@@ -5,8 +5,22 @@ is tested here is the graph, and that nothing but visible spots is handed over.
 
 Novae reads a spot's neighbours and their neighbours. Were a masked spot in its graph, its counts
 would stand in the embedding of spots two steps away, and the network could read there what it is to
-predict. So the graph is built anew for each set of visible spots, from these alone. Novae also
-measures each gene's mean and spread on what it is given; these too are the visible spots' only.
+predict. So the graph is built anew for each set of visible spots, from these alone; what Novae
+measures over all spots (depth, variable genes, mean and spread of each) is theirs only as well.
+
+An embedding is therefore good for *one* set of visible spots: the contexts made from it must mask
+just the others. With ``tokens = NovaeTokens(width, config)``:
+
+    visible = ...                                       # of the whole section
+    embedded = embed_visible(section, visible)
+    expression, has_one = tokens(torch.from_numpy(embedded))
+    contexts = Contexts.gather(around, wanted, xy_um=..., image=model.embed_image(image),
+                               expression=expression)
+    rows = torch.as_tensor(around.rows)[wanted].clamp(min=0)
+    masked = ~torch.from_numpy(visible)[rows]
+    contexts = replace(contexts, expression_masked=masked,
+                       expression_present=has_one[rows] | masked)
+    model(contexts, embedded=True)
 """
 
 from __future__ import annotations
@@ -14,15 +28,49 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
+from torch import Tensor, nn
 
 from storm_clinic.errors import SectionError
+from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.paired import PairedSection
 
 MODEL = "MICS-Lab/novae-human-0"
 REACH = 1.25  # pitches: nearest neighbours of a square or hexagonal grid, not the diagonal ones
+
+
+class NovaeTokens(nn.Module):
+    """Embeddings of a fixed width as expression tokens, where the gene encoder would stand.
+
+    Parameters
+    ----------
+    embedding_width : int
+        Numbers an embedding.
+    config : StormConfig
+        Of the network that reads the tokens.
+    """
+
+    def __init__(self, embedding_width: int, config: StormConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(embedding_width)
+        self.out = nn.Linear(embedding_width, config.width)
+
+    def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (..., width), and where there are any: bool (...).
+
+        Parameters
+        ----------
+        embedded : float tensor, shape (..., embedding_width)
+            NaN where a spot has none, as `embed_visible` gives it.
+        """
+        has_one = embedded.isfinite().all(dim=-1)
+        # Cleared before the layers: a NaN there would reach their gradients even where unread.
+        known = torch.where(has_one[..., None], embedded, torch.zeros_like(embedded))
+        return self.out(self.norm(known)), has_one
 
 
 def visible_graph(
@@ -67,6 +115,29 @@ def visible_graph(
     return sparse.csr_array((lengths, (rows, columns)), shape=(len(shown), len(shown)))
 
 
+def within_two_steps(graph: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Which spots lie one step from each other, and which exactly two.
+
+    Parameters
+    ----------
+    graph : sparse array, shape (n, n)
+        From `visible_graph`.
+
+    Returns
+    -------
+    two sparse CSR arrays of bool, shape (n, n)
+        Their union is what Novae reads beside the spot itself.
+    """
+    one = sparse.csr_array(graph > 0)
+    paths = sparse.csr_array(one.astype(np.int64) @ one.astype(np.int64)).tocoo()
+    apart = paths.row != paths.col
+    flags = (np.ones(int(apart.sum()), dtype=bool), (paths.row[apart], paths.col[apart]))
+    reached = sparse.csr_array(flags, shape=paths.shape)
+    two = sparse.csr_array(reached > one)
+    two.eliminate_zeros()
+    return one, two
+
+
 def embed_visible(
     section: PairedSection, visible: NDArray[np.bool_], *, model: str = MODEL
 ) -> NDArray[np.float32]:
@@ -75,7 +146,7 @@ def embed_visible(
     Parameters
     ----------
     section : PairedSection
-        Its raw counts are normalised by Novae itself.
+        With raw counts.
     visible : bool array, shape (n_spots,)
         False where a spot is masked.
     model : str
@@ -84,33 +155,63 @@ def embed_visible(
     Returns
     -------
     float32 array, shape (n_spots, width)
-        NaN where a spot is masked.
+        NaN where a spot is masked, and where no visible spot lies exactly two steps away: Novae
+        embeds no such spot, and puts zeros there. On a square grid of which a fifth is visible
+        seven in ten visible spots have none, where two fifths are visible one in four.
 
     Raises
     ------
     SectionError
-        If Novae is not installed, or nothing is visible.
+        If Novae is not installed or refuses the spots, or it would embed none of them.
     """
-    graph = visible_graph(section.centres_um, visible, reach_um=REACH * section.pitch_um)
+    where = f"section {section.name}"
+    reach_um = REACH * section.pitch_um
+    graph = visible_graph(section.centres_um, visible, reach_um=reach_um)
+    has_one = within_two_steps(graph)[1].sum(axis=1) > 0
+    if not has_one.any():
+        raise SectionError(
+            "no visible spot has another two steps away, so that Novae embeds none",
+            where=where,
+            fix="Mask fewer spots.",
+        )
     try:
         import anndata
         import novae
     except ImportError as error:
         raise SectionError(
             f"Novae's embeddings need a package that is missing: {error}",
-            where=f"section {section.name}",
+            where=where,
             fix="Install it with: pip install novae; or use the network's own gene encoder.",
         ) from error
     shown = section.subset(visible, why="masked")
-    table = anndata.AnnData(sparse.csr_matrix(shown.counts, dtype=np.float32))
-    table.obs_names, table.var_names = list(shown.spots), list(shown.symbols)
+    genes = GeneVocabulary.of_panels([shown.symbols], {})  # one column a symbol, as Novae needs
+    table = anndata.AnnData(_log_counts(genes.panel(shown.symbols).gather(shown.counts)))
+    table.obs_names, table.var_names = list(shown.spots), list(genes.symbols)
     table.obsm["spatial"] = shown.centres_um
-    # Novae's own function also names the slide; its graph is then replaced by ours.
-    novae.spatial_neighbors(table, radius=REACH * section.pitch_um)
-    table.obsp["spatial_distances"] = sparse.csr_matrix(graph)
-    table.obsp["spatial_connectivities"] = sparse.csr_matrix(graph > 0, dtype=np.float64)
-    novae.Novae.from_pretrained(model).compute_representations(table, zero_shot=True)
+    try:
+        # Novae's own function also names the slide; its graph is then replaced by the tested one.
+        # Without Delaunay, which cannot be where few spots are visible or all lie in one row.
+        novae.spatial_neighbors(table, radius=reach_um, delaunay=False)
+        table.obsp["spatial_distances"] = sparse.csr_matrix(graph)
+        table.obsp["spatial_connectivities"] = sparse.csr_matrix(graph > 0, dtype=np.float64)
+        # Not zero-shot: that adds clusters, which need 512 spots, and changes no embedding.
+        novae.Novae.from_pretrained(model).compute_representations(table)
+    except (AssertionError, ValueError) as error:
+        raise SectionError(f"Novae refuses these spots: {error}", where=where) from error
     found = np.asarray(table.obsm["novae_latent"], dtype=np.float32)
     embedded = np.full((section.n_spots, found.shape[1]), np.nan, dtype=np.float32)
-    embedded[visible] = found
+    embedded[np.flatnonzero(visible)[has_one]] = found[has_one]
     return embedded
+
+
+def _log_counts(counts: Any) -> sparse.csr_matrix:
+    """log1p of counts at the spots' median depth, as Novae makes it of counts it recognises.
+
+    It takes a table whose highest value is below 10 for one that is logged, raw or not.
+    """
+    library = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
+    found = library[library > 0]
+    depth = float(np.median(found)) if len(found) else 1.0
+    scaled = sparse.csr_array(counts, dtype=np.float64)
+    scaled = sparse.csr_array(sparse.diags_array(depth / np.maximum(library, 1)) @ scaled)
+    return sparse.csr_matrix(scaled.log1p(), dtype=np.float32)

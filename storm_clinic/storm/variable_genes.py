@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.targets import log1p_cp10k
+
+_ROWS = 512
 
 
 def most_variable_genes(sections: Iterable[PairedSection], n_genes: int) -> GeneVocabulary:
@@ -45,16 +48,30 @@ def most_variable_genes(sections: Iterable[PairedSection], n_genes: int) -> Gene
     for section in sections:
         n_sections += 1
         own = GeneVocabulary.of_panels([section.symbols])
-        target = log1p_cp10k(section.counts, own.panel(section.symbols))
-        values = target.values[target.library > 0].astype(np.float64)
-        away = ((values - values.mean(axis=0)) ** 2).sum(axis=0) if len(values) else np.zeros(0)
-        for symbol, square in zip(own.symbols, away.tolist(), strict=False):
+        n_spots, away = _deviations(section, own)
+        for symbol, square in zip(own.symbols, away.tolist(), strict=True):
             panels[symbol] = panels.get(symbol, 0) + 1
-            spots[symbol] = spots.get(symbol, 0) + len(values)
+            spots[symbol] = spots.get(symbol, 0) + n_spots
             squares[symbol] = squares.get(symbol, 0.0) + square
-    if not squares:
+    if not any(spots.values()):
         raise SectionError("there are no sections with counts", where="most variable genes")
     common = [symbol for symbol, n in panels.items() if 2 * n >= n_sections]
     # By symbol where variances are equal, so that no order of sections shows.
-    ranked = sorted(common, key=lambda symbol: (-squares[symbol] / spots[symbol], symbol))
+    ranked = sorted(common, key=lambda symbol: (-squares[symbol] / max(spots[symbol], 1), symbol))
     return GeneVocabulary.of_panels([ranked[:n_genes]])
+
+
+def _deviations(section: PairedSection, genes: GeneVocabulary) -> tuple[int, NDArray[np.float64]]:
+    """How many spots have a count, and each gene's summed squared deviation over these.
+
+    Some rows at a time: all genes of a large section would not fit in memory as a dense table.
+    """
+    panel = genes.panel(section.symbols)
+    n_spots, total, squares = 0, np.zeros(len(genes)), np.zeros(len(genes))
+    for first in range(0, section.n_spots, _ROWS):
+        target = log1p_cp10k(section.counts[first : first + _ROWS], panel)
+        values = target.values[target.library > 0].astype(np.float64)
+        n_spots += len(values)
+        total += values.sum(axis=0)
+        squares += (values**2).sum(axis=0)
+    return n_spots, squares - total**2 / max(n_spots, 1)

@@ -79,7 +79,68 @@ def test_what_cannot_be_merged_is_refused():
         merge_bins(section, 50.0)
     with pytest.raises(SectionError, match="hexagonal"):
         merge_bins(replace(section, grid="hexagonal"), 56.0)
-    # One µm per pixel in fifty wrong: over 28 bins that is half a bin.
-    long, *_ = binned(28, 7)
+    # A tenth is more than any reader lets pass.
+    with pytest.raises(SectionError, match=r"off the grid.*said to be 8 µm"):
+        merge_bins(replace(section, mpp=MPP * 1.1), 56.0)
+    astray = section.centres_px.copy()
+    astray[5] += 0.4 * PITCH_UM / MPP
     with pytest.raises(SectionError, match="off the grid"):
-        merge_bins(replace(long, mpp=MPP * 1.02), 56.0)
+        merge_bins(replace(section, centres_px=astray), 56.0)
+    twice = section.centres_px.copy()
+    twice[0] = twice[1]
+    with pytest.raises(SectionError, match="two bins lie in one place"):
+        merge_bins(replace(section, centres_px=twice), 56.0)
+    with pytest.raises(SectionError, match="least_share must be above 0"):
+        merge_bins(section, 56.0, least_share=0.0)
+    with pytest.raises(SectionError, match="is filled to 50%"):
+        merge_bins(section, 112.0)
+
+
+@pytest.mark.parametrize("said", [0.98, 0.997, 1.003, 1.02])
+def test_rows_too_long_for_the_stated_scale_are_numbered_all_the_same(said):
+    """At the end of 600 bins, three parts in a thousand are nearly two bins."""
+    section, cells, across, down = binned(602, 14, degrees=1.0, stray_um=1.5)
+    merged = merge_bins(replace(section, mpp=MPP * said), 56.0)
+    assert merged.n_spots == 86 * 2
+    dense = section.counts.toarray()
+    for place, name in list(enumerate(merged.spots))[::17]:
+        x, y = map(int, name.split("x"))
+        inside = (cells[:, 0] // 7 == x) & (cells[:, 1] // 7 == y)
+        assert merged.counts[[place]].toarray()[0].tolist() == dense[inside].sum(axis=0).tolist()
+        # On the image, which knows nothing of the wrong scale.
+        middle = 3000 + PITCH_UM * ((7 * x + 3) * across + (7 * y + 3) * down)
+        np.testing.assert_allclose(merged.centres_px[place], middle / MPP, atol=2.0)
+
+
+def test_islands_of_tissue_share_one_grid():
+    section, cells, *_ = binned(280, 14, degrees=-2.0)
+    ends = (cells[:, 0] < 28) | (cells[:, 0] >= 252)
+    merged = merge_bins(section.subset(ends, why="glass"), 56.0)
+    columns = sorted({int(name.split("x")[0]) for name in merged.spots})
+    assert columns == [0, 1, 2, 3, 36, 37, 38, 39]
+
+
+@pytest.mark.parametrize(("pitch_um", "n_columns"), [(2.0, 70), (8.0, 33)])
+def test_every_count_is_in_a_large_bin_or_in_a_bin_that_is_counted_as_left_out(pitch_um, n_columns):
+    section, cells, *_ = binned(n_columns, n_columns, degrees=4.0)
+    # The same places, read as bins of 2 or 8 µm, a quarter of them and a whole corner missing.
+    section = replace(section, spot_um=pitch_um, pitch_um=pitch_um, mpp=MPP * pitch_um / PITCH_UM)
+    rng = np.random.default_rng(3)
+    here = (rng.random(len(cells)) > 0.25) & (cells.sum(axis=1) > n_columns // 2)
+    section, cells = section.subset(here, why="holes"), cells[here]
+    factor = round(56 / pitch_um)
+    sums: dict[tuple[int, int], list[np.ndarray]] = {}
+    dense = section.counts.toarray()
+    for (x, y), row in zip((cells - cells.min(axis=0)).tolist(), dense, strict=True):
+        sums.setdefault((x // factor, y // factor), []).append(row)
+    full = {place: rows for place, rows in sums.items() if len(rows) >= factor**2 / 2}
+    assert 0 < len(full) < len(sums)
+    merged = merge_bins(section, 56.0)
+    found = dict(zip(merged.spots, merged.counts.toarray().tolist(), strict=True))
+    assert found == {f"{x}x{y}": sum(rows).tolist() for (x, y), rows in full.items()}
+    lost = [row for place, rows in sums.items() if place not in full for row in rows]
+    assert merged.left_out.pop(f"bins of {pitch_um:g} µm in sparse bins of 56 µm") == len(lost)
+    assert merged.counts.sum() + np.sum(lost) == section.counts.sum()
+    everything = merge_bins(section, 56.0, least_share=1e-9)
+    assert everything.counts.sum() == section.counts.sum()
+    assert everything.left_out == section.left_out

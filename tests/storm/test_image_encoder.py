@@ -1,41 +1,37 @@
-"""A trainable encoder on a vision transformer of two small blocks."""
+"""A trainable encoder on H0-mini's architecture, two narrow blocks of it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from timm.optim import param_groups_layer_decay
 
+from storm_clinic.encoders.catalogue import find_card
 from storm_clinic.encoders.contract import EncoderCard
 from storm_clinic.encoders.hub import build_model, load_encoder
 from storm_clinic.errors import EncoderError
+from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.image_encoder import TrainableEncoder, layer_scales, load_trainable
-from storm_clinic.storm.optimisation import Optimisation, Optimiser
+from storm_clinic.storm.model import StormModel
+from storm_clinic.storm.optimisation import Optimisation, Optimiser, parameter_groups
 
+SIDE = 28
 ViT = tuple[EncoderCard, Path]
 
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory) -> ViT:
-    """Its embedding is class token and mean, as H0-mini's."""
-    small = {"img_size": 32, "patch_size": 16, "depth": 2, "embed_dim": 24, "num_heads": 2}
-    card = EncoderCard(
-        name="small-vit",
-        loader="timm",
-        architecture="vit_tiny_patch16_224",
-        arguments={**small, "num_classes": 0, "global_pool": ""},
-        tile_px=32,
-        input_px=32,
-        mpp=0.5,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        pooling="cls+mean",
-        prefix_tokens=1,
-        width=48,
-        licence="none",
-        citation="none",
+    """H0-mini's own row of the catalogue with two narrow blocks and small tiles."""
+    card = find_card("h0-mini")
+    # The gated feed-forward needs an even hidden width: 128.
+    small = {"img_size": 28, "depth": 2, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 128 / 24}
+    card = replace(
+        card, arguments={**card.arguments, **small}, tile_px=SIDE, input_px=SIDE, width=48
     )
     generator = torch.Generator().manual_seed(0)
     shapes = {name: value.shape for name, value in build_model(card).state_dict().items()}
@@ -47,7 +43,7 @@ def vit(tmp_path_factory) -> ViT:
 
 def tiles(n: int = 4) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (n, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (n, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
 
 
 def trainable(vit: ViT) -> TrainableEncoder:
@@ -74,10 +70,76 @@ def test_each_layer_learns_more_slowly_than_the_one_after_it(vit):
         "blocks.0.attn.qkv.bias": 0.7**2,
         "pos_embed": 0.7**3,
         "cls_token": 0.7**3,
+        "reg_token": 0.7**3,
         "patch_embed.proj.weight": 0.7**3,
     }
     for name, scale in expected.items():
         assert scales[f"image.{name}"] == pytest.approx(scale), name
+
+
+@pytest.mark.parametrize("decay", [0.7, 1.0])
+def test_groups_of_parameters_are_those_that_timm_would_make(vit, decay):
+    network = trainable(vit).network
+    theirs = param_groups_layer_decay(
+        network,
+        weight_decay=0.05,
+        layer_decay=decay,
+        no_weight_decay_list=("pos_embed", "cls_token", "reg_token"),
+    )
+    expected = {
+        # The last block is timm's last layer where there is no classifier; here STORM follows.
+        id(weight): (group["lr_scale"] * decay, group["weight_decay"])
+        for group in theirs
+        for weight in group["params"]
+    }
+    # timm lets the final norm go with the last block; BEiT, as here, with what follows.
+    expected |= {id(weight): (1.0, 0.0) for weight in network.norm.parameters()}
+    named = dict(network.named_parameters())
+    groups = parameter_groups(named, weight_decay=0.05, scales=layer_scales(network, decay=decay))
+    found = {
+        id(weight): (pytest.approx(group["scale"]), group["weight_decay"])
+        for group in groups
+        for weight in group["params"]
+    }
+    assert len(found) == len(named)
+    assert expected == found
+
+
+def test_storm_s_loss_reaches_the_patch_embedding_but_no_pixel_of_a_masked_tile_counts(vit):
+    encoder = trainable(vit)
+    config = StormConfig(width=16, n_layers=1, n_heads=2, image_width=24, n_genes=6, pitch_um=100.0)
+    torch.manual_seed(0)
+    model, seen = StormModel(config), tiles(18)
+    places = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)).flip(1) * 100
+    masked = torch.zeros(2, 9, dtype=torch.bool)
+    masked[0, 4] = masked[1, 2] = True
+
+    def foretold(pixels: torch.Tensor) -> torch.Tensor:
+        contexts = Contexts(
+            valid=torch.ones(2, 9, dtype=torch.bool),
+            xy_um=places.expand(2, 9, 2),
+            image=encoder(pixels).unflatten(0, (2, 9)),
+            image_masked=masked,
+        )
+        return model.virtual_expression(model(contexts).spot)
+
+    first = foretold(seen)
+    first.square().sum().backward()
+    for name, weight in encoder.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.abs().max() > 0, name
+    hidden = seen.clone()
+    hidden[masked.flatten()] = 255 - hidden[masked.flatten()]
+    torch.testing.assert_close(foretold(hidden), first, rtol=0, atol=0)
+    seen[0] = 255 - seen[0]
+    assert (foretold(seen) - first).abs().max() > 1e-4
+
+
+def test_tiles_that_are_no_bytes_are_refused(vit):
+    with pytest.raises(EncoderError, match="h0-mini: tiles must be uint8"):
+        trainable(vit)(tiles().float() / 255)
+    with pytest.raises(EncoderError, match="tiles must be uint8"):
+        trainable(vit)(tiles().permute(0, 3, 1, 2))
 
 
 def test_the_first_update_moves_each_layer_by_its_share_of_the_rate(vit):

@@ -8,10 +8,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from storm_clinic.errors import SectionError
-from storm_clinic.storm.novae import embed_visible, visible_graph
+from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.contexts import Contexts
+from storm_clinic.storm.model import StormModel
+from storm_clinic.storm.neighbourhood import neighbourhoods
+from storm_clinic.storm.novae import NovaeTokens, embed_visible, visible_graph, within_two_steps
 from storm_clinic.storm.paired import PairedSection
 
 PITCH_UM = 100.0
@@ -56,44 +61,156 @@ def test_no_path_leads_through_a_masked_spot():
     assert set(part[column < 2]) != set(part[column > 2])
 
 
+def test_two_steps_are_what_a_walk_over_visible_spots_finds():
+    paired = section(side=7)
+    visible = np.random.default_rng(2).random(49) > 0.35
+    one, two = within_two_steps(visible_graph(paired.centres_um, visible, reach_um=125.0))
+    shown = paired.centres_um[visible]
+    far = np.linalg.norm(shown[:, None] - shown[None], axis=-1)
+    near = [set(np.flatnonzero((row > 0) & (row < 125))) for row in far]
+    for spot, neighbours in enumerate(near):
+        after = set().union(*(near[other] for other in neighbours)) - neighbours - {spot}
+        assert set(one[[spot]].indices) == neighbours
+        assert set(two[[spot]].indices) == after
+    assert two.nnz > 0
+
+
 def fake_novae() -> SimpleNamespace:
-    """Sums counts over two steps of the graph that it is given, as Novae reads two."""
+    """Sums expression over two steps of the graph that it is given, as Novae reads two.
+
+    Like Novae it leaves 0 where none lies exactly two steps away, and wants genes named once.
+    """
 
     class Novae:
         @staticmethod
         def from_pretrained(name: str) -> Novae:
             return Novae()
 
-        def compute_representations(self, table, *, zero_shot: bool) -> None:
-            near = (table.obsp["spatial_distances"] > 0).astype(float) + sparse.eye(table.n_obs)
-            table.obsm["novae_latent"] = (near @ near @ table.X).toarray()
+        def compute_representations(self, table) -> None:
+            assert table.var_names.is_unique
+            assert (table.obs["novae_sid"] == "s").all()
+            step = (table.obsp["spatial_distances"].toarray() > 0).astype(float)
+            within = step + np.eye(table.n_obs)
+            two = ((within @ step) > 0) & (within == 0)
+            latent = ((within @ within) > 0) @ table.X.toarray()
+            table.obsm["novae_latent"] = np.where(two.any(axis=1)[:, None], latent, 0.0)
 
-    def spatial_neighbors(table, radius: float) -> None:
-        table.obsp["spatial_distances"] = sparse.csr_matrix(np.ones((table.n_obs, table.n_obs)))
+    def spatial_neighbors(table, *, radius: float, delaunay: bool) -> None:
+        assert not delaunay
+        table.obs["novae_sid"] = "s"
+        everything = np.ones((table.n_obs, table.n_obs))
+        table.obsp["spatial_distances"] = sparse.csr_matrix(everything)
 
     return SimpleNamespace(Novae=Novae, spatial_neighbors=spatial_neighbors)
 
 
-def test_a_masked_spot_s_counts_reach_no_embedding(monkeypatch):
+@pytest.fixture
+def novae(monkeypatch):
     pytest.importorskip("anndata")
     monkeypatch.setitem(sys.modules, "novae", fake_novae())
+
+
+@pytest.mark.usefixtures("novae")
+def test_neither_counts_nor_place_nor_existence_of_a_masked_spot_reaches_an_embedding():
     paired = section()
     visible = np.random.default_rng(1).random(25) > 0.4
     found = embed_visible(paired, visible)
     assert np.isnan(found[~visible]).all()
-    changed = paired.counts.toarray()
-    changed[~visible] = 1000
-    again = embed_visible(replace(paired, counts=changed), visible)
-    np.testing.assert_array_equal(again[visible], found[visible])
-    # Were it visible, it would: its neighbours' embeddings hold it.
-    assert np.nanmax(embed_visible(replace(paired, counts=changed), np.ones(25, bool))) > 999
-    # The middle of a fully visible section sums itself and what lies two steps around.
-    whole = embed_visible(paired, np.ones(25, dtype=bool))
+    assert np.isfinite(found).any()
+    counts, centres = paired.counts.toarray(), paired.centres_px.copy()
+    counts[~visible] = 1000
+    centres[~visible] += 7.0
+    changed = embed_visible(replace(paired, counts=counts), visible)
+    moved = embed_visible(replace(paired, centres_px=centres), visible)
+    gone = embed_visible(paired.subset(visible, why="never there"), np.ones(visible.sum(), bool))
+    for again in (changed, moved):
+        np.testing.assert_array_equal(again, found)
+    np.testing.assert_array_equal(gone, found[visible])
+    # Were they visible, they would: so the stand-in could have shown a leak.
+    shown, loud = np.ones(25, bool), replace(paired, counts=counts)
+    assert (np.abs(embed_visible(loud, shown) - embed_visible(paired, shown)) > 0.1).all(1).any()
+
+
+@pytest.mark.usefixtures("novae")
+def test_novae_is_shown_logs_at_the_median_depth_of_what_is_visible():
+    """The middle of a fully visible section sums what lies within two steps."""
+    # Novae itself takes counts below 10 for logs.
+    paired = replace(section(), counts=np.minimum(section().counts.toarray(), 9))
+    counts = paired.counts.toarray().astype(float)
+    depth = counts.sum(axis=1, keepdims=True)
+    logs = np.log1p(counts / np.maximum(depth, 1) * np.median(depth[depth > 0]))
     steps = np.abs(np.stack([np.arange(25) % 5 - 2, np.arange(25) // 5 - 2])).sum(axis=0)
-    paths = np.select([steps == 0, steps == 1], [5, 2], 0)
-    straight = (steps == 2) & ((np.arange(25) % 5 == 2) | (np.arange(25) // 5 == 2))
-    paths = paths + straight + 2 * ((steps == 2) & ~straight)
-    np.testing.assert_allclose(whole[12], paths @ paired.counts.toarray())
+    found = embed_visible(paired, np.ones(25, dtype=bool))
+    np.testing.assert_allclose(found[12], logs[steps <= 2].sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("novae")
+def test_a_spot_that_novae_cannot_embed_has_none_rather_than_zeros():
+    paired = section()
+    visible = np.zeros(25, dtype=bool)
+    visible[[0, 1, 2, 20, 24]] = True  # three in a row, two alone; of the row the ends are embedded
+    found = embed_visible(paired, visible)
+    assert np.flatnonzero(np.isfinite(found).all(axis=1)).tolist() == [0, 2]
+    visible[2] = False
+    with pytest.raises(SectionError, match="Mask fewer spots"):
+        embed_visible(paired, visible)
+
+
+@pytest.mark.usefixtures("novae")
+def test_columns_of_one_gene_are_one_gene_to_novae():
+    paired = section()
+    twice = replace(paired, symbols=("A", "B", "A", "D"))
+    assert embed_visible(twice, np.ones(25, dtype=bool)).shape == (25, 3)
+
+
+@pytest.mark.usefixtures("novae")
+def test_what_novae_refuses_is_said_with_the_section(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("Too few genes (4) are known")
+
+    monkeypatch.setattr(sys.modules["novae"], "spatial_neighbors", refuse)
+    with pytest.raises(SectionError, match=r"section s: Novae refuses .*Too few genes"):
+        embed_visible(section(), np.ones(25, dtype=bool))
+
+
+@pytest.mark.usefixtures("novae")
+def test_novae_s_embeddings_enter_the_network_and_masked_counts_reach_none_of_its_outputs():
+    paired = section(side=7)
+    visible = np.random.default_rng(4).random(49) > 0.4
+    config = StormConfig(
+        width=16, n_layers=2, n_heads=2, image_width=5, n_genes=4, pitch_um=PITCH_UM
+    )
+    torch.manual_seed(0)
+    model, tokens = StormModel(config).eval(), NovaeTokens(4, config)
+    image, wanted = torch.randn(49, 5), torch.arange(49)
+    around = neighbourhoods(paired.centres_um, pitch_um=PITCH_UM)
+    rows = torch.as_tensor(around.rows).clamp(min=0)
+    masked = ~torch.from_numpy(visible)[rows]
+
+    def outputs(shown: PairedSection) -> torch.Tensor:
+        embedded = torch.from_numpy(embed_visible(shown, visible))
+        expression, has_one = tokens(embedded)
+        assert has_one.tolist() == np.isfinite(embedded.numpy()).all(axis=1).tolist()
+        xy_um = torch.tensor(shown.centres_um, dtype=torch.float32)
+        contexts = Contexts.gather(
+            around, wanted, xy_um=xy_um, image=model.embed_image(image), expression=expression
+        )
+        present = has_one[rows] | masked
+        contexts = replace(contexts, expression_masked=masked, expression_present=present)
+        found = model(contexts, embedded=True)
+        return torch.cat([found.spot, found.joint, found.context], dim=1)
+
+    first = outputs(paired)
+    first.square().sum().backward()
+    for weight in tokens.parameters():
+        assert weight.grad is not None
+        assert weight.grad.isfinite().all()
+    assert tokens.out.weight.grad.abs().max() > 0
+    counts = paired.counts.toarray()
+    counts[~visible] += 50
+    torch.testing.assert_close(outputs(replace(paired, counts=counts)), first, rtol=0, atol=0)
+    counts[visible, 0] += 50
+    assert (outputs(replace(paired, counts=counts)) - first).abs().max() > 1e-3
 
 
 def test_without_the_package_the_error_says_what_to_do(monkeypatch):
