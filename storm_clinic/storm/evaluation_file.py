@@ -1,0 +1,122 @@
+"""The YAML of an evaluation: which sections, what is left out, which networks and rivals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from storm_clinic.errors import InputError
+from storm_clinic.files import digest_value
+from storm_clinic.storm.config import Size
+from storm_clinic.storm.evaluate import Recipe, Unit
+from storm_clinic.storm.impute import FinetunePlan
+from storm_clinic.storm.neighbourhood import Side
+from storm_clinic.storm.pretraining_file import CardTexts, EncoderChoice
+from storm_clinic.storm.section_sources import Source
+from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Baseline = Literal["mean", "library", "hest-probe", "ridge"]
+
+
+class RecipeChoice(StrictModel):
+    """A network and how it is taught; see `Recipe` and `FinetunePlan`."""
+
+    name: str = Field(min_length=1, description="What its row is called.")
+    size: Size = Field(default="tiny", description="tiny, small or base.")
+    experts: Literal["modality", "one"] = Field(default="modality", description="See StormConfig.")
+    alibi: bool = Field(default=True, description="Attention falls with distance.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="In training.")
+    image_axes: Annotated[int, Field(ge=0)] = Field(
+        default=128, description="Principal axes of slide-scaled embeddings; 0: raw embeddings."
+    )
+    side: Side = Field(default=5, description="Points along an edge of a context.")
+    n_genes: Count = Field(default=200, description="Genes that are taught.")
+    pretrain_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Updates of masked modelling before."
+    )
+    encoder: Literal["plain", "random"] = Field(
+        default="plain", description="The encoder's weights, or random ones."
+    )
+    epochs: Count = Field(default=10, description="Passes over the spots.")
+    batch: Count = Field(default=64, description="Spots a batch.")
+    learning_rate: Positive = Field(default=1e-3, description="Highest.")
+    weight_decay: NotNegative = Field(default=0.1, description="Of AdamW.")
+    l1: NotNegative = Field(default=0.0, description="Weight of the absolute error.")
+    l2: NotNegative = Field(default=1.0, description="Weight of the squared error.")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the evaluation works with."""
+        values = self.model_dump()
+        taught = ("epochs", "batch", "learning_rate", "weight_decay", "l1", "l2")
+        plan = FinetunePlan(**{name: values.pop(name) for name in taught})
+        return Recipe(**values, finetune=plan)
+
+
+class EvaluationFile(StrictModel):
+    """A whole file."""
+
+    format: Literal[1] = Field(description="Version of this file's format.")
+    name: Name = Field(description="Of the checkpoint that these settings lead to.")
+    sections: tuple[Source, ...] = Field(min_length=1, description="All sections.")
+    encoder: EncoderChoice
+    points_per_pitch: Annotated[int, Field(ge=1, le=4)] = Field(
+        default=1, description="Points at which H&E is seen, along one pitch of the spots."
+    )
+    leave_out: Unit = Field(description="One section at a time, or all of one patient's.")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        min_length=2, description="Each teaches every network anew."
+    )
+    top_genes: Count = Field(description="Genes looked at, chosen on the training sections.")
+    network: RecipeChoice = Field(description="What is evaluated, and fine-tuned in the end.")
+    ablations: tuple[RecipeChoice, ...] = Field(default=(), description="What else to compare.")
+    baselines: tuple[Baseline, ...] = Field(
+        default=("mean", "library", "hest-probe", "ridge"), description="Rivals without a network."
+    )
+    wide_um: Positive = Field(default=310.0, description="The wider field that the ridge sees too.")
+    card: CardTexts
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The network first."""
+        return [choice.recipe for choice in (self.network, *self.ablations)]
+
+    def resolved(self) -> dict[str, Any]:
+        """All settings as plain JSON, variables not filled in."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all settings."""
+        return digest_value(self.resolved())
+
+
+def read_evaluation(path: Path) -> EvaluationFile:
+    """Read the file.
+
+    Raises
+    ------
+    InputError
+        Naming file, line and field; or if two rows have one name, or more genes are looked at than
+        taught.
+    TrainingError
+        If settings contradict one another.
+    """
+    found = parse(EvaluationFile, read_yaml(path, InputError), where=str(path), error=InputError)
+    names = [recipe.name for recipe in found.recipes] + list(found.baselines)
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two rows are called {name!r}", where=path)
+    few = [recipe.name for recipe in found.recipes if recipe.n_genes < found.top_genes]
+    if few:
+        raise InputError(
+            f"{few[0]} teaches fewer genes than the {found.top_genes} to be looked at",
+            where=path,
+            fix="Raise n_genes.",
+        )
+    return found
