@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.config import Size, StormConfig
 from storm_clinic.storm.genes import GeneVocabulary
+from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.image_scale import principal_axes, scale_slide
 from storm_clinic.storm.impute import FinetunePlan, TaughtSection, finetune, impute
 from storm_clinic.storm.masking import MaskingMix
@@ -71,7 +72,7 @@ class Recipe:
     n_genes: int = 200
     pretrain_steps: int = 0
     encoder: Literal["plain", "random"] = "plain"
-    finetune: FinetunePlan = FinetunePlan()
+    finetune: FinetunePlan = field(default_factory=FinetunePlan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,28 +81,6 @@ class Seen:
 
     section: PairedSection
     images: Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What was imputed on one left-out section, beside what was measured.
-
-    Attributes
-    ----------
-    recipe : str
-    section, patient : str
-    seed : int
-    genes : tuple of str
-    measured, imputed : float32 array, shape (n_spots, n_genes)
-    """
-
-    recipe: str
-    section: str
-    patient: str
-    seed: int
-    genes: tuple[str, ...]
-    measured: NDArray[np.float32]
-    imputed: NDArray[np.float32]
 
 
 def folds(sections: Sequence[PairedSection], unit: Unit) -> list[tuple[str, ...]]:
@@ -135,6 +114,7 @@ def taught_network(
     sections : sequence of Seen
         Training sections only; everything that is chosen or measured comes from them.
     recipe : Recipe
+        What to make.
     seed : int
         Of weights, order and dropout.
     pitch_um : float
@@ -193,6 +173,7 @@ def hold_out(
     Parameters
     ----------
     sections : sequence of Seen
+        All of them.
     left_out : sequence of str
         Names; see `folds`.
     recipe, seed, pitch_um

@@ -64,6 +64,7 @@ def principal_axes(slides: Iterable[NDArray[Any]], n_axes: int) -> Floats:
     slides : iterable of float array, shape (n_tiles, width)
         Training slides after `scale_slide`.
     n_axes : int
+        How many.
 
     Returns
     -------

@@ -1,9 +1,9 @@
-"""Teach a STORM network to impute expression from H&E alone: its virtual-ST head, and itself with it.
+"""Teach a STORM network, its virtual-ST head with it, to impute expression from H&E alone.
 
 Starts from a pretrained network or from a new one. What is learned is where in a section a gene is
-high or low: each section's expression is taken around its own mean, in spreads of each gene, because
-differences between whole sections are as much those of staining day and chemistry. The mean over all
-training spots is added back by the network's `GeneScale`.
+high or low: expression is taken around each section's own mean, in spreads of each gene, because
+differences between whole sections are as much those of staining day and chemistry. The mean over
+all training spots is added back by the network's `GeneScale`.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ class TaughtSection:
         section : PairedSection
             Points without a count are seen, and never taught.
         image : float array, shape (n_points, image_width)
+            Embeddings of its points.
         vocabulary : GeneVocabulary
             Genes to teach. Counts are divided by all of the assay's, so that the target does not
             depend on which genes are taught.
         side : 1, 3 or 5
+            Points along an edge of a context.
         scaled : bool
             Whether the network wants embeddings scaled slide by slide.
         """
@@ -174,6 +176,7 @@ def finetune(model: StormModel, sections: Sequence[TaughtSection], plan: Finetun
     sections : sequence of TaughtSection
         Training sections only.
     plan : FinetunePlan
+        How.
 
     Raises
     ------

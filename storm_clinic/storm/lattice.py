@@ -1,7 +1,7 @@
 """More of a section's H&E than its spots show: points between them, without counts.
 
-An assay that leaves gaps between its spots has gaps in its expression, not in its image. Embedded on
-a finer lattice the image is seen whole, at the step at which slides are tiled later.
+An assay that leaves gaps between its spots has gaps in its expression, not in its image. Embedded
+on a finer lattice the image is seen whole, at the step at which slides are tiled later.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def with_points_between(section: PairedSection, parts: int) -> PairedSection:
     Returns
     -------
     PairedSection
-        Its pitch is ``pitch_um / parts``. Where arrays stray from their grid and points of two spots
-        nearly coincide, the first spot's is kept.
+        Its pitch is ``pitch_um / parts``. Where arrays stray from their grid and points of two
+        spots nearly coincide, the first spot's is kept.
 
     Raises
     ------

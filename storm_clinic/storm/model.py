@@ -125,6 +125,7 @@ class StormModel(nn.Module):
         Parameters
         ----------
         axes : float tensor, shape (image_axes, image_width)
+            One a row.
 
         Raises
         ------
