@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from storm_clinic.steps.scorer import Scorer
     from storm_clinic.steps.slide_check import check_slides
     from storm_clinic.steps.slide_embedding import embed_slides
+    from storm_clinic.steps.storm_plan import StormChoice
     from storm_clinic.steps.study_report import report
     from storm_clinic.steps.study_run import run_study
     from storm_clinic.steps.training import train
@@ -54,6 +55,7 @@ _HOME = {
     "FeatureStore": "features.store",
     "Predictions": "predictions",
     "Scorer": "steps.scorer",
+    "StormChoice": "steps.storm_plan",
     "StormClinicError": "errors",
     "Study": "study",
     "Survival": "cohort.outcome",
@@ -92,6 +94,7 @@ __all__ = [
     "FeatureStore",
     "Predictions",
     "Scorer",
+    "StormChoice",
     "StormClinicError",
     "Study",
     "Survival",

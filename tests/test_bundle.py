@@ -368,6 +368,14 @@ def test_the_card_names_measurements_with_their_unit(tmp_path):
     assert Manifest.model_validate(manifest.model_dump(mode="json")) == manifest
     card = write_card(manifest, manifest.read_study(), ("clinical",), "")
     assert "- `rna`, 2 columns: z-score. May be missing." in card
+    assert "imputed from H&E" not in card
+
+
+def test_the_card_says_that_imputed_expression_was_not_measured():
+    genes = MeasuredInput(name="imputed_expression", unit="log1p", columns=("ESR1",))
+    manifest = _manifest(measurements=(genes,))
+    card = write_card(manifest, manifest.read_study(), ("clinical",), "")
+    assert "1 columns: log1p, imputed from H&E, not measured. May be missing." in card
 
 
 def test_the_range_of_a_covariate_is_rounded_outward_so_that_nobody_of_development_is_beyond():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from storm_clinic.bundle.manifest import Manifest
 from storm_clinic.licence_terms import NOT_STATED, terms_of
 from storm_clinic.licences import USES, conflicts
-from storm_clinic.study import Study
+from storm_clinic.study import IMPUTED, Study
 
 _READINGS = (
     "These are readings of published terms, no legal advice. Each licence covers this model too as "
@@ -97,8 +97,9 @@ def _inputs(manifest: Manifest) -> str:
         detail = column.unit or ", ".join(column.levels)
         lines.append(f"- `{column.name}`, {column.kind}: {detail}. May be missing.")
     for table in manifest.measurements:
+        origin = ", imputed from H&E, not measured" if table.name == IMPUTED else ""
         lines.append(
-            f"- `{table.name}`, {len(table.columns)} columns: {table.unit}. May be missing."
+            f"- `{table.name}`, {len(table.columns)} columns: {table.unit}{origin}. May be missing."
         )
     if manifest.features is not None:
         contract = manifest.features

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from storm_clinic.encoders.weights import weights_digest
@@ -140,7 +140,7 @@ def save_checkpoint(
     for name, tensors in ((WEIGHTS_FILE, state), (EVIDENCE_FILE, evidence)):
         if tensors:
             with atomic_write(folder / name) as part:
-                save_file(tensors, part)
+                part.write_bytes(save(tensors))  # `save_file` would let nobody else read it
     write_json(folder / CONFIG_FILE, {**facts, "digest": digest})
     return digest
 

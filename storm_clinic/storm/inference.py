@@ -2,7 +2,7 @@
 
 H&E alone: the network's expression tokens are absent. Every tile is embedded once, contexts are
 gathered in batches, and expression is given out in blocks, so that a large slide needs little
-memory. All in float32; bfloat16 is not faster on a CPU, and what comes out is kept.
+memory. All in float32: embeddings are stored, and a rounding here would stay in them.
 """
 
 from __future__ import annotations

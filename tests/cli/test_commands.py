@@ -137,3 +137,17 @@ def test_no_public_name_is_also_a_module():
     folder = Path(storm_clinic.__file__).parent
     modules = {path.stem for path in folder.iterdir()}
     assert not modules & set(storm_clinic.__all__)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--genes", "ERBB2"], "--genes, --min-r and --per-tile go with --storm"),
+        (["--per-tile"], "--genes, --min-r and --per-tile go with --storm"),
+        (["--storm", "x", "--min-r", "some"], "must be a number or none, is 'some'"),
+    ],
+)
+def test_wishes_about_genes_that_make_no_sense_are_refused(command, tmp_path, words, message):
+    code, out, err = command("extract", "--cohort", "toy", "-w", str(tmp_path), *words)
+    assert (code, out) == (1, "")
+    assert message in " ".join(err.split())
