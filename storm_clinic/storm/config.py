@@ -38,6 +38,9 @@ class StormConfig:
         Whether attention falls with distance. Without it nothing tells places apart.
     dropout : float
         In training, on what each half of a block adds.
+    image_axes : int
+        On how many principal axes of the training embeddings the network sees an image; embeddings
+        then come scaled slide by slide (`image_scale.scale_slide`). 0: raw embeddings, all numbers.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class StormConfig:
     experts: Literal["modality", "one"] = "modality"
     alibi: bool = True
     dropout: float = 0.0
+    image_axes: int = 0
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -75,6 +79,9 @@ class StormConfig:
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):
                 return f"{name} must be one of {allowed}, is {value!r}"
+        axes = self.image_axes
+        if isinstance(axes, bool) or not isinstance(axes, int) or not 0 <= axes <= self.image_width:
+            return f"image_axes must be from 0 to image_width ({self.image_width}), is {axes!r}"
         if not 0 <= self.dropout < 1:
             return f"dropout must be from 0 to below 1, is {self.dropout!r}"
         return None

@@ -88,6 +88,11 @@ class VirtualExpression(nn.Module):
         """What the linear layer reads, shape (..., width): take the mean of these to pool."""
         return nn.functional.gelu(self.inner(spots))
 
+    def in_spreads(self, hidden: Tensor) -> Tensor:
+        """Expression of all genes in spreads from their means, shape (..., n_genes)."""
+        away: Tensor = self.genes(hidden)
+        return away
+
     def read_out(self, hidden: Tensor, scale: GeneScale, genes: Tensor | None = None) -> Tensor:
         """Expression, shape (..., n_genes), or of the genes at these places of the vocabulary."""
         parts: tuple[Tensor, ...] = (self.genes.weight, self.genes.bias, scale.mean, scale.spread)

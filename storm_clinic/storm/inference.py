@@ -17,6 +17,7 @@ from torch import Tensor
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.contexts import Contexts
+from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import Side, neighbourhoods
 
@@ -64,6 +65,8 @@ def embed_tiles(
             f"network for {model.config.image_width} numbers an image",
             where="tiles",
         )
+    if model.config.image_axes:
+        features = scale_slide(features)
     device = _device(model)
     around = neighbourhoods(centres_um, pitch_um=step_um, grid="square", side=side, angle=0.0)
     # From the corner of the tissue: float32 then holds every distance to a hundredth of a µm.

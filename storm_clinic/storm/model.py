@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from storm_clinic.errors import SectionError
+from storm_clinic.errors import CheckpointError, SectionError
 from storm_clinic.storm.attention import attention_bias, head_slopes
 from storm_clinic.storm.config import MODALITIES, Modality, StormConfig
 from storm_clinic.storm.contexts import Contexts
@@ -62,13 +63,17 @@ class StormModel(nn.Module):
     """
 
     slopes: Tensor
+    image_axes: Tensor
 
     def __init__(self, config: StormConfig, *, checkpoint_activations: bool = False) -> None:
         super().__init__()
         self.config = config
         self.checkpoint_activations = checkpoint_activations
-        self.image_norm = nn.LayerNorm(config.image_width)  # encoders differ widely in scale
-        self.image_in = nn.Linear(config.image_width, config.width)
+        seen = config.image_axes or config.image_width
+        if config.image_axes:
+            self.register_buffer("image_axes", torch.eye(seen, config.image_width))
+        self.image_norm = nn.LayerNorm(seen)  # encoders differ widely in scale
+        self.image_in = nn.Linear(seen, config.width)
         self.gene_scale = GeneScale(config.n_genes)
         self.gene_encoder = GeneEncoder(config)
         self.expression_in = nn.Linear(config.gene_width, config.width)
@@ -114,8 +119,29 @@ class StormModel(nn.Module):
                 tokens = block(tokens, bias, modalities)
         return _summarise(self.norm(tokens), present, contexts)
 
+    def set_image_axes(self, axes: Tensor) -> None:
+        """Take over what `image_scale.principal_axes` found on training slides.
+
+        Parameters
+        ----------
+        axes : float tensor, shape (image_axes, image_width)
+
+        Raises
+        ------
+        CheckpointError
+            If the shape is another, or a value is not finite.
+        """
+        shape = (self.config.image_axes, self.config.image_width)
+        if tuple(axes.shape) != shape or not bool(torch.isfinite(axes).all()):
+            raise CheckpointError(
+                f"axes must be {shape} finite numbers, are {tuple(axes.shape)}", where="image axes"
+            )
+        self.image_axes.copy_(axes)
+
     def embed_image(self, image: Tensor) -> Tensor:
         """Image embeddings (..., image_width) as tokens (..., width)."""
+        if self.config.image_axes:
+            image = functional.linear(image, self.image_axes)
         tokens: Tensor = self.image_in(self.image_norm(image))
         return tokens
 

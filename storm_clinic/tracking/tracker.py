@@ -57,7 +57,7 @@ class Tracker:
         StorageError
             If another process trains this study in this workspace at the moment.
         """
-        with self._alone(study):
+        with self._alone(study.study):
             record = self._interrupted(study, inputs) or self._begin(study, inputs)
             run = StudyRun(self.database, record, study)
             with run.closing():
@@ -97,6 +97,37 @@ class Tracker:
         with run.closing():
             yield run
 
+    @contextmanager
+    def start_pretraining(self, name: str, *, digest: str, resume: bool) -> Iterator[RunLog]:
+        """Open the run of a pretraining of STORM, or reopen the latest of the same.
+
+        Parameters
+        ----------
+        name : str
+            Of the checkpoint; the experiment has it too.
+        digest : str
+            SHA-256 of settings and data: what makes it the same pretraining.
+        resume : bool
+            False opens a new run in any case.
+
+        Raises
+        ------
+        StorageError
+            If another process pretrains under this name in this workspace at the moment.
+        """
+        tags = {f"{TAG}kind": "pretraining", f"{TAG}inputs_digest": digest}
+        with self._alone(name):
+            runs = self.database.search(name, tags) if resume else ()
+            if runs:
+                record = self._record(runs[0])
+                self.database.set_status(record.run_id, "RUNNING")
+            else:
+                title = f"pretrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+                record = self._record(self.database.create_run(name, title, tags | code_tags()))
+            run = RunLog(self.database, record)
+            with run.closing():
+                yield run
+
     def read_run(self, run_id: str) -> RunRecord:
         """A run by its id.
 
@@ -135,11 +166,11 @@ class Tracker:
         return record
 
     @contextmanager
-    def _alone(self, study: Study) -> Iterator[None]:
-        with self.database.held_alone(study.study) as alone:
+    def _alone(self, name: str) -> Iterator[None]:
+        with self.database.held_alone(name) as alone:
             if not alone:
                 raise StorageError(
-                    f"another process is training {study.study!r}",
+                    f"another process is training {name!r}",
                     where=self.database.shown,
                     fix="Wait for it or stop it, then run the same again.",
                 )

@@ -1,0 +1,252 @@
+"""``storm pretrain``: from a YAML and paired sections to a checkpoint of STORM."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storm_clinic.encoders.encoding import LoadedEncoder
+from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.files import Workspace, digest_value, write_json, write_text
+from storm_clinic.progress import Progress, silent
+from storm_clinic.steps.storm_pictures import draw_curve, draw_reconstruction
+from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
+from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
+from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.pretrain import Point, Pretrained, pretrain
+from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
+from storm_clinic.storm.processes import joined_processes
+from storm_clinic.storm.reconstruction import reconstruct
+from storm_clinic.storm.section_sources import read_sources
+from storm_clinic.storm.shard_writer import Embedded, write_shards
+from storm_clinic.storm.shards import ShardSet, read_shards
+from storm_clinic.storm.spot_cache import cached_embeddings
+from storm_clinic.storm.variable_genes import most_variable_genes
+from storm_clinic.tracking import Metric, RunLog, Tracker
+
+STATE = "state.safetensors"
+_EMBEDDING, _TRAINING = "embed sections", "pretrain"
+
+
+@dataclass(frozen=True)
+class PretrainingResult:
+    """What a pretraining left.
+
+    Attributes
+    ----------
+    checkpoint : Path
+        Folder for `load_checkpoint`; it states no reliability, which only held-out sections give.
+    digest : str
+        The checkpoint's.
+    run_id : str
+        Of MLflow: curve, reconstruction, settings.
+    history : list of dict
+        See `Pretrained`.
+    n_sections, n_patients, n_spots : int
+        What was trained on.
+    """
+
+    checkpoint: Path
+    digest: str
+    run_id: str
+    history: list[Point]
+    n_sections: int
+    n_patients: int
+    n_spots: int
+
+
+def pretrain_storm(
+    config_path: str | Path,
+    *,
+    workspace: Workspace | None = None,
+    resume: bool = True,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> PretrainingResult | None:
+    """Pretrain STORM as a YAML says.
+
+    Everything lies under ``storm/`` of the workspace: ``spots/`` holds embeddings, which other
+    pretrainings share; ``<name>/`` shards, the training's state and the checkpoint. Started by
+    ``torchrun``, the processes train together; the first one embeds, writes and logs.
+
+    Parameters
+    ----------
+    config_path : str or Path
+        Such as ``pipelines/storm_pretrain_her2st.yaml``; relative to the workspace.
+    workspace : Workspace, optional
+        The current folder by default.
+    resume : bool
+        Go on where an interrupted training of the same settings and data stands; False begins
+        anew.
+    device : str
+        "auto", "cpu", "cuda".
+    progress : callable, optional
+        Called with what is done, how much of it, and of how much.
+
+    Returns
+    -------
+    PretrainingResult or None
+        None in processes that are not the first.
+
+    Raises
+    ------
+    InputError, SectionError, EncoderError, TrainingError, StorageError
+        Naming what is wrong, where, and what to do.
+    """
+    workspace, progress = workspace or Workspace(), progress or silent
+    asked = read_pretraining(workspace.path(config_path))
+    folder = workspace.root / "storm" / asked.name
+    with joined_processes(device) as processes, ExitStack() as stack:
+        facts: _Facts | None = None
+        if processes.is_first:
+            facts = _prepare(asked, workspace, folder, device, progress)
+        processes.wait()
+        shards = read_shards(folder / "shards")
+        config = asked.config(image_width=shards.image_width, n_genes=len(shards.vocabulary))
+        if not resume and processes.is_first:
+            (folder / STATE).unlink(missing_ok=True)
+        processes.wait()
+        run: RunLog | None = None
+        if processes.is_first:
+            run = stack.enter_context(_open_run(asked, shards, workspace, resume=resume))
+        made = pretrain(
+            config,
+            shards,
+            asked.plan,
+            processes,
+            state=folder / STATE,
+            on_point=None if run is None else _logging(run),
+            on_step=lambda done, total: progress(_TRAINING, done, total),
+        )
+        if run is None or facts is None:
+            return None
+        digest = _save(asked, shards, made, facts, folder / "checkpoint")
+        _log_files(run, asked, shards, made, digest)
+        return PretrainingResult(
+            folder / "checkpoint",
+            digest,
+            run.run_id,
+            made.history,
+            facts.n_sections,
+            facts.n_patients,
+            shards.n_spots,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    n_sections: int
+    n_patients: int
+    technologies: list[str]
+    domain: TrainingDomain | None
+
+
+def _prepare(
+    asked: PretrainingFile, workspace: Workspace, folder: Path, device: str, progress: Progress
+) -> _Facts:
+    """Embed all spots and write the shards; sections are read twice rather than kept."""
+    encoder = load_encoder(asked.encoder.name, device=device)
+    vocabulary = most_variable_genes(read_sources(asked.sections, workspace), asked.n_genes)
+    patients: set[str] = set()
+    technologies: set[str] = set()
+    samples: dict[str, NDArray[np.float32]] = {}
+
+    def embedded() -> Iterator[Embedded]:
+        for section in read_sources(asked.sections, workspace):
+            image = _embed(section, encoder, asked.encoder.tile_um, workspace)
+            patients.add(section.patient)
+            technologies.add(section.technology)
+            few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
+            samples[section.name] = image[few]
+            progress(_EMBEDDING, len(samples), 0)
+            yield Embedded(section, image)
+
+    write_shards(
+        folder / "shards",
+        embedded(),
+        vocabulary,
+        encoder=encoder.card.name,
+        encoder_digest=encoder.digest,
+        tile_um=asked.encoder.tile_um,
+        side=asked.network.side,
+        spots_per_shard=asked.spots_per_shard,
+    )
+    # Its limits are measured on sections that are left out, which takes two.
+    domain = TrainingDomain.fit(samples) if len(samples) > 1 else None
+    return _Facts(len(samples), len(patients), sorted(technologies), domain)
+
+
+def _embed(
+    section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
+) -> NDArray[np.float32]:
+    folder = workspace.root / "storm" / "spots" / encoder.card.name
+    return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
+
+
+def _open_run(
+    asked: PretrainingFile, shards: ShardSet, workspace: Workspace, *, resume: bool
+) -> AbstractContextManager[RunLog]:
+    digest = digest_value([asked.digest, shards.digest])
+    return Tracker(workspace).start_pretraining(asked.name, digest=digest, resume=resume)
+
+
+def _logging(run: RunLog) -> Callable[[Point], None]:
+    def log(point: Point) -> None:
+        step = int(point["step"])
+        run.log_points(Metric(name, value, step) for name, value in point.items() if name != "step")
+
+    return log
+
+
+def _save(
+    asked: PretrainingFile, shards: ShardSet, made: Pretrained, facts: _Facts, folder: Path
+) -> str:
+    card = {
+        "name": asked.name,
+        **asked.card.model_dump(),
+        "n_sections": facts.n_sections,
+        "n_patients": facts.n_patients,
+        "n_spots": shards.n_spots,
+        "technologies": facts.technologies,
+        "settings_digest": asked.digest,
+        "shards_digest": shards.digest,
+    }
+    return save_checkpoint(
+        folder,
+        made.model,
+        inputs=Inputs(
+            encoder=shards.encoder,
+            encoder_digest=shards.encoder_digest,
+            tile_um=shards.tile_um,
+            side=asked.network.side,
+        ),
+        vocabulary=shards.vocabulary,
+        domain=facts.domain,
+        card=card,
+    )
+
+
+def _log_files(
+    run: RunLog, asked: PretrainingFile, shards: ShardSet, made: Pretrained, digest: str
+) -> None:
+    """Settings, curve and pictures; sections are counted, not named."""
+    settings = asked.resolved()
+    settings.pop("sections")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = Path(scratch)
+        write_json(files / "settings.json", {**settings, "network": made.model.config.to_json()})
+        write_text(files / "curve.csv", pd.DataFrame(made.history).to_csv(index=False))
+        draw_curve(made.history, files / "curve.png")
+        draw_reconstruction(reconstruct(made, shards), files / "reconstruction.png")
+        params = {f"updates.{name}": value for name, value in asked.updates.model_dump().items()}
+        params |= {f"masking.{name}": value for name, value in asked.masking.model_dump().items()}
+        params |= {"size": asked.network.size, "encoder": asked.encoder.name, "batch": asked.batch}
+        params |= {"n_genes": len(shards.vocabulary), "n_spots": shards.n_spots}
+        run.log(params=params, tags={"checkpoint_digest": digest}, artifacts=files)

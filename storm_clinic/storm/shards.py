@@ -1,0 +1,163 @@
+"""Spots for pretraining on disk: shards of some thousand spots, one in memory at a time.
+
+A shard is one safetensors file, written by `storm_clinic.storm.shard_writer`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy import sparse
+from torch import Tensor
+
+from storm_clinic.errors import SectionError
+from storm_clinic.files import digest_value
+from storm_clinic.storm.genes import GeneVocabulary
+
+FORMAT, FORMAT_VERSION = "storm_clinic/storm-shards", 1
+INDEX = "shards.json"
+
+
+class Shard(NamedTuple):
+    """Spots of one or more sections, or of a part of one. Neighbours brought along stand last.
+
+    Attributes
+    ----------
+    image : float16 tensor, shape (n_spots, image_width)
+    counts : sparse CSR array of int32, shape (n_spots, n_genes)
+        By gene of the vocabulary.
+    xy_um : float32 tensor, shape (n_spots, 2)
+        Centres, from any origin of their section.
+    neighbours : int32 tensor, shape (n_own, n_slots)
+        Rows around each of the shard's own spots, which are the first ``n_own``; -1 for none.
+    section : int32 tensor, shape (n_spots,)
+        Row of ``panels``.
+    panels : bool tensor, shape (n_sections, n_genes)
+    """
+
+    image: Tensor
+    counts: Any
+    xy_um: Tensor
+    neighbours: Tensor
+    section: Tensor
+    panels: Tensor
+
+    @property
+    def n_own(self) -> int:
+        return len(self.neighbours)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """What the index says of one file: its name, digest, own spots, sections and their patients."""
+
+    name: str
+    digest: str
+    n_own: int
+    sections: tuple[str, ...]
+    patients: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """A folder of shards.
+
+    Attributes
+    ----------
+    folder : Path
+    files : tuple of ShardFile
+    vocabulary : GeneVocabulary
+    image_width, n_slots : int
+        Numbers of an embedding, and spots of a neighbourhood.
+    encoder, encoder_digest : str
+    tile_um : float
+        How the image embeddings were made.
+    """
+
+    folder: Path
+    files: tuple[ShardFile, ...]
+    vocabulary: GeneVocabulary
+    image_width: int
+    n_slots: int
+    encoder: str
+    encoder_digest: str
+    tile_um: float
+
+    @property
+    def n_spots(self) -> int:
+        return sum(file.n_own for file in self.files)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the contents of all shards and the vocabulary, in order."""
+        return digest_value([[file.digest for file in self.files], self.vocabulary.digest])
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands in the index."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "files": [asdict(file) for file in self.files],
+            "genes": self.vocabulary.to_json(),
+            "image_width": self.image_width,
+            "n_slots": self.n_slots,
+            "encoder": self.encoder,
+            "encoder_digest": self.encoder_digest,
+            "tile_um": self.tile_um,
+        }
+
+    def read(self, place: int) -> Shard:
+        """Read the shard of that place in ``files``.
+
+        Raises
+        ------
+        SectionError
+            If the file is missing or damaged.
+        """
+        path = self.folder / self.files[place].name
+        try:
+            parts = load_file(path)
+            counts = sparse.csr_array(
+                tuple(parts.pop(name).numpy() for name in ("values", "genes", "starts")),
+                shape=(len(parts["image"]), len(self.vocabulary)),
+            )
+            return Shard(counts=counts, **parts)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise SectionError(f"is no readable shard: {error}", where=path, fix=_AGAIN) from error
+
+
+def read_shards(folder: str | Path) -> ShardSet:
+    """Open what `shard_writer.write_shards` wrote; no shard is read yet.
+
+    Raises
+    ------
+    SectionError
+        If the index is missing, damaged or of another version.
+    """
+    path = Path(folder) / INDEX
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        stated = (facts.pop("format"), facts.pop("format_version"))
+        files = tuple(
+            ShardFile(**{**file, **{name: tuple(file[name]) for name in ("sections", "patients")}})
+            for file in facts.pop("files")
+        )
+        vocabulary = GeneVocabulary.from_json(facts.pop("genes"))
+        found = ShardSet(folder=path.parent, files=files, vocabulary=vocabulary, **facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SectionError(f"is no index of shards: {error!r}", where=path, fix=_AGAIN) from error
+    if stated != (FORMAT, FORMAT_VERSION):
+        raise SectionError(
+            f"is {stated[0]} version {stated[1]}, not {FORMAT} version {FORMAT_VERSION}",
+            where=path,
+            fix=_AGAIN,
+        )
+    return found
+
+
+_AGAIN = "Write the shards again."

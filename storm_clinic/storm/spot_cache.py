@@ -1,0 +1,77 @@
+"""Embeddings of a section's spots, computed once and kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from storm_clinic.encoders.encoding import LoadedEncoder
+from storm_clinic.errors import SectionError
+from storm_clinic.files import (
+    atomic_write,
+    digest_bytes,
+    digest_file,
+    digest_value,
+    remove_dead_parts,
+    safe_name,
+)
+from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.spot_images import embed_spots
+
+_NAME = "image"
+
+
+def cached_embeddings(
+    section: PairedSection, encoder: LoadedEncoder, *, tile_um: float, folder: Path
+) -> NDArray[np.float32]:
+    """As `embed_spots`, from disk where the very same was computed before.
+
+    A file is found by the encoder's weights and device, ``tile_um``, the image's bytes, its scale
+    and the spots' places; if any of these changes, so does its name.
+
+    Parameters
+    ----------
+    section, encoder, tile_um
+        See `embed_spots`.
+    folder : Path
+        Holds one file a section.
+
+    Raises
+    ------
+    SectionError, SlideError
+        As `embed_spots`, or if a kept file is damaged.
+    """
+    if section.image is None:
+        raise SectionError("has no image", where=f"section {section.name}")
+    if not section.image.is_file():
+        raise SectionError("its image is missing", where=section.image)
+    places = digest_bytes(np.ascontiguousarray(section.centres_px, dtype="<f8").tobytes())
+    key = digest_value(
+        [
+            encoder.digest,
+            encoder.precision,
+            tile_um,
+            digest_file(section.image),
+            section.mpp,
+            places,
+        ]
+    )
+    name = safe_name(f"{section.name}-{key[:24]}", what="section")
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        try:
+            found: NDArray[np.float32] = load_file(path)[_NAME]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise SectionError(
+                f"kept embeddings cannot be read: {error}", where=path, fix="Remove the file."
+            ) from error
+        return found
+    embedded = embed_spots(section, encoder, tile_um=tile_um)
+    remove_dead_parts(path)
+    with atomic_write(path) as part:
+        part.write_bytes(save({_NAME: embedded}))  # save_file would let nobody else read it
+    return embedded

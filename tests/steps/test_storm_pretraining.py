@@ -1,0 +1,158 @@
+"""From a YAML and files of the her2st layout to a checkpoint, its run and its pictures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from storm_clinic.errors import SectionError
+from storm_clinic.files import Workspace
+from storm_clinic.steps import storm_pretraining
+from storm_clinic.steps.storm_pretraining import STATE, PretrainingResult, pretrain_storm
+from storm_clinic.storm.checkpoint import load_checkpoint
+from storm_clinic.storm.section_sources import Her2stSource, read_sources
+from storm_clinic.tracking import Tracker
+
+SIDE, GENES = 5, ("ACTB", "ERBB2", "KRT5", "CD3E", "MUC1")
+YAML = """\
+format: 1
+name: small
+sections:
+  - {layout: her2st, root: "${SECTIONS}"}
+encoder: {name: tiny, tile_um: 60.0}
+n_genes: 4
+network: {size: tiny, pitch_um: 200.0, side: 3}
+updates: {learning_rate: 0.001, n_steps: 4, warm_up: 1, ema: 0.5}
+batch: 8
+seed: 3
+log_every: 2
+keep_every: 2
+card: {data: simulated for a test, licence: CC0, limits: says nothing}
+"""
+
+
+def write_section(folder: Path, name: str, seed: int) -> None:
+    """Brightness of the tissue sets how much of ERBB2 there is."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    step_px = 290  # 200 µm at 0.688 µm per pixel
+    shade = rng.integers(40, 220, (SIDE, SIDE))
+    pixels = np.kron(shade, np.ones((step_px, step_px), dtype=int))
+    for part in ("images", "counts", "spots"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    picture = np.repeat(pixels[..., None], 3, axis=2).astype(np.uint8)
+    Image.fromarray(picture).save(folder / "images" / f"{name}.png")
+    counts = rng.poisson(5, (SIDE * SIDE, len(GENES)))
+    counts[:, 1] += shade.reshape(-1)
+    names = [f"{a}x{b}" for a, b in zip(x.flat, y.flat, strict=True)]
+    table = pd.DataFrame(counts, index=names, columns=list(GENES))
+    table.to_csv(folder / "counts" / f"{name}.tsv.gz", sep="\t")
+    spots = pd.DataFrame(
+        {
+            "x": x.flat,
+            "y": y.flat,
+            "pixel_x": step_px * x.reshape(-1) + step_px / 2,
+            "pixel_y": step_px * y.reshape(-1) + step_px / 2,
+            "selected": 1,
+        }
+    )
+    spots.to_csv(folder / "spots" / f"{name}.tsv", sep="\t", index=False)
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, tiny_encoder, module_patch, empty_mlflow_database) -> Workspace:
+    root = tmp_path_factory.mktemp("pretraining")
+    for name, seed in (("A1", 1), ("A2", 2), ("B1", 3)):
+        write_section(root / "data", name, seed)
+    (root / "small.yaml").write_text(YAML, encoding="utf-8")
+    (root / "mlruns").mkdir()
+    shutil.copy(empty_mlflow_database, root / "mlruns")
+    card, weights = tiny_encoder
+    load = storm_pretraining.load_encoder
+    module_patch.setenv("SECTIONS", str(root / "data"))
+    module_patch.setattr(
+        storm_pretraining,
+        "load_encoder",
+        lambda name, *, device: load(card, weights=weights, device=device),
+    )
+    return Workspace(root)
+
+
+@pytest.fixture(scope="module")
+def result(workspace) -> PretrainingResult:
+    made = pretrain_storm("small.yaml", workspace=workspace, device="cpu")
+    assert made is not None
+    return made
+
+
+def test_the_checkpoint_says_what_it_was_made_of_and_nothing_about_held_out_tissue(result):
+    found = load_checkpoint(result.checkpoint)
+    assert found.digest == result.digest
+    assert (found.inputs.encoder, found.inputs.tile_um, found.inputs.side) == ("tiny", 60.0, 3)
+    assert len(found.vocabulary) == 4
+    assert set(found.vocabulary.symbols) < set(GENES)
+    assert found.reliability is None
+    assert found.domain is not None
+    assert found.domain.n_sections == 3
+    assert found.card["licence"] == "CC0"
+    assert (found.card["n_sections"], found.card["n_patients"]) == (3, 2)
+    assert (result.n_sections, result.n_patients, result.n_spots) == (3, 2, 75)
+
+
+def test_the_run_holds_curve_and_pictures_but_no_name_of_a_section_or_patient(workspace, result):
+    run = Tracker(workspace).read_run(result.run_id)
+    assert run.status == "FINISHED"
+    assert run.metrics["loss"] == pytest.approx(result.history[-1]["loss"])
+    assert run.params["updates.n_steps"] == "4"
+    curve = pd.read_csv(run.artifacts / "curve.csv")
+    assert curve["step"].tolist() == [2, 4]
+    for name in ("curve.png", "reconstruction.png"):
+        with Image.open(run.artifacts / name) as picture:
+            assert min(picture.size) > 200
+    texts = [str(run.params), str(run.tags), (run.artifacts / "settings.json").read_text()]
+    assert not any(name in text for name in ("A1", "B1", "sections") for text in texts)
+
+
+def test_a_section_that_is_named_twice_is_refused(workspace):
+    source = Her2stSource(layout="her2st", root="data", sections=("A1",))
+    assert [section.name for section in read_sources([source], workspace)] == ["A1"]
+    with pytest.raises(SectionError, match="section A1: occurs twice"):
+        list(read_sources([source, source], workspace))
+
+
+def test_a_training_that_was_killed_goes_on_in_its_run_to_the_same_weights(workspace, result):
+    """Embeddings are kept, so the pixels are not needed again."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(what: str, done: int, total: int) -> None:
+        if (what, done) == ("pretrain", 3):
+            raise Killed
+
+    spots = workspace.root / "storm" / "spots" / "tiny"
+    before = {path.name: path.stat().st_mtime_ns for path in spots.iterdir()}
+    state = workspace.root / "storm" / "small" / STATE
+    with pytest.raises(Killed):
+        pretrain_storm("small.yaml", workspace=workspace, device="cpu", resume=False, progress=kill)
+    assert state.exists()
+    again = pretrain_storm("small.yaml", workspace=workspace, device="cpu")
+    assert again is not None
+    assert (again.digest, again.history) == (result.digest, result.history)
+    assert {path.name: path.stat().st_mtime_ns for path in spots.iterdir()} == before
+    # Asked once more, there is nothing left to do; it is the same run.
+    once_more = pretrain_storm("small.yaml", workspace=workspace, device="cpu")
+    assert once_more == again
+    runs = Tracker(workspace).database.search("small", {})
+    assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
