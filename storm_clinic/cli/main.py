@@ -15,6 +15,7 @@ from storm_clinic.cli import (
     registry,
     scoring,
     slides,
+    storm,
     workspaces,
 )
 from storm_clinic.cli.console import errors_as_messages
@@ -43,6 +44,7 @@ app.command()(workspaces.doctor)
 app.add_typer(slides.group, name="slides")
 app.add_typer(features.group, name="features")
 app.add_typer(cohorts.group, name="cohort")
+app.add_typer(storm.group, name="storm")
 registry.group.command("retire")(promotion.retire)
 registry.group.command("add-cohort")(promotion.add_cohort)
 registry.group.command()(scoring.export)

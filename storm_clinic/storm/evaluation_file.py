@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Baseline = Literal["mean", "library", "hest-probe", "ridge"]
+Baseline = Literal["mean", "library", "hest-probe", "ridge", "ridge, scaled by slide"]
 
 
 class RecipeChoice(StrictModel):
@@ -76,7 +76,7 @@ class EvaluationFile(StrictModel):
     network: RecipeChoice = Field(description="What is evaluated, and fine-tuned in the end.")
     ablations: tuple[RecipeChoice, ...] = Field(default=(), description="What else to compare.")
     baselines: tuple[Baseline, ...] = Field(
-        default=("mean", "library", "hest-probe", "ridge"), description="Rivals without a network."
+        default=get_args(Baseline), description="Rivals without a network."
     )
     wide_um: Positive = Field(default=310.0, description="The wider field that the ridge sees too.")
     card: CardTexts

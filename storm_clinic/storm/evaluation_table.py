@@ -39,6 +39,7 @@ def by_gene(found: Sequence[HeldOut], sections: Mapping[str, PairedSection]) -> 
     Parameters
     ----------
     found : sequence of HeldOut
+        Of any recipes.
     sections : mapping of name to PairedSection
         With measured spots only, in the order of the rows of ``found``.
     """
@@ -95,7 +96,8 @@ def summary(genes: pd.DataFrame, *, rival: str | None) -> pd.DataFrame:
         half = np.nan
         if len(seeds) > 1 and seeds.notna().all():
             half = float(stats.t.ppf((1 + _LEVEL) / 2, len(seeds) - 1) * seeds.sem())
-        ahead = both = pd.NA
+        ahead: object = pd.NA
+        both: object = pd.NA
         if rival is not None and rival in per_gene and name != rival:
             pairs = per_gene[[name, rival]].dropna()
             both, ahead = len(pairs), int((pairs[name] > pairs[rival]).sum())
