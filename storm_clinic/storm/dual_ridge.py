@@ -55,7 +55,7 @@ class DualRidge:
             width = train.shape[1] if divided else 1
             within += train @ train.T / width
             across += test @ train.T / width
-        values, vectors = linalg.eigh(within, overwrite_a=True, check_finite=False)
+        values, vectors = linalg.eigh(within, driver="evd", overwrite_a=True)
         # Ascending; the leading ones are the principal components' variances times n_spots.
         first = 0 if n_components is None else len(y) - n_components
         self._values = np.maximum(values[first:], 0)
