@@ -59,7 +59,8 @@ def _whole(steps: NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole steps from the first; the fraction to take off is their mean on a circle."""
     fraction = np.angle(np.exp(2j * np.pi * steps).mean()) / (2 * np.pi)
     whole = np.rint(steps - fraction).astype(np.int64)
-    return whole - whole.min()
+    places: NDArray[np.int64] = whole - whole.min()
+    return places
 
 
 def checked_places(places: NDArray[Any], n_spots: int) -> NDArray[np.int64]:
