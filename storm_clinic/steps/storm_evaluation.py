@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,7 +127,13 @@ def evaluate_storm(
     folder = workspace.root / "storm" / asked.name / "evaluation"
     write_text(folder / "genes.csv", genes.to_csv(index=False))
     write_text(folder / "table.csv", table.to_csv(index=False))
-    facts = {"how": how, "settings": asked.resolved(), "environment": environment()}
+    left_out = {section.name: dict(section.left_out) for section in data.measured}
+    facts = {
+        "how": how,
+        "left_out": left_out,
+        "settings": asked.resolved(),
+        "environment": environment(),
+    }
     write_json(folder / "evaluation.json", {**facts, "encoder_digest": data.encoder.digest})
     return EvaluationResult(table, genes, how, folder)
 
@@ -199,8 +206,9 @@ def _read(asked: EvaluationFile, workspace: Workspace, progress: Progress) -> _D
         kinds["random"] = _random(asked.encoder.name)
     measured, seen, views = [], [], []
     for section in read_sources(asked.sections, workspace):
+        counts = np.asarray(section.counts.sum(axis=1)).reshape(-1)
         section = section.subset(
-            np.asarray(section.counts.sum(axis=1)).reshape(-1) > 0, why="no counts at all"
+            counts >= asked.least_counts, why=f"fewer than {asked.least_counts} counts"
         )
         lattice = with_points_between(section, asked.points_per_pitch)
         images = {
@@ -308,6 +316,7 @@ def _card(
         "n_sections": len(sections),
         "n_patients": len({section.patient for section in sections}),
         "n_spots": sum(section.n_spots for section in sections),
+        "left_out": dict(sum((Counter(section.left_out) for section in sections), Counter())),
         "technologies": sorted({section.technology for section in sections}),
         "held_out": {"how": _how(asked, sections), "over_all_genes": figures},
         "settings_digest": asked.digest,

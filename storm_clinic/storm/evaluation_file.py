@@ -68,6 +68,9 @@ class EvaluationFile(StrictModel):
     points_per_pitch: Annotated[int, Field(ge=1, le=4)] = Field(
         default=1, description="Points at which H&E is seen, along one pitch of the spots."
     )
+    least_counts: Count = Field(
+        default=1, description="Spots with fewer counts in all were hardly measured: left out."
+    )
     leave_out: Unit = Field(description="One section at a time, or all of one patient's.")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         min_length=2, description="Each teaches every network anew."

@@ -16,7 +16,6 @@ from storm_clinic.storm.evaluate import Recipe, Seen, folds, hold_out, taught_ne
 from storm_clinic.storm.evaluation_table import by_gene, reliability_of, summary
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
-from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.impute import FinetunePlan, TaughtSection, finetune, impute
 from storm_clinic.storm.inference import embed_tiles
 from storm_clinic.storm.model import StormModel
@@ -26,10 +25,11 @@ from storm_clinic.storm.rivals import RIVALS, RivalView, hold_out_rival
 SIDE, WIDTH, GENES = 7, 12, 6
 RECIPE = Recipe(
     name="STORM",
-    image_axes=6,
+    image_axes=WIDTH,
     n_genes=GENES,
+    dropout=0.0,
     side=3,
-    finetune=FinetunePlan(epochs=12, batch=16, learning_rate=3e-3),
+    finetune=FinetunePlan(epochs=25, batch=32, learning_rate=3e-3),
 )
 
 
@@ -38,7 +38,7 @@ def simulated(name: str, patient: str = "p") -> Seen:
     rng = np.random.default_rng(sum(map(ord, name)))
     x, y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
     image = rng.normal(size=(SIDE**2, WIDTH)).astype(np.float32)
-    rates = np.full((SIDE**2, GENES), 30.0)
+    rates = np.full((SIDE**2, GENES), 300.0)
     rates[:, 0] *= np.exp(image[:, 0])
     rates[:, 1] *= np.exp(-image[:, 0])
     section = PairedSection(
@@ -92,8 +92,10 @@ def test_expression_of_the_left_out_section_changes_nothing_that_is_imputed(sect
 
 
 def test_the_same_seed_teaches_the_same_network_and_another_another(sections):
+    recipe = replace(RECIPE, finetune=FinetunePlan(epochs=1, batch=32))
+
     def weights(seed: int) -> torch.Tensor:
-        return taught_network(sections[1:], RECIPE, seed=seed, pitch_um=100.0)[0].head.genes.weight
+        return taught_network(sections[1:], recipe, seed=seed, pitch_um=100.0)[0].head.genes.weight
 
     assert torch.equal(weights(3), weights(3))
     assert not torch.equal(weights(3), weights(4))
@@ -111,7 +113,8 @@ def test_pretraining_comes_first_and_leaves_another_network(sections):
 
 def test_extraction_imputes_what_evaluation_measured(sections):
     """Contexts of a slide's tiles and of a section's spots must be the same thing."""
-    model, vocabulary = taught_network(sections[1:], RECIPE, seed=0, pitch_um=100.0)
+    recipe = replace(RECIPE, finetune=FinetunePlan(epochs=1, batch=32))
+    model, vocabulary = taught_network(sections[1:], recipe, seed=0, pitch_um=100.0)
     one = sections[0]
     section = TaughtSection.of(
         one.section, one.images["plain"], vocabulary, side=RECIPE.side, scaled=True

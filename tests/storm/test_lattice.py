@@ -38,7 +38,8 @@ def test_points_between_spots_make_a_whole_lattice_of_half_the_pitch(section):
     assert finer.pitch_um == 100.0
     assert finer.n_spots == 49  # 3 x 3 spots, and points half a pitch around them: 7 x 7
     around = neighbourhoods(finer.centres_um, pitch_um=100.0)
-    assert around.valid[:9].all()
+    assert around.valid[4].all()  # the middle spot
+    assert (around.valid[:9].sum(axis=1) >= 16).all()  # a corner
 
 
 def test_spots_stay_first_and_points_between_have_no_counts(section):
@@ -57,8 +58,9 @@ def test_a_hexagonal_grid_is_refused(section):
         with_points_between(replace(section, grid="hexagonal"), 2)
 
 
-def test_on_the_real_arrays_every_spot_has_at_least_its_nine_points(her2st):
+def test_on_the_real_arrays_hardly_a_spot_lacks_its_eight_nearest_points(her2st):
     for section in her2st.values():
         finer = with_points_between(section, 2)
         around = neighbourhoods(finer.centres_um, pitch_um=100.0)
-        assert around.valid[: section.n_spots].sum(axis=1).min() >= 9
+        near = around.valid[: section.n_spots].reshape(-1, 5, 5)[:, 1:4, 1:4]
+        assert (near.sum(axis=(1, 2)) >= 8).mean() > 0.9
