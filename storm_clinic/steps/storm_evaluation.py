@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.files import Workspace, write_json, write_text
 from storm_clinic.progress import Progress, silent
 from storm_clinic.provenance import environment
+from storm_clinic.slides.reader import open_slide
+from storm_clinic.steps.storm_pictures import GeneMaps, draw_gene_maps
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
 from storm_clinic.storm.domain import TrainingDomain
 from storm_clinic.storm.evaluate import Recipe, Seen, folds, hold_out, taught_network
@@ -48,7 +50,8 @@ class EvaluationResult:
     how : str
         What was left out, as a sentence.
     folder : Path
-        Both as CSV, and ``evaluation.json`` with settings and versions.
+        Both as CSV, ``evaluation.json`` with settings and versions, and ``maps.png``: six genes of
+        one section, two best, two in the middle and two worst by their r in it.
     """
 
     table: pd.DataFrame
@@ -107,7 +110,7 @@ def evaluate_storm(
     """
     workspace, progress = workspace or Workspace(), progress or silent
     asked = read_evaluation(workspace.path(config_path))
-    data = _read(asked, workspace, progress)
+    data = _read(asked, asked.recipes, workspace, progress, rivals=bool(asked.baselines))
     groups = folds(data.measured, asked.leave_out)
     work: list[_Work] = [
         _Network(data.seen, group, recipe, seed, asked.top_genes, data.pitch_um)
@@ -125,6 +128,7 @@ def evaluate_storm(
     rival = RIDGE if RIDGE in asked.baselines else None
     table, how = summary(genes, rival=rival), _how(asked, data.measured)
     folder = workspace.root / "storm" / asked.name / "evaluation"
+    draw_gene_maps(_maps(asked, data, found, genes, how), folder / "maps.png")
     write_text(folder / "genes.csv", genes.to_csv(index=False))
     write_text(folder / "table.csv", table.to_csv(index=False))
     left_out = {section.name: dict(section.left_out) for section in data.measured}
@@ -153,8 +157,8 @@ def finetune_storm(
     """
     workspace, progress = workspace or Workspace(), progress or silent
     asked = read_evaluation(workspace.path(config_path))
-    data = _read(asked, workspace, progress)
     recipe = asked.network.recipe
+    data = _read(asked, [recipe], workspace, progress, rivals=False)
     work: list[_Work] = [
         _Network(data.seen, group, recipe, seed, recipe.n_genes, data.pitch_um)
         for seed in asked.seeds
@@ -198,11 +202,18 @@ class _Data:
     pitch_um: float
 
 
-def _read(asked: EvaluationFile, workspace: Workspace, progress: Progress) -> _Data:
+def _read(
+    asked: EvaluationFile,
+    recipes: Sequence[Recipe],
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    rivals: bool,
+) -> _Data:
     """Sections and all embeddings that rows and rivals need."""
     encoder = load_encoder(asked.encoder.name, device="cpu")
     kinds = {"plain": encoder}
-    if any(recipe.encoder == "random" for recipe in asked.recipes):
+    if any(recipe.encoder == "random" for recipe in recipes):
         kinds["random"] = _random(asked.encoder.name)
     measured, seen, views = [], [], []
     for section in read_sources(asked.sections, workspace):
@@ -217,7 +228,7 @@ def _read(asked: EvaluationFile, workspace: Workspace, progress: Progress) -> _D
         }
         measured.append(section)
         seen.append(Seen(lattice, images))
-        if asked.baselines:
+        if rivals:
             wide = _embed(section, encoder, asked.wide_um, workspace)
             views.append(RivalView(section, lattice, images["plain"], wide))
         progress(_EMBEDDING, len(measured), 0)
@@ -295,6 +306,36 @@ def _run(work: _Work) -> list[HeldOut]:
         return work.run()
     finally:
         torch.set_num_threads(threads)
+
+
+def _maps(
+    asked: EvaluationFile, data: _Data, found: list[HeldOut], genes: pd.DataFrame, how: str
+) -> GeneMaps:
+    """Six genes of the section whose mean r is in the middle, by the network's first seed."""
+    recipe, seed = asked.network.name, asked.seeds[0]
+    own = genes[(genes["recipe"] == recipe) & (genes["seed"] == seed)].dropna(subset=["r"])
+    means = own.groupby("section")["r"].mean().sort_values()
+    name = str(means.index[len(means) // 2])
+    ranked = own[own["section"] == name].sort_values("r", ascending=False)
+    middle = len(ranked) // 2
+    chosen = ranked.iloc[sorted({0, 1, middle - 1, middle, len(ranked) - 2, len(ranked) - 1})]
+    one = next(one for one in found if (one.recipe, one.section, one.seed) == (recipe, name, seed))
+    section = next(section for section in data.measured if section.name == name)
+    columns = [one.genes.index(gene) for gene in chosen["gene"]]
+    assert section.image is not None  # it was embedded
+    with open_slide(section.image, mpp_override=section.mpp) as slide:
+        tissue, tissue_mpp = slide.thumbnail()
+    return GeneMaps(
+        title=f"{recipe}, section {name} left out ({how}); log1p of counts per 10,000",
+        tissue=tissue,
+        tissue_mpp=tissue_mpp,
+        xy_um=section.centres_um,
+        genes=tuple(
+            f"{gene}, r {r:.2f}" for gene, r in zip(chosen["gene"], chosen["r"], strict=True)
+        ),
+        measured=one.measured[:, columns],
+        imputed=one.imputed[:, columns],
+    )
 
 
 def _how(asked: EvaluationFile, sections: list[PairedSection]) -> str:
