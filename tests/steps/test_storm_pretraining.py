@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from her2st_files import GENES, write_section
