@@ -130,8 +130,6 @@ class FinetunePlan:
         Share of all updates in which the rate rises.
     l1, l2 : float
         Weights of the absolute and of the squared error, both in spreads of each gene.
-    ema : float
-        See `Optimisation`.
     seed : int
         Of order and dropout, and of weights where a network is new.
 
@@ -148,7 +146,6 @@ class FinetunePlan:
     warm_up: float = 0.1
     l1: float = 0.0
     l2: float = 1.0
-    ema: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -199,7 +196,6 @@ def finetune(model: StormModel, sections: Sequence[TaughtSection], plan: Finetun
             n_steps=n_steps,
             warm_up=min(round(plan.warm_up * n_steps), n_steps - 1),
             weight_decay=plan.weight_decay,
-            ema=plan.ema,
         ),
     )
     with torch.random.fork_rng([]):
@@ -210,7 +206,6 @@ def finetune(model: StormModel, sections: Sequence[TaughtSection], plan: Finetun
             for first in range(0, len(index), plan.batch):
                 drawn = [index[place] for place in shuffled[first : first + plan.batch]]
                 optimiser.backward(_loss(model, sections, wanted, drawn, plan))
-    model.load_state_dict(optimiser.averaged(), strict=False)  # buffers are in place
     model.eval()
 
 
