@@ -25,7 +25,7 @@ from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import Side, neighbourhoods
 from storm_clinic.storm.optimisation import Optimisation, Optimiser
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.targets import log1p_cp10k
+from storm_clinic.storm.targets import of_whole_assay
 
 _WHERE = "fine-tuning of STORM"
 _LEAST_SPREAD = 0.1  # of log1p CP10k: a gene seen in one spot of a thousand shall not rule a loss
@@ -88,12 +88,8 @@ class TaughtSection:
         scaled : bool
             Whether the network wants embeddings scaled slide by slide.
         """
-        everything = GeneVocabulary.of_panels([section.symbols], vocabulary.aliases)
-        whole = log1p_cp10k(section.counts, everything.panel(section.symbols))
-        places = {symbol: place for place, symbol in enumerate(everything.symbols)}
-        columns = np.array([places.get(symbol, -1) for symbol in vocabulary.symbols])
-        spots = np.flatnonzero(whole.library > 0)
-        target = np.where(columns >= 0, whole.values[spots][:, columns], 0).astype(np.float32)
+        found = of_whole_assay(section.counts, section.symbols, vocabulary)
+        spots = np.flatnonzero(found.library > 0)
         around = neighbourhoods(
             section.centres_um, pitch_um=section.pitch_um, grid=section.grid, side=side
         )
@@ -105,9 +101,9 @@ class TaughtSection:
             xy_um=torch.from_numpy(section.centres_um.astype(np.float32)),
             around=torch.from_numpy(around.rows[spots]),
             spots=spots,
-            target=target,
-            library=whole.library[spots],
-            panel=columns >= 0,
+            target=found.values[spots],
+            library=found.library[spots],
+            panel=found.known,
         )
 
     def contexts(self, wanted: Tensor) -> Contexts:

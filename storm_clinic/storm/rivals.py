@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.neighbourhood import neighbourhoods
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.targets import log1p_cp10k
+from storm_clinic.storm.targets import AssayTarget, of_whole_assay
 from storm_clinic.storm.variable_genes import most_variable_genes
 
 Floats = NDArray[np.float32]
@@ -101,21 +100,8 @@ def hold_out_rival(
     return found
 
 
-class _Target(NamedTuple):
-    """Values (n_spots, n_genes), library (n_spots,), and which genes the assay looked for."""
-
-    values: Floats
-    library: NDArray[np.int64]
-    known: NDArray[np.bool_]
-
-
-def _target(section: PairedSection, chosen: GeneVocabulary) -> _Target:
-    everything = GeneVocabulary.of_panels([section.symbols], chosen.aliases)
-    whole = log1p_cp10k(section.counts, everything.panel(section.symbols))
-    places = {symbol: place for place, symbol in enumerate(everything.symbols)}
-    columns = np.array([places.get(symbol, -1) for symbol in chosen.symbols])
-    values = np.where(columns >= 0, whole.values[:, columns], 0).astype(np.float32)
-    return _Target(values, whole.library, columns >= 0)
+def _target(section: PairedSection, chosen: GeneVocabulary) -> AssayTarget:
+    return of_whole_assay(section.counts, section.symbols, chosen)
 
 
 def _around(section: PairedSection, side: int) -> NDArray[np.int64]:
@@ -127,40 +113,48 @@ def _around(section: PairedSection, side: int) -> NDArray[np.int64]:
     ).rows
 
 
-def _values(targets: Sequence[_Target]) -> list[Floats]:
+def _values(targets: Sequence[AssayTarget]) -> list[Floats]:
     return [target.values for target in targets]
 
 
-def _mean(training: Sequence[RivalView], targets: Sequence[_Target], view: RivalView) -> Floats:
+def _mean(training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView) -> Floats:
     del training
     return np.asarray(mean_predictor(_values(targets), view.section.n_spots), dtype=np.float32)
 
 
-def _library(training: Sequence[RivalView], targets: Sequence[_Target], view: RivalView) -> Floats:
+def _library(
+    training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
+) -> Floats:
     del training
     own = np.asarray(view.section.counts.sum(axis=1)).reshape(-1)
     libraries = [target.library for target in targets]
     return np.asarray(library_predictor(libraries, _values(targets), own), dtype=np.float32)
 
 
-def _probe(training: Sequence[RivalView], targets: Sequence[_Target], view: RivalView) -> Floats:
+def _probe(
+    training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
+) -> Floats:
     tiles = [one.image[: one.section.n_spots] for one in training]
     own = view.image[: view.section.n_spots]
     return np.asarray(hest_probe(tiles, _values(targets), own), dtype=np.float32)
 
 
-def _ridge(training: Sequence[RivalView], targets: Sequence[_Target], view: RivalView) -> Floats:
+def _ridge(
+    training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
+) -> Floats:
     blocks = [one.blocks() for one in training]
     return np.asarray(tuned_ridge(blocks, _values(targets), view.blocks()), dtype=np.float32)
 
 
-def _scaled(training: Sequence[RivalView], targets: Sequence[_Target], view: RivalView) -> Floats:
+def _scaled(
+    training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
+) -> Floats:
     blocks = [one.scaled_blocks() for one in training]
     found = tuned_ridge(blocks, _values(targets), view.scaled_blocks())
     return np.asarray(found, dtype=np.float32)
 
 
-_Rival = Callable[[Sequence[RivalView], Sequence[_Target], RivalView], Floats]
+_Rival = Callable[[Sequence[RivalView], Sequence[AssayTarget], RivalView], Floats]
 RIVALS: Mapping[str, _Rival] = {
     "mean": _mean,
     "library": _library,

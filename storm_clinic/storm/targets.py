@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_clinic.storm.genes import Panel
+from storm_clinic.storm.genes import GeneVocabulary, Panel
 
 PER = 10_000.0
 
@@ -53,3 +54,41 @@ def log1p_cp10k(counts: Any, panel: Panel) -> Target:
     values = known.toarray().astype(np.float32)
     values *= (PER / np.maximum(library, 1)).astype(np.float32)[:, None]
     return Target(np.log1p(values, out=values), library)
+
+
+class AssayTarget(NamedTuple):
+    """Expression of some genes, divided by the counts of all genes of the assay.
+
+    Attributes
+    ----------
+    values : float32 array, shape (n_spots, n_genes)
+        log1p of counts per 10,000; 0 where the gene is not known.
+    library : int64 array, shape (n_spots,)
+        Counts over the whole assay.
+    known : bool array, shape (n_genes,)
+        Genes that the assay looked for.
+    """
+
+    values: NDArray[np.float32]
+    library: NDArray[np.int64]
+    known: NDArray[np.bool_]
+
+
+def of_whole_assay(counts: Any, symbols: Sequence[str], vocabulary: GeneVocabulary) -> AssayTarget:
+    """Expression of a vocabulary's genes that does not depend on which genes are in it.
+
+    Parameters
+    ----------
+    counts : sparse array of int, shape (n_spots, n_symbols)
+        Raw counts of all that the assay measured.
+    symbols : sequence of str
+        Names of the columns.
+    vocabulary : GeneVocabulary
+        Genes that are wanted, and by which other names they go.
+    """
+    everything = GeneVocabulary.of_panels([symbols], vocabulary.aliases)
+    whole = log1p_cp10k(counts, everything.panel(symbols))
+    places = {symbol: place for place, symbol in enumerate(everything.symbols)}
+    columns = np.array([places.get(symbol, -1) for symbol in vocabulary.symbols])
+    values = np.where(columns >= 0, whole.values[:, columns], 0).astype(np.float32)
+    return AssayTarget(values, whole.library, columns >= 0)
