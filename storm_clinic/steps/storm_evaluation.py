@@ -112,18 +112,20 @@ def evaluate_storm(
     asked = read_evaluation(workspace.path(config_path))
     data = _read(asked, asked.recipes, workspace, progress, rivals=bool(asked.baselines))
     groups = folds(data.measured, asked.leave_out)
-    work: list[_Work] = [
+    networks: list[_Work] = [
         _Network(data.seen, group, recipe, seed, asked.top_genes, data.pitch_um)
         for recipe in asked.recipes
         for seed in asked.seeds
         for group in groups
     ]
-    work += [
+    rivals: list[_Work] = [
         _Rival(data.views, group, name, asked.top_genes)
         for name in asked.baselines
         for group in groups
     ]
-    found = _in_processes(work, jobs, progress)
+    # Rivals take seconds: what they refuse is known before the networks' minutes.
+    beside = _in_processes(rivals, jobs, progress)
+    found = _in_processes(networks, jobs, progress) + beside
     genes = by_gene(found, {section.name: section for section in data.measured})
     rival = RIDGE if RIDGE in asked.baselines else None
     table, how = summary(genes, rival=rival), _how(asked, data.measured)
@@ -216,7 +218,8 @@ def _read(
     if any(recipe.encoder == "random" for recipe in recipes):
         kinds["random"] = _random(asked.encoder.name)
     measured, seen, views = [], [], []
-    for section in read_sources(asked.sections, workspace):
+    sections = list(read_sources(asked.sections, workspace))
+    for section in sections:
         counts = np.asarray(section.counts.sum(axis=1)).reshape(-1)
         section = section.subset(
             counts >= asked.least_counts, why=f"fewer than {asked.least_counts} counts"
@@ -230,8 +233,9 @@ def _read(
         seen.append(Seen(lattice, images))
         if rivals:
             wide = _embed(section, encoder, asked.wide_um, workspace)
-            views.append(RivalView(section, lattice, images["plain"], wide))
-        progress(_EMBEDDING, len(measured), 0)
+            group = section.patient if asked.leave_out == "patient" else section.name
+            views.append(RivalView(section, lattice, images["plain"], wide, group))
+        progress(_EMBEDDING, len(measured), len(sections))
     return _Data(measured, seen, views, encoder, seen[0].section.pitch_um)
 
 
@@ -289,8 +293,10 @@ _Work = _Network | _Rival
 
 
 def _in_processes(work: list[_Work], jobs: int, progress: Progress) -> list[HeldOut]:
-    pool = joblib.Parallel(n_jobs=min(jobs, len(work)), return_as="generator")
     found: list[HeldOut] = []
+    if not work:
+        return found
+    pool = joblib.Parallel(n_jobs=min(jobs, len(work)), return_as="generator")
     run: Callable[[Any], Any] = joblib.delayed(_run)
     for done, part in enumerate(pool(run(one) for one in work), 1):
         found += part

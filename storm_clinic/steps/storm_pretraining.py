@@ -154,7 +154,14 @@ def _prepare(
 ) -> _Facts:
     """Embed all spots and write the shards; sections are read twice rather than kept."""
     encoder = load_encoder(asked.encoder.name, device=device)
-    vocabulary = most_variable_genes(read_sources(asked.sections, workspace), asked.n_genes)
+    names: list[str] = []
+
+    def noted() -> Iterator[PairedSection]:
+        for section in read_sources(asked.sections, workspace):
+            names.append(section.name)
+            yield section
+
+    vocabulary = most_variable_genes(noted(), asked.n_genes)
     patients: set[str] = set()
     technologies: set[str] = set()
     samples: dict[str, NDArray[np.float32]] = {}
@@ -168,7 +175,7 @@ def _prepare(
             samples[section.name] = image[few]
             if sum(map(len, samples.values())) > _MOST_SAMPLES:
                 samples.update({name: rows[::2] for name, rows in samples.items()})
-            progress(_EMBEDDING, len(samples), 0)
+            progress(_EMBEDDING, len(samples), len(names))
             yield Embedded(section, image)
 
     write_shards(

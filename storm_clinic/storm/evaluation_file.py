@@ -27,27 +27,32 @@ class RecipeChoice(StrictModel):
     """A network and how it is taught; see `Recipe` and `FinetunePlan`."""
 
     name: str = Field(min_length=1, description="What its row is called.")
-    size: Size = Field(default="tiny", description="tiny, small or base.")
-    experts: Literal["modality", "one"] = Field(default="modality", description="See StormConfig.")
-    alibi: bool = Field(default=True, description="Attention falls with distance.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.2, description="In training.")
-    image_axes: Annotated[int, Field(ge=0)] = Field(
-        default=128, description="Principal axes of slide-scaled embeddings; 0: raw embeddings."
+    size: Size = Field(default=Recipe.size, description="tiny, small or base.")
+    experts: Literal["modality", "one"] = Field(
+        default=Recipe.experts, description="See StormConfig."
     )
-    side: Side = Field(default=5, description="Points along an edge of a context.")
-    n_genes: Count = Field(default=200, description="Genes that are taught.")
+    alibi: bool = Field(default=Recipe.alibi, description="Attention falls with distance.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=Recipe.dropout, description="In training."
+    )
+    image_axes: Annotated[int, Field(ge=0)] = Field(
+        default=Recipe.image_axes,
+        description="Principal axes of slide-scaled embeddings; 0: raw embeddings.",
+    )
+    side: Side = Field(default=Recipe.side, description="Points along an edge of a context.")
+    n_genes: Count = Field(default=Recipe.n_genes, description="Genes that are taught.")
     pretrain_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Updates of masked modelling before."
+        default=Recipe.pretrain_steps, description="Updates of masked modelling before."
     )
     encoder: Literal["plain", "random"] = Field(
-        default="plain", description="The encoder's weights, or random ones."
+        default=Recipe.encoder, description="The encoder's weights, or random ones."
     )
-    epochs: Count = Field(default=10, description="Passes over the spots.")
-    batch: Count = Field(default=64, description="Spots a batch.")
-    learning_rate: Positive = Field(default=1e-3, description="Highest.")
-    weight_decay: NotNegative = Field(default=0.1, description="Of AdamW.")
-    l1: NotNegative = Field(default=0.0, description="Weight of the absolute error.")
-    l2: NotNegative = Field(default=1.0, description="Weight of the squared error.")
+    epochs: Count = Field(default=FinetunePlan.epochs, description="Passes over the spots.")
+    batch: Count = Field(default=FinetunePlan.batch, description="Spots a batch.")
+    learning_rate: Positive = Field(default=FinetunePlan.learning_rate, description="Highest.")
+    weight_decay: NotNegative = Field(default=FinetunePlan.weight_decay, description="Of AdamW.")
+    l1: NotNegative = Field(default=FinetunePlan.l1, description="Weight of the absolute error.")
+    l2: NotNegative = Field(default=FinetunePlan.l2, description="Weight of the squared error.")
 
     @property
     def recipe(self) -> Recipe:

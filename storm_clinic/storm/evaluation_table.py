@@ -17,6 +17,7 @@ from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.map_agreement import (
     gene_correlation,
+    kept_morans_i,
     map_ssim,
     mean_squared_error,
     morans_i,
@@ -162,9 +163,9 @@ def reliability_of(
 
 
 def _kept(own: pd.DataFrame) -> float:
-    values = []
-    for _, one in own.groupby(["seed", "section"]):
-        pair = one[["moran_measured", "moran_imputed"]].dropna()
-        if len(pair) > 2:
-            values.append(np.corrcoef(pair.to_numpy().T)[0, 1])
-    return float(np.mean(values)) if values else np.nan
+    values = [
+        kept_morans_i(one["moran_measured"].to_numpy(), one["moran_imputed"].to_numpy())
+        for _, one in own.groupby(["seed", "section"])
+    ]
+    known = np.array(values)[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan

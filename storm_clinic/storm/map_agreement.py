@@ -167,28 +167,20 @@ def morans_i(values: NDArray[Any], neighbours: NDArray[Any]) -> NDArray[np.float
     return found
 
 
-def kept_morans_i(measured: NDArray[Any], imputed: NDArray[Any], neighbours: NDArray[Any]) -> float:
+def kept_morans_i(measured: NDArray[Any], imputed: NDArray[Any]) -> float:
     """Correlation over genes of measured and imputed Moran's I: are patterned genes patterned?
 
     Parameters
     ----------
-    measured, imputed : float array, shape (n_spots, n_genes)
-        Expression of the same spots, in one unit.
-    neighbours : int array, shape (n_spots, k)
-        See `morans_i`.
+    measured, imputed : float array, shape (n_genes,)
+        `morans_i` of both maps; NaN where it is not defined.
 
     Returns
     -------
     float
         NaN with fewer than three genes whose I is defined in both; two points always lie on a line.
-
-    Raises
-    ------
-    SectionError
-        If the arrays do not go together.
     """
-    x, y = _pair(measured, imputed)
-    both = np.stack([morans_i(x, neighbours), morans_i(y, neighbours)])
+    both = np.stack([measured, imputed])
     both = both[:, np.isfinite(both).all(axis=0)]
     if both.shape[1] < 3:
         return float("nan")

@@ -40,12 +40,15 @@ class RivalView:
         Embeddings of the lattice.
     wide : float32 array, shape (n_spots, width)
         Embeddings of a wider field around each spot.
+    group : str
+        Its section or patient: what is left out together, also where a penalty is chosen.
     """
 
     section: PairedSection
     lattice: PairedSection
     image: Floats
     wide: Floats
+    group: str
 
     def blocks(self) -> list[Floats]:
         """Each spot's tile, the mean of its 5 x 5 spots', the wider field."""
@@ -142,16 +145,33 @@ def _probe(
 def _ridge(
     training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
 ) -> Floats:
-    blocks = [one.blocks() for one in training]
-    return np.asarray(tuned_ridge(blocks, _values(targets), view.blocks()), dtype=np.float32)
+    return _tuned(training, targets, view, RivalView.blocks)
 
 
 def _scaled(
     training: Sequence[RivalView], targets: Sequence[AssayTarget], view: RivalView
 ) -> Floats:
-    blocks = [one.scaled_blocks() for one in training]
-    found = tuned_ridge(blocks, _values(targets), view.scaled_blocks())
-    return np.asarray(found, dtype=np.float32)
+    return _tuned(training, targets, view, RivalView.scaled_blocks)
+
+
+def _tuned(
+    training: Sequence[RivalView],
+    targets: Sequence[AssayTarget],
+    view: RivalView,
+    blocks: Callable[[RivalView], list[Floats]],
+) -> Floats:
+    """A ridge whose penalty is chosen by leaving groups out; sections, where there is one group."""
+    grouped = len({one.group for one in training}) > 1
+    parts: dict[str, list[tuple[list[Floats], Floats]]] = {}
+    for one, target in zip(training, targets, strict=True):
+        key = one.group if grouped else one.section.name
+        parts.setdefault(key, []).append((blocks(one), target.values))
+    features = [
+        [np.concatenate(same) for same in zip(*(one[0] for one in part), strict=True)]
+        for part in parts.values()
+    ]
+    values = [np.concatenate([one[1] for one in part]) for part in parts.values()]
+    return np.asarray(tuned_ridge(features, values, blocks(view)), dtype=np.float32)
 
 
 _Rival = Callable[[Sequence[RivalView], Sequence[AssayTarget], RivalView], Floats]

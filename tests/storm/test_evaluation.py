@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 from storm_clinic.errors import SectionError
+from storm_clinic.storm import rivals
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.evaluate import Recipe, Seen, folds, hold_out, taught_network
 from storm_clinic.storm.evaluation_table import by_gene, reliability_of, summary
@@ -165,7 +166,9 @@ def test_patients_are_left_out_whole(sections):
 
 def test_all_rivals_answer_and_the_ridge_finds_the_plant(sections):
     views = [
-        RivalView(one.section, one.section, one.images["plain"], one.images["plain"])
+        RivalView(
+            one.section, one.section, one.images["plain"], one.images["plain"], one.section.name
+        )
         for one in sections
     ]
     found = [hold_out_rival(name, views, ["s1"], n_genes=2)[0] for name in RIVALS]
@@ -174,6 +177,30 @@ def test_all_rivals_answer_and_the_ridge_finds_the_plant(sections):
     assert np.isnan(r["mean"])
     assert r["ridge, scaled by slide"] > 0.6
     assert {one.genes for one in found} == {("A", "B")}
+
+
+def test_a_ridges_penalty_is_chosen_without_tissue_of_the_patient_it_is_tried_on(
+    sections, monkeypatch
+):
+    tried = []
+    monkeypatch.setattr(
+        rivals,
+        "tuned_ridge",
+        lambda features, targets, own: (
+            tried.append([len(values) for values in targets]) or np.zeros((len(own[0]), 2))
+        ),
+    )
+
+    def view(one: Seen, group: str) -> RivalView:
+        image = one.images["plain"]
+        return RivalView(one.section, one.section, image, image, group)
+
+    of_two = [view(one, group) for one, group in zip(sections, "abcc", strict=True)]
+    hold_out_rival("ridge", of_two, ["s1"], n_genes=2)
+    of_one = [view(one, group) for one, group in zip(sections, "abbb", strict=True)]
+    hold_out_rival("ridge", of_one, ["s1"], n_genes=2)
+    spots = SIDE**2
+    assert tried == [[spots, 2 * spots], [spots] * 3]  # the second has no other patient to try
 
 
 def test_the_table_counts_genes_ahead_of_the_rival_and_gives_a_t_interval_over_seeds():

@@ -150,9 +150,11 @@ def test_patterns_are_kept_by_a_monotone_blur_of_patterned_genes_and_not_by_a_sh
     rng = np.random.default_rng(2)
     share = np.linspace(0, 1, 12)
     measured = share * (row[:, None] / 12) + (1 - share) * rng.uniform(size=(144, 12))
-    assert kept_morans_i(measured, 3 * measured + 1, rows) == pytest.approx(1.0)
-    assert kept_morans_i(measured, measured[:, ::-1], rows) < -0.8
-    assert np.isnan(kept_morans_i(measured[:, :2], measured[:, :2], rows))
+    own = morans_i(measured, rows)
+    assert kept_morans_i(own, morans_i(3 * measured + 1, rows)) == pytest.approx(1.0)
+    assert kept_morans_i(own, own[::-1]) < -0.8
+    assert np.isnan(kept_morans_i(own[:2], own[:2]))
+    assert kept_morans_i(np.append(own, np.nan), np.append(own, 0.5)) == pytest.approx(1.0)
 
 
 def test_tables_that_do_not_go_together_are_refused():
