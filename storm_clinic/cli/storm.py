@@ -73,7 +73,7 @@ def finetune(
 
     Example: storm-clinic storm finetune pipelines/storm_her2st.yaml
     """
-    from storm_clinic.steps.storm_evaluation import finetune_storm
+    from storm_clinic.steps.storm_finetuning import finetune_storm
 
     with bars() as progress:
         made = finetune_storm(

@@ -204,7 +204,9 @@ def _open_run(
     asked: PretrainingFile, shards: ShardSet, workspace: Workspace, *, resume: bool
 ) -> AbstractContextManager[RunLog]:
     digest = digest_value([asked.digest, shards.digest])
-    return Tracker(workspace).start_pretraining(asked.name, digest=digest, resume=resume)
+    return Tracker(workspace).start_storm(
+        asked.name, kind="pretraining", digest=digest, resume=resume
+    )
 
 
 def _logging(run: RunLog) -> Callable[[Point], None]:

@@ -97,8 +97,7 @@ def summary(genes: pd.DataFrame, *, rival: str | None) -> pd.DataFrame:
         half = np.nan
         if len(seeds) > 1 and seeds.notna().all():
             half = float(stats.t.ppf((1 + _LEVEL) / 2, len(seeds) - 1) * seeds.sem())
-        ahead: object = pd.NA
-        both: object = pd.NA
+        ahead, both = np.nan, np.nan
         if rival is not None and rival in per_gene and name != rival:
             pairs = per_gene[[name, rival]].dropna()
             both, ahead = len(pairs), int((pairs[name] > pairs[rival]).sum())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from storm_clinic.errors import StorageError
 from storm_clinic.files import Workspace, digest_value, write_json
@@ -16,6 +16,8 @@ from storm_clinic.study import Study
 from storm_clinic.tracking.client import MlflowDatabase, mlflow_errors
 from storm_clinic.tracking.place import Place
 from storm_clinic.tracking.runs import TAG, RunLog, RunRecord, StudyRun, code_tags, software_tags
+
+StormWork = Literal["pretraining", "fine-tuning", "evaluation"]
 
 
 class Tracker:
@@ -98,31 +100,35 @@ class Tracker:
             yield run
 
     @contextmanager
-    def start_pretraining(self, name: str, *, digest: str, resume: bool) -> Iterator[RunLog]:
-        """Open the run of a pretraining of STORM, or reopen the latest of the same.
+    def start_storm(
+        self, name: str, *, kind: StormWork, digest: str, resume: bool = False
+    ) -> Iterator[RunLog]:
+        """Open a run of work on a checkpoint of STORM, or reopen the latest of the same.
 
         Parameters
         ----------
         name : str
             Of the checkpoint; the experiment has it too.
+        kind : "pretraining", "fine-tuning" or "evaluation"
+            What is done.
         digest : str
-            SHA-256 of settings and data: what makes it the same pretraining.
+            SHA-256 of settings, and of data where they are read already: what makes it the same.
         resume : bool
             False opens a new run in any case.
 
         Raises
         ------
         StorageError
-            If another process pretrains under this name in this workspace at the moment.
+            If another process works under this name in this workspace at the moment.
         """
-        tags = {f"{TAG}kind": "pretraining", f"{TAG}inputs_digest": digest}
+        tags = {f"{TAG}kind": kind, f"{TAG}inputs_digest": digest}
         with self._alone(name):
             runs = self.database.search(name, tags) if resume else ()
             if runs:
                 record = self._record(runs[0])
                 self.database.set_status(record.run_id, "RUNNING")
             else:
-                title = f"pretrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+                title = f"{kind} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
                 record = self._record(self.database.create_run(name, title, tags | code_tags()))
             run = RunLog(self.database, record)
             with run.closing():

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from her2st_files import write_section
+from her2st_files import write_sections
 from PIL import Image
 
 from storm_clinic.errors import InputError, SectionError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_evaluation
+from storm_clinic.steps import storm_folds
 from storm_clinic.steps.storm_evaluation import (
     EvaluationResult,
     evaluate_storm,
-    finetune_storm,
 )
+from storm_clinic.steps.storm_finetuning import finetune_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.shipped import checkpoint_folder
+from storm_clinic.tracking import Tracker
 
 YAML = """\
 format: 1
@@ -41,19 +43,20 @@ card: {data: simulated for a test, licence: CC0-1.0, limits: says nothing}
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_encoder) -> Workspace:
+def workspace(tmp_path_factory, tiny_encoder, empty_mlflow_database) -> Workspace:
     root = tmp_path_factory.mktemp("evaluation")
-    for name, seed in (("A1", 1), ("A2", 2), ("B1", 3)):
-        write_section(root / "data", name, seed)
+    write_sections(root / "data")
+    (root / "mlruns").mkdir()
+    shutil.copy(empty_mlflow_database, root / "mlruns")
     (root / "small.yaml").write_text(YAML, encoding="utf-8")
     by_patient = YAML.replace("leave_out: section", "leave_out: patient").replace(", ridge]", "]")
     (root / "patients.yaml").write_text(by_patient, encoding="utf-8")
     card, weights = tiny_encoder
-    load = storm_evaluation.load_encoder
+    load = storm_folds.load_encoder
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SECTIONS", str(root / "data"))
         patch.setattr(
-            storm_evaluation,
+            storm_folds,
             "load_encoder",
             lambda name, *, device: load(card, weights=weights, device=device),
         )
@@ -89,6 +92,18 @@ def test_tables_settings_and_maps_lie_beside_one_another(result):
     assert facts["settings"]["sections"][0]["root"] == "${SECTIONS}"
     with Image.open(result.folder / "maps.png") as picture:
         assert np.asarray(picture).std() > 10
+
+
+def test_the_run_holds_the_table_but_no_name_of_a_section_or_patient(workspace, result):
+    (found,) = Tracker(workspace).database.search("small", {"storm_clinic.kind": "evaluation"})
+    run = Tracker(workspace).read_run(found.info.run_id)
+    assert run.status == "FINISHED"
+    assert run.metrics["r"] == pytest.approx(result.table["r"][0], nan_ok=True)
+    assert run.params["network.image_axes"] == "2"
+    logged = pd.read_csv(run.artifacts / "table.csv")
+    pd.testing.assert_frame_equal(logged, result.table, check_dtype=False)
+    texts = [path.read_text(encoding="utf-8") for path in run.artifacts.iterdir()]
+    assert not any(name in text for text in texts for name in ("A1", "B1", "SECTIONS"))
 
 
 def test_a_patient_is_left_out_with_all_sections(workspace):

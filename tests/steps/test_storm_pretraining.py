@@ -6,7 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from her2st_files import GENES, write_section
+from her2st_files import GENES, write_sections
 from PIL import Image
 
 from storm_clinic.errors import SectionError
@@ -43,8 +43,7 @@ def module_patch():
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, tiny_encoder, module_patch, empty_mlflow_database) -> Workspace:
     root = tmp_path_factory.mktemp("pretraining")
-    for name, seed in (("A1", 1), ("A2", 2), ("B1", 3)):
-        write_section(root / "data", name, seed)
+    write_sections(root / "data")
     (root / "small.yaml").write_text(YAML, encoding="utf-8")
     (root / "mlruns").mkdir()
     shutil.copy(empty_mlflow_database, root / "mlruns")

@@ -37,3 +37,9 @@ def write_section(folder: Path, name: str, seed: int) -> None:
         }
     )
     spots.to_csv(folder / "spots" / f"{name}.tsv", sep="\t", index=False)
+
+
+def write_sections(folder: Path) -> None:
+    """Two sections of patient A and one of B."""
+    for name, seed in (("A1", 1), ("A2", 2), ("B1", 3)):
+        write_section(folder, name, seed)

@@ -1,0 +1,223 @@
+"""What evaluation and fine-tuning share: sections and embeddings, and work on left-out sections."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from storm_clinic.encoders.encoding import LoadedEncoder
+from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.files import Workspace, write_json, write_text
+from storm_clinic.progress import Progress
+from storm_clinic.storm.evaluate import Recipe, Seen, hold_out
+from storm_clinic.storm.evaluation_file import EvaluationFile
+from storm_clinic.storm.held_out import HeldOut
+from storm_clinic.storm.lattice import with_points_between
+from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.rivals import RivalView, hold_out_rival
+from storm_clinic.storm.section_sources import read_sources
+from storm_clinic.storm.spot_cache import cached_embeddings
+from storm_clinic.tracking import Metric, RunLog
+
+_EMBEDDING, _FITTING = "embed sections", "leave out and impute"
+
+
+@dataclass(frozen=True, eq=False)
+class PairedData:
+    """Sections with all embeddings that networks and rivals need.
+
+    Attributes
+    ----------
+    measured : list of PairedSection
+        Measured spots alone.
+    seen : list of Seen
+        The same on their lattices.
+    views : list of RivalView
+        The same for rivals; empty where there are none.
+    encoder : LoadedEncoder
+    pitch_um : float
+        Step of the lattices.
+    """
+
+    measured: list[PairedSection]
+    seen: list[Seen]
+    views: list[RivalView]
+    encoder: LoadedEncoder
+    pitch_um: float
+
+
+def read_paired(
+    asked: EvaluationFile,
+    recipes: Sequence[Recipe],
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    rivals: bool,
+) -> PairedData:
+    """Read the sections of a YAML and embed them; embeddings are kept in the workspace.
+
+    Parameters
+    ----------
+    asked : EvaluationFile
+        Whose sections.
+    recipes : sequence of Recipe
+        Which networks are to see them.
+    workspace : Workspace
+        Where embeddings are kept.
+    progress : callable
+        See `Progress`.
+    rivals : bool
+        Whether rivals are to see them too.
+    """
+    encoder = load_encoder(asked.encoder.name, device="cpu")
+    kinds = {"plain": encoder}
+    if any(recipe.encoder == "random" for recipe in recipes):
+        kinds["random"] = _random(asked.encoder.name)
+    measured, seen, views = [], [], []
+    sections = list(read_sources(asked.sections, workspace))
+    for section in sections:
+        counts = np.asarray(section.counts.sum(axis=1)).reshape(-1)
+        section = section.subset(
+            counts >= asked.least_counts, why=f"fewer than {asked.least_counts} counts"
+        )
+        lattice = with_points_between(section, asked.points_per_pitch)
+        images = {
+            kind: _embed(lattice, one, asked.encoder.tile_um, workspace)
+            for kind, one in kinds.items()
+        }
+        measured.append(section)
+        seen.append(Seen(lattice, images))
+        if rivals:
+            wide = _embed(section, encoder, asked.wide_um, workspace)
+            group = section.patient if asked.leave_out == "patient" else section.name
+            views.append(RivalView(section, lattice, images["plain"], wide, group))
+        progress(_EMBEDDING, len(measured), len(sections))
+    return PairedData(measured, seen, views, encoder, seen[0].section.pitch_um)
+
+
+def _embed(
+    section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
+) -> NDArray[np.float32]:
+    folder = workspace.root / "storm" / "spots" / encoder.card.name
+    return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
+
+
+def _random(name: str) -> LoadedEncoder:
+    """The encoder's network with weights drawn anew, by one seed."""
+    loaded = load_encoder(name, device="cpu")
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        for module in loaded.model.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return replace(loaded, digest=f"random:{loaded.digest}")
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkWork:
+    """Teach a network without some sections, and impute them."""
+
+    seen: list[Seen]
+    left_out: tuple[str, ...]
+    recipe: Recipe
+    seed: int
+    n_genes: int
+    pitch_um: float
+
+    def run(self) -> list[HeldOut]:
+        """What was imputed."""
+        return hold_out(
+            self.seen,
+            self.left_out,
+            self.recipe,
+            seed=self.seed,
+            n_genes=self.n_genes,
+            pitch_um=self.pitch_um,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class RivalWork:
+    """Fit a rival without some sections, and let it answer for them."""
+
+    views: list[RivalView]
+    left_out: tuple[str, ...]
+    name: str
+    n_genes: int
+
+    def run(self) -> list[HeldOut]:
+        """What was imputed."""
+        return hold_out_rival(self.name, self.views, self.left_out, n_genes=self.n_genes)
+
+
+Work = NetworkWork | RivalWork
+
+
+def in_processes(work: list[Work], jobs: int, progress: Progress) -> list[HeldOut]:
+    """Do all of it; results come in its order, whatever the number of processes."""
+    found: list[HeldOut] = []
+    if not work:
+        return found
+    pool = joblib.Parallel(n_jobs=min(jobs, len(work)), return_as="generator")
+    run: Callable[[Any], Any] = joblib.delayed(_run)
+    for done, part in enumerate(pool(run(one) for one in work), 1):
+        found += part
+        progress(_FITTING, done, len(work))
+    return found
+
+
+def _run(work: Work) -> list[HeldOut]:
+    with one_thread():
+        return work.run()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: sums then do not depend on how many the machine has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def how_left_out(asked: EvaluationFile, sections: list[PairedSection]) -> str:
+    """What was left out, as a sentence."""
+    patients = {section.patient for section in sections}
+    of = "one patient" if len(patients) == 1 else f"{len(patients)} patients"
+    return (
+        f"leave one {asked.leave_out} out, {len(sections)} sections of {of}, "
+        f"{len(asked.seeds)} seeds"
+    )
+
+
+def log_held_out(
+    run: RunLog, asked: EvaluationFile, table: pd.DataFrame, tags: Mapping[str, str]
+) -> None:
+    """Keep settings, the network's figures and the table; sections are counted, not named."""
+    settings = asked.resolved()
+    settings.pop("sections")
+    own = table[table["recipe"] == asked.network.name].iloc[0]
+    figures = ("r", "lower", "upper", "worst", "best", "mse", "ssim", "moran_kept")
+    with tempfile.TemporaryDirectory() as scratch:
+        files = Path(scratch)
+        write_json(files / "settings.json", settings)
+        write_text(files / "table.csv", table.to_csv(index=False))
+        run.log(
+            metrics=[Metric(name, float(own[name]), 0) for name in figures],
+            params={f"network.{name}": value for name, value in settings["network"].items()},
+            tags=tags,
+            artifacts=files,
+        )
