@@ -9,11 +9,11 @@ from typing import Any
 import h5py
 
 from storm_clinic.errors import ContractMismatch, FeatureError, InputError
-from storm_clinic.features.guarded_file import AGAIN, dataset_of, opened, text_of
+from storm_clinic.features.guarded_file import AGAIN, opened, text_of
 from storm_clinic.features.inspection import Finding
 from storm_clinic.features.slide_features import Array, digest_rows
 from storm_clinic.features.storm_contract import StormContract
-from storm_clinic.features.storm_store import StormStore, read_header
+from storm_clinic.features.storm_store import StormStore, read_header, tile_values
 from storm_clinic.progress import Progress
 
 _ROWS = 1024
@@ -111,7 +111,7 @@ def _require(contract: StormContract, digest: str | None, width: int, path: Path
 
 def _check_values(path: Path) -> None:
     with opened(path) as file:
-        dataset = dataset_of(file["expression"], path, "values", ("<f2", 2), chunked=True)
+        dataset = tile_values(file, path)
         found = digest_rows(_blocks(dataset), dataset.dtype, dataset.shape)
         if found != text_of(dataset.attrs, path, "sha256"):
             raise FeatureError(

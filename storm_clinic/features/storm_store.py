@@ -193,14 +193,7 @@ class StormStore:
         if lacking:
             raise FeatureError(f"does not impute {', '.join(lacking)}", where=path)
         with opened(path) as file:
-            group = _expression_group(file, path)
-            if "values" not in group:
-                raise FeatureError(
-                    "holds the slide's mean expression alone",
-                    where=path,
-                    fix="Delete the folder and extract with --per-tile.",
-                )
-            dataset = dataset_of(group, path, "values", ("<f2", 2), chunked=True)
+            dataset = tile_values(file, path)
             columns = [dataset[:, place_of[gene]] for gene in genes]
         values = np.array(columns, dtype=np.float32).reshape(len(genes), -1).T
         _require_finite(values, f"{path}: expression/values")
@@ -302,6 +295,25 @@ def read_header(path: Path) -> StormHeader:
             share_outside=number_of(known, path, "share_outside", optional=True),
             domain_warning=text_of(known, path, "domain_warning", optional=True),
         )
+
+
+def tile_values(file: h5py.File, path: Path) -> h5py.Dataset:
+    """The dataset of imputed expression of tiles, (n_tiles, n_genes); its values are not read.
+
+    Raises
+    ------
+    FeatureError
+        If the file imputes nothing, or holds slide means alone.
+    """
+    group = _expression_group(file, path)
+    if "values" not in group:
+        raise FeatureError(
+            "holds the slide's mean expression alone, not that of its tiles",
+            where=path,
+            fix="Delete the folder and make the files anew with "
+            "'storm-clinic extract --storm CHECKPOINT --per-tile'.",
+        )
+    return dataset_of(group, path, "values", ("<f2", 2), chunked=True)
 
 
 def _expression_group(file: h5py.File, path: Path) -> h5py.Group:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.guarded_file import AGAIN, dataset_of, opened, text_of
+from storm_clinic.features.guarded_file import AGAIN, opened, text_of
 from storm_clinic.features.slide_features import Array, SlideFeatures, digest_rows
-from storm_clinic.features.storm_store import EVIDENCE, StormStore
+from storm_clinic.features.storm_store import EVIDENCE, StormStore, tile_values
 from storm_clinic.files import digest_value
 
 _ROWS = 1024  # tiles read at once; a file may impute thousands of genes, and few have evidence
@@ -72,7 +72,12 @@ class VirtualExpression:
                     fix="Make all STORM files with one checkpoint.",
                 )
             with opened(path) as file:
-                values = _values(file, path, (header.n_tiles, len(genes)))
+                values = tile_values(file, path)
+                if values.shape != (header.n_tiles, len(genes)):
+                    raise FeatureError(
+                        f"is of shape {values.shape}, not {(header.n_tiles, len(genes))}",
+                        where=f"{path}: expression/values",
+                    )
                 digests[slide_id] = str(text_of(values.attrs, path, "sha256"))
         assert first is not None  # a store has a file
         known = (first["heldout_r_lower"] > EVIDENCE).to_numpy()
@@ -126,7 +131,7 @@ class VirtualExpression:
         where = f"{path}: expression/values"
         kept = np.empty((slide.n_tiles, len(self.columns)), dtype="<f2")
         with opened(path) as file:
-            dataset = _values(file, path, None)
+            dataset = tile_values(file, path)
             blocks = self._kept(dataset, kept)
             if digest_rows(blocks, dataset.dtype, dataset.shape) != self.digests[slide_id]:
                 raise FeatureError(
@@ -144,20 +149,3 @@ class VirtualExpression:
             block: NDArray[Any] = dataset[first : first + _ROWS]
             kept[first : first + len(block)] = block[:, self.columns]
             yield block
-
-
-def _values(file: h5py.File, path: Path, shape: tuple[int, int] | None) -> h5py.Dataset:
-    group = file["expression"]
-    if "values" not in group:
-        raise FeatureError(
-            "holds the slide's mean expression alone, and models ask for that of its tiles",
-            where=path,
-            fix="Delete the folder and make the files anew with "
-            "'storm-clinic extract --storm CHECKPOINT --per-tile'.",
-        )
-    dataset = dataset_of(group, path, "values", ("<f2", 2), chunked=True)
-    if shape is not None and dataset.shape != shape:
-        raise FeatureError(
-            f"is of shape {dataset.shape}, not {shape}", where=f"{path}: expression/values"
-        )
-    return dataset
