@@ -95,7 +95,7 @@ def main() -> None:
             f"{name:20s} {middle:8.0f} tiles/s ({min(found):.0f} to {max(found):.0f}), "
             f"{middle / base:.1f} times the encoder's rate"
         )
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for per_tile in (False, True):
             used = pool.map(peak, [(asked.tiles, asked.genes, per_tile)])[0]
             print(f"peak memory with every tile {per_tile}: {used:.2f} GiB")
