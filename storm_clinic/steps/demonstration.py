@@ -13,8 +13,11 @@ from storm_clinic.files import Workspace, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.simulate.truth import ceiling_table
 from storm_clinic.simulate.workspace import make_workspace
+from storm_clinic.steps.extraction import extract
 from storm_clinic.steps.planted_truth import attention_landing
 from storm_clinic.steps.promotion import promote
+from storm_clinic.steps.storm_extraction import StormResult
+from storm_clinic.steps.storm_plan import StormChoice
 from storm_clinic.steps.study_report import report
 from storm_clinic.steps.study_run import StudyRunResult, run_study
 from storm_clinic.tracking.place import ARTIFACTS_VARIABLE, TRACKING_VARIABLE, Place
@@ -24,6 +27,7 @@ SEED = 20261123
 PLANTED, CONTROL, MULTI = "demo_pfs.yaml", "demo_control.yaml", "demo_pfs_multi.yaml"
 _WHO, _APPROVER = "demo", "demo-approver"
 _MARKER = ".storm-clinic-demo"
+_CHECKPOINT, _IMPUTED, _N_IMPUTED = "storm-tiny-her2st", "demo_imputed", 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +41,15 @@ class Demonstration:
         The study whose outcome a morphology drives, and the one whose outcome nothing drives.
     multi : StudyRunResult
         The question of ``planted``, developed in two laboratories.
+    imputed : StormResult
+        Expression imputed on a few slides, to show the files; no study sees it.
     """
 
     workspace: Workspace
     planted: StudyRunResult
     control: StudyRunResult
     multi: StudyRunResult
+    imputed: StormResult
 
     def lines(self) -> list[str]:
         """What to tell whoever ran it."""
@@ -62,6 +69,9 @@ class Demonstration:
             f"More studies    {self.workspace.pipelines}: storm-clinic run STUDY "
             f"--workspace {self.workspace.root}",
             f"Feature files   {self.workspace.features}",
+            f"Imputed genes   {self.imputed.folder}: {self.imputed.contract.n_genes} genes on "
+            f"{len(self.imputed.slides)} slides, {len(self.imputed.warnings)} of which look unlike "
+            "the real tissue that the checkpoint learned from",
             f"QC pictures     {self._pictures()}",
             f"Registry        storm-clinic registry audit --workspace {self.workspace.root}",
             f"MLflow's pages  storm-clinic registry ui --workspace {self.workspace.root}",
@@ -83,7 +93,7 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
     Three studies are run: one whose outcome a morphology drives that can be seen at 20x, one whose
     outcome nothing drives, and the first again, developed in two laboratories; the others are
     written down, to be run. Another name than that of who trained and locked asks for each
-    promotion. Repeating it takes up what is there.
+    promotion. On four slides genes are imputed as well. Repeating it takes up what is there.
 
     Parameters
     ----------
@@ -113,7 +123,18 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
         )
         for name in (PLANTED, CONTROL, MULTI)
     ]
-    return Demonstration(workspace, *(_decided(result, workspace) for result in results))
+    imputed = _impute(workspace, progress)
+    planted, control, multi = (_decided(result, workspace) for result in results)
+    return Demonstration(workspace, planted, control, multi, imputed)
+
+
+def _impute(workspace: Workspace, progress: Progress | None) -> StormResult:
+    """Impute genes on a few slides, in a store of its own: STORM lays another grid of tiles."""
+    slides = sorted((workspace.root / "slides" / "demo_a").iterdir())[:_N_IMPUTED]
+    choice = StormChoice(_CHECKPOINT, per_tile=True)
+    made = extract(slides, cohort=_IMPUTED, storm=choice, workspace=workspace, progress=progress)
+    assert made.storm is not None  # it was asked for
+    return made.storm
 
 
 def _decided(result: StudyRunResult, workspace: Workspace) -> StudyRunResult:
