@@ -130,7 +130,9 @@ def demo(folder: str | Path, *, n_jobs: int = 1, progress: Progress | None = Non
 
 def _impute(workspace: Workspace, progress: Progress | None) -> StormResult:
     """Impute genes on a few slides, in a store of its own: STORM lays another grid of tiles."""
-    slides = sorted((workspace.root / "slides" / "demo_a").iterdir())[:_N_IMPUTED]
+    # Relative paths start at the workspace, which the root is already.
+    folder = (workspace.root / "slides" / "demo_a").resolve()
+    slides = sorted(folder.iterdir())[:_N_IMPUTED]
     choice = StormChoice(_CHECKPOINT, per_tile=True)
     made = extract(slides, cohort=_IMPUTED, storm=choice, workspace=workspace, progress=progress)
     assert made.storm is not None  # it was asked for

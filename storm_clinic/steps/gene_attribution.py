@@ -46,7 +46,7 @@ def attribute_genes(
     Parameters
     ----------
     spec : ModelSpec
-        The model.
+        The model; it sees imputed genes of tiles.
     development : Development
         All its patients.
     result : OutOfFold
@@ -55,11 +55,11 @@ def attribute_genes(
     Returns
     -------
     tuple of GeneAttributions
-        Empty where the model does not see imputed genes of tiles, or is no network.
+        Empty where the model is no network.
     """
     models = [record.fit.model for record in result.records if record.repeat == 0]
     networks = [model for model in models if isinstance(model, NetworkModel)]
-    if VIRTUAL not in spec.inputs or len(networks) < len(models):
+    if len(networks) < len(models):
         return ()
     fold, cohorts = result.fold[0], np.array(development.cohorts, dtype=object)
     has = development.data.present(VIRTUAL)

@@ -51,7 +51,7 @@ from storm_clinic.steps.training_files import (
     write_study_files,
     write_timings,
 )
-from storm_clinic.study import ModelSpec, Study
+from storm_clinic.study import VIRTUAL, ModelSpec, Study
 from storm_clinic.tracking import Metric, StudyRun, Tracker
 from storm_clinic.validation.claims import claim_status
 from storm_clinic.validation.evidence import Evidence
@@ -220,7 +220,7 @@ class _Work:
             predictions = self._keyed(result.table(), spec)
             files = self.scratch / spec.name
             write_model_files(files, predictions, result)
-            if spec.name == self.study.candidate:
+            if spec.name == self.study.candidate and VIRTUAL in spec.inputs:
                 self.say(f"attribute {spec.name}", 0, 1)
                 write_attributions(files, attribute_genes(spec, self.development, result))
                 self.say(f"attribute {spec.name}", 1, 1)
