@@ -2,7 +2,7 @@
 
 Every benchmark compares ways of doing the same work inside one run: all of them once, then all
 of them once more, so that a machine that grows slower in between slows every one of them. What is
-reported is a ratio of medians, with the smallest and largest ratio of a single repetition beside it.
+reported is a ratio of medians; the least and the greatest ratio of one repetition stand beside it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def interleaved(
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for round_number in range(-warm_up, repetitions):
-        names = list(calls) if round_number % 2 == 0 else list(reversed(calls))
+        names = list(calls) if round_number % 2 == 0 else list(calls)[::-1]
         for name in names:
             start = time.perf_counter()
             calls[name]()
