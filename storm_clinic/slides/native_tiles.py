@@ -1,0 +1,112 @@
+"""Rectangles of a slide put together from its own tiles, each of them decoded once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storm_clinic.slides.jpeg_levels import JpegLevel
+
+Size = tuple[int, int]
+Pixels = NDArray[np.uint8]
+
+# Decoded tiles that are kept, so that output tiles side by side, and mostly those one row further
+# down, find them again: three rows of 256-px tiles across 40,000 px.
+_KEPT_BYTES = 96 << 20
+
+
+class NativeTiles:
+    """The tiles of some levels of one file, decoded where a rectangle touches them, not elsewhere.
+
+    For threads it is one reader: they wait for one another. A forked process needs its own.
+
+    Parameters
+    ----------
+    path : Path
+    levels : mapping of int to JpegLevel
+        The levels that can be read.
+    """
+
+    def __init__(self, path: Path, levels: Mapping[int, JpegLevel]) -> None:
+        self.levels = dict(levels)
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._n_kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def tile_around(self, level: int, corner: Size) -> tuple[Size, Size]:
+        """Corner and size of the tile that a pixel lies in; only its part inside the level."""
+        layout = self.levels[level]
+        start = [at // side * side for at, side in zip(corner, layout.tile_size, strict=True)]
+        size = [
+            min(side, whole - first)
+            for side, whole, first in zip(layout.tile_size, layout.size, start, strict=True)
+        ]
+        return (start[0], start[1]), (size[0], size[1])
+
+    def read(self, level: int, corner: Size, size: Size) -> Pixels | None:
+        """Pixels of one level, in its own coordinates, wholly inside it: uint8 (h, w, 3).
+
+        None if one of its tiles is missing, damaged or of an unusual kind.
+        """
+        layout = self.levels[level]
+        (x, y), (width, height) = corner, size
+        across, down = layout.tile_size
+        pixels = np.empty((height, width, 3), dtype=np.uint8)
+        with self._lock:
+            for row in range(y // down, (y + height - 1) // down + 1):
+                top, bottom = max(y, row * down), min(y + height, (row + 1) * down)
+                for column in range(x // across, (x + width - 1) // across + 1):
+                    left, right = max(x, column * across), min(x + width, (column + 1) * across)
+                    tile = self._tile(level, row * layout.across + column)
+                    if tile is None:
+                        return None
+                    pixels[top - y : bottom - y, left - x : right - x] = tile[
+                        top - row * down : bottom - row * down,
+                        left - column * across : right - column * across,
+                    ]
+        return pixels
+
+    def close(self) -> None:
+        """Give the file and the memory back."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+            self._file = -1
+            self._kept.clear()
+
+    def _tile(self, level: int, number: int) -> Pixels | None:
+        key = level, number
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        layout = self.levels[level]
+        n_bytes = int(layout.byte_counts[number])
+        stream = os.pread(self._file, n_bytes, int(layout.offsets[number]))
+        if not n_bytes or len(stream) != n_bytes:
+            return None
+        tile = self._room(layout)
+        try:
+            layout.decode(stream, tile)
+        except ValueError:
+            return None
+        self._kept[key] = tile
+        self._n_kept_bytes += tile.nbytes
+        return tile
+
+    def _room(self, layout: JpegLevel) -> Pixels:
+        """Memory for one tile, that of the longest unused one if enough are kept."""
+        width, height = layout.tile_size
+        shape = height, width, 3
+        while self._kept and self._n_kept_bytes + height * width * 3 > _KEPT_BYTES:
+            oldest = self._kept.popitem(last=False)[1]
+            self._n_kept_bytes -= oldest.nbytes
+            if oldest.shape == shape:
+                return oldest
+        return np.empty(shape, dtype=np.uint8)
