@@ -19,6 +19,8 @@ Pixels = NDArray[np.uint8]
 # Decoded tiles that are kept, so that output tiles side by side, and mostly those one row further
 # down, find them again: three rows of 256-px tiles across 40,000 px.
 _KEPT_BYTES = 96 << 20
+# Memory is taken in large pieces: the system hands these out in large pages, far more quickly.
+_PIECE_BYTES = 8 << 20
 
 
 class NativeTiles:
@@ -37,7 +39,8 @@ class NativeTiles:
         self.levels = dict(levels)
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
-        self._n_kept_bytes = 0
+        self._unused: dict[Size, list[Pixels]] = {}
+        self._n_bytes = 0
         self._lock = threading.Lock()
 
     def tile_around(self, level: int, corner: Size) -> tuple[Size, Size]:
@@ -50,15 +53,15 @@ class NativeTiles:
         ]
         return (start[0], start[1]), (size[0], size[1])
 
-    def read(self, level: int, corner: Size, size: Size) -> Pixels | None:
-        """Pixels of one level, in its own coordinates, wholly inside it: uint8 (h, w, 3).
+    def read(self, level: int, corner: Size, out: Pixels) -> bool:
+        """Fill ``out``, uint8 (h, w, 3), with what one level shows from ``corner`` on.
 
-        None if one of its tiles is missing, damaged or of an unusual kind.
+        The rectangle, in the level's own coordinates, lies wholly inside it. False if one of its
+        tiles is missing, damaged or of an unusual kind; ``out`` then holds anything.
         """
         layout = self.levels[level]
-        (x, y), (width, height) = corner, size
+        (x, y), (height, width) = corner, out.shape[:2]
         across, down = layout.tile_size
-        pixels = np.empty((height, width, 3), dtype=np.uint8)
         with self._lock:
             for row in range(y // down, (y + height - 1) // down + 1):
                 top, bottom = max(y, row * down), min(y + height, (row + 1) * down)
@@ -66,12 +69,12 @@ class NativeTiles:
                     left, right = max(x, column * across), min(x + width, (column + 1) * across)
                     tile = self._tile(level, row * layout.across + column)
                     if tile is None:
-                        return None
-                    pixels[top - y : bottom - y, left - x : right - x] = tile[
+                        return False
+                    out[top - y : bottom - y, left - x : right - x] = tile[
                         top - row * down : bottom - row * down,
                         left - column * across : right - column * across,
                     ]
-        return pixels
+        return True
 
     def close(self) -> None:
         """Give the file and the memory back."""
@@ -80,6 +83,7 @@ class NativeTiles:
                 os.close(self._file)
             self._file = -1
             self._kept.clear()
+            self._unused.clear()
 
     def _tile(self, level: int, number: int) -> Pixels | None:
         key = level, number
@@ -91,22 +95,25 @@ class NativeTiles:
         stream = os.pread(self._file, n_bytes, int(layout.offsets[number]))
         if not n_bytes or len(stream) != n_bytes:
             return None
-        tile = self._room(layout)
+        tile = self._room(layout.tile_size)
         try:
             layout.decode(stream, tile)
         except ValueError:
+            self._unused[layout.tile_size].append(tile)
             return None
         self._kept[key] = tile
-        self._n_kept_bytes += tile.nbytes
         return tile
 
-    def _room(self, layout: JpegLevel) -> Pixels:
-        """Memory for one tile, that of the longest unused one if enough are kept."""
-        width, height = layout.tile_size
-        shape = height, width, 3
-        while self._kept and self._n_kept_bytes + height * width * 3 > _KEPT_BYTES:
-            oldest = self._kept.popitem(last=False)[1]
-            self._n_kept_bytes -= oldest.nbytes
-            if oldest.shape == shape:
-                return oldest
-        return np.empty(shape, dtype=np.uint8)
+    def _room(self, tile_size: Size) -> Pixels:
+        """Memory for one tile; that of the one used longest ago if there are enough."""
+        unused = self._unused.setdefault(tile_size, [])
+        width, height = tile_size
+        n_new = max(1, _PIECE_BYTES // (width * height * 3))
+        while not unused:
+            if not self._kept or self._n_bytes + n_new * width * height * 3 <= _KEPT_BYTES:
+                unused.extend(np.empty((n_new, height, width, 3), dtype=np.uint8))
+                self._n_bytes += n_new * width * height * 3
+            else:
+                oldest = self._kept.popitem(last=False)[1]
+                self._unused[oldest.shape[1], oldest.shape[0]].append(oldest)
+        return unused.pop()

@@ -80,9 +80,9 @@ class WholeSlide:
         quickhash = self._slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
         return str(quickhash) if quickhash else f"sha256:{digest_file(self._path)}"
 
-    def read(self, level: int, corner: Size, size: Size) -> Pixels:
-        native = self._read_natively(level, corner, size)
-        return self._read_by_openslide(level, corner, size) if native is None else native
+    def read(self, level: int, corner: Size, out: Pixels) -> None:
+        if not self._read_natively(level, corner, out):
+            out[:] = self._read_by_openslide(level, corner, (out.shape[1], out.shape[0]))
 
     @cached_property
     def _tiles(self) -> NativeTiles:
@@ -95,20 +95,21 @@ class WholeSlide:
             self._path, {k: level for k, level in levels.items() if stated[k].is_integer()}
         )
 
-    def _read_natively(self, level: int, corner: Size, size: Size) -> Pixels | None:
+    def _read_natively(self, level: int, corner: Size, out: Pixels) -> bool:
+        """Whether it could be done; if not, ``out`` holds anything."""
         if level not in self._tiles.levels:
-            return None
+            return False
         if level not in self._proven:
             self._prove(level, corner)
-        return self._tiles.read(level, corner, size) if level in self._proven else None
+        return level in self._proven and self._tiles.read(level, corner, out)
 
     def _prove(self, level: int, corner: Size) -> None:
         """Hold one tile of a level against OpenSlide's; one that differs settles it for good."""
-        tile = self._tiles.tile_around(level, corner)
-        native = self._tiles.read(level, *tile)
-        if native is None:
+        start, (width, height) = self._tiles.tile_around(level, corner)
+        native = np.empty((height, width, 3), dtype=np.uint8)
+        if not self._tiles.read(level, start, native):
             return  # says nothing of the others
-        if np.array_equal(native, self._read_by_openslide(level, *tile)):
+        if np.array_equal(native, self._read_by_openslide(level, start, (width, height))):
             self._proven.add(level)
         else:
             del self._tiles.levels[level]
