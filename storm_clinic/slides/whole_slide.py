@@ -47,13 +47,13 @@ class WholeSlide:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
             raise UnreadableSlide(f"OpenSlide cannot open it: {error}", where=path) from error
-        properties = self._slide.properties
+        properties = _properties(self._slide)
         self.vendor = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
         self.level_sizes = tuple(self._slide.level_dimensions)
         self.level_downsamples = tuple(
             self._true_downsample(k) for k in range(len(self.level_sizes))
         )
-        self.own_mpp = _openslide_mpp(dict(properties))
+        self.own_mpp = _openslide_mpp(properties)
         colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR) or "FFFFFF"
         red, green, blue = bytes.fromhex(colour)
         self.background = (red, green, blue)
@@ -72,7 +72,7 @@ class WholeSlide:
     @cached_property
     def codec(self) -> str:
         return _tiff_codec(self._path, self.level_sizes[0]) or _property_codec(
-            dict(self._slide.properties)
+            _properties(self._slide)
         )
 
     @cached_property
@@ -138,6 +138,12 @@ class WholeSlide:
         self._slide.close()
         if "_tiles" in self.__dict__:
             self._tiles.close()
+
+
+def _properties(slide: openslide.OpenSlide) -> dict[str, str]:
+    """What a slide states; a name that damage made unreadable cannot be asked for, and is left."""
+    given = {name: slide.properties.get(name) for name in slide.properties}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _openslide_mpp(properties: dict[str, str]) -> tuple[str | float, str | float] | None:

@@ -370,6 +370,14 @@ def test_a_truncated_real_slide_is_refused(shared_data, tmp_path, share):
         slide.thumbnail()
 
 
+def test_a_property_whose_name_is_damaged_does_not_stop_the_slide(shared_data, tmp_path):
+    path = tmp_path / "a.svs"
+    whole = (shared_data / SVS).read_bytes()
+    path.write_bytes(whole.replace(b"|Filtered = 5", b"|Filter\xe5d = 5"))
+    with open_slide(path) as slide:
+        assert slide.mpp == 0.499
+
+
 def test_after_a_damaged_region_the_others_still_read(tmp_path, write_slide, texture):
     path = write_slide(tmp_path / "a.tiff", texture, mpp=0.5, compression="jpeg")
     with tifffile.TiffFile(path) as tiff:
