@@ -21,6 +21,8 @@ Pixels = NDArray[np.uint8]
 _KEPT_BYTES = 96 << 20
 # Memory is taken in large pieces: the system hands these out in large pages, far more quickly.
 _PIECE_BYTES = 8 << 20
+# Bytes of a stream for each of its tile's values; more is damage, and memory is not spent on it.
+_LARGEST_STREAM = 4
 
 
 class NativeTiles:
@@ -37,7 +39,8 @@ class NativeTiles:
 
     def __init__(self, path: Path, levels: Mapping[int, JpegLevel]) -> None:
         self.levels = dict(levels)
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._path = path
+        self._file: int | None = None
         self._kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
         self._unused: dict[Size, list[Pixels]] = {}
         self._n_bytes = 0
@@ -79,9 +82,9 @@ class NativeTiles:
     def close(self) -> None:
         """Give the file and the memory back."""
         with self._lock:
-            if self._file >= 0:
+            if self._file is not None:
                 os.close(self._file)
-            self._file = -1
+            self._file = None
             self._kept.clear()
             self._unused.clear()
 
@@ -91,9 +94,8 @@ class NativeTiles:
             self._kept.move_to_end(key)
             return self._kept[key]
         layout = self.levels[level]
-        n_bytes = int(layout.byte_counts[number])
-        stream = os.pread(self._file, n_bytes, int(layout.offsets[number]))
-        if not n_bytes or len(stream) != n_bytes:
+        stream = self._stream(layout, number)
+        if stream is None:
             return None
         tile = self._room(layout.tile_size)
         try:
@@ -103,6 +105,19 @@ class NativeTiles:
             return None
         self._kept[key] = tile
         return tile
+
+    def _stream(self, layout: JpegLevel, number: int) -> bytes | None:
+        width, height = layout.tile_size
+        start, n_bytes = int(layout.offsets[number]), int(layout.byte_counts[number])
+        if not 0 < n_bytes <= _LARGEST_STREAM * width * height * 3:
+            return None
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDONLY)
+            stream = os.pread(self._file, n_bytes, start)
+        except OSError:
+            return None  # OpenSlide will meet the same, and say so
+        return stream if len(stream) == n_bytes else None
 
     def _room(self, tile_size: Size) -> Pixels:
         """Memory for one tile; that of the one used longest ago if there are enough."""

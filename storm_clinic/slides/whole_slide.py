@@ -112,7 +112,7 @@ class WholeSlide:
         if np.array_equal(native, self._read_by_openslide(level, start, (width, height))):
             self._proven.add(level)
         else:
-            del self._tiles.levels[level]
+            self._tiles.levels.pop(level, None)
 
     def _read_by_openslide(self, level: int, corner: Size, size: Size) -> Pixels:
         # OpenSlide wants level-0 coordinates and divides them by the downsample that it states.

@@ -167,8 +167,10 @@ def test_a_missing_tile_is_background_and_its_neighbours_are_decoded(
         assert native_levels(slide) == {0}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.97])
-def test_a_cut_tile_is_unreadable_and_the_others_are_not(tmp_path, write_jpeg_slide, share):
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.97, 5000.0])
+def test_a_tile_of_a_wrong_length_is_unreadable_and_the_others_are_not(
+    tmp_path, write_jpeg_slide, share
+):
     path = write_jpeg_slide(tmp_path / "a.tiff")
     undamaged = by_pillow(path, (384, 0), (128, 128))
     with tifffile.TiffFile(path) as tiff:
