@@ -71,9 +71,11 @@ def export(model: torch.nn.Module, card: EncoderCard, batch_size: int) -> bytes:
         # This exporter is called old, and says that shapes become constants: that is wanted.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Embedding(model, card),
+            # In evaluation mode like what it wraps: the exporter leaves every part in the mode
+            # of the whole, and normalisation by batch would from then on be that of training.
+            _Embedding(model, card).eval(),
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the stub forgets that this exporter takes it
             dynamo=False,
             opset_version=_OPSET,
             input_names=["pixels"],

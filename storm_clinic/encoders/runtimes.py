@@ -13,11 +13,12 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 
 from storm_clinic.encoders.contract import EncoderCard, Precision
+from storm_clinic.encoders.drift import DriftWatch
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.onnx_network import export, for_onnxruntime, for_openvino
 from storm_clinic.errors import EncoderError, InputError
@@ -81,7 +82,7 @@ def use_runtime(
     _require_one_of("runtime", runtime, RUNTIMES)
     if precision is not None:
         _require_one_of("precision", precision, PRECISIONS)
-        loaded = replace(loaded, asked_precision=precision)
+        loaded = replace(loaded, asked_precision=cast(Precision, precision))
     if loaded.precision == "bf16" and loaded.device.type == "cpu":
         _require_bf16(loaded.card)
     wanted = _fastest(loaded) if runtime == "auto" else runtime
@@ -94,6 +95,11 @@ def use_runtime(
             raise
         return loaded, ChosenRuntime(loaded.runtime, f"not {wanted}: {error.problem}")
     return other, ChosenRuntime(other.runtime)
+
+
+def watched(loaded: LoadedEncoder) -> LoadedEncoder:
+    """The encoder with a `DriftWatch`, where it computes in bf16 and its card does not say so."""
+    return replace(loaded, drift=DriftWatch(loaded.card.name)) if loaded.needs_watch else loaded
 
 
 def _require_one_of(what: str, value: str, known: tuple[str, ...]) -> None:
