@@ -5,8 +5,8 @@
 IMAGE is a picture of H&E tissue that Pillow opens; tiles of 224 px that are mostly tissue are cut
 from it. One thread, whole calls of `encode` from uint8 to float32, all ways interleaved. The peer
 is torch in fp32 as a network comes: eager, contiguous memory. EfficientNet-Lite0 has its published
-weights; the ViT-S is drawn at random, which changes no arithmetic, but embeddings of a random network lie
-close together, so that its drift is only an indication of a trained one's.
+weights; the ViT-S is drawn at random, which changes no arithmetic, but embeddings of a random
+network lie close together, so that its drift is only an indication of a trained one's.
 """
 
 from __future__ import annotations
