@@ -200,9 +200,7 @@ def main() -> None:
         for name in calls
         if name.startswith("ours")
     ]
-    per_tile = [
-        [name, f"{timings.median(name) / sizes.sum() * 1e6:.1f}"] for name in calls
-    ]
+    per_tile = [[name, f"{timings.median(name) / sizes.sum() * 1e6:.1f}"] for name in calls]
     at_start |= {"ours, fp32": exact.losses[0], "ours, bf16": rounded.losses[0]}
     drift = [abs(a - b) for a, b in zip(exact.losses, rounded.losses, strict=True)]
     print(

@@ -25,6 +25,7 @@ from storm_clinic.heads.network_head import NetworkModel
 from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches
 from storm_clinic.heads.readout import Readout
 from storm_clinic.heads.segments import Segments
+from storm_clinic.heads.tile_tensors import TileTensors
 from storm_clinic.heads.training import one_thread
 
 Floats = NDArray[np.float64]

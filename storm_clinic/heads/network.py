@@ -231,11 +231,12 @@ class TileNetwork(nn.Module):
             Who has it, and is shown it; only ``storm`` asks.
         """
         hidden, pooled, latents = {}, {}, {}
-        for name, tiles in batch.tiles.items():
-            if isinstance(tiles, TileStream):
-                pooled[name] = self._pool_stream(name, tiles)
+        for name in self.architecture.tiles:
+            if name in batch.streams:
+                pooled[name] = self._pool_stream(name, batch.streams[name])
                 hidden[name] = self.bias.new_empty(0, self.architecture.n_hidden)  # none is held
                 continue
+            tiles = batch.tiles[name]
             hidden[name] = self._hidden(name, tiles.values)
             given = (hidden[name], tiles.segments, tiles.places)
             pooling = self.pooling[name]
@@ -246,7 +247,7 @@ class TileNetwork(nn.Module):
                 pooled[name] = pooling(*given)
         if self.exchange is not None:
             pooled = self.exchange(latents, seen)
-        return {name: (hidden[name], pooled[name]) for name in batch.tiles}
+        return {name: (hidden[name], pooled[name]) for name in self.architecture.tiles}
 
     @property
     def can_stream(self) -> bool:
@@ -259,7 +260,8 @@ class TileNetwork(nn.Module):
         if self.exchange is None:
             projected = torch.relu(projected)
         # Sums over thousands of tiles stay in the weights' own precision under autocast.
-        return projected.to(self.bias.dtype)
+        hidden: Tensor = projected.to(self.bias.dtype)
+        return hidden
 
     def _pool_stream(self, name: str, tiles: TileStream) -> Pooled:
         pooling = self.pooling[name]
@@ -311,7 +313,7 @@ class TileNetwork(nn.Module):
                 absent = self.absent[name] * ~torch.tensor(self.architecture.shared)
                 outputs = outputs + torch.where(seen[name][:, None], own, absent)
             return outputs, instance
-        asked = {} if first is None else self._ask(batch, vectors, first)
+        asked = self._ask(batch, vectors, first) if first is not None and self.queries else {}
         return outputs + self._joined(batch, vectors, asked, seen, first), instance
 
     def _ask(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,18 +28,20 @@ class PatientBatch:
     ----------
     rows : slice
         Which patients of the cohort.
-    tiles : dict of str to TileTensors or TileStream
-        A stream only of a patient who is a batch of his own.
+    tiles : dict of str to TileTensors
     tables : dict of str to tensor, shape (n_patients, n_numbers)
     present : dict of str to bool tensor, shape (n_patients,)
     clinical : tensor, shape (n_patients, n_covariates)
+    streams : dict of str to TileStream
+        Inputs that stand here instead of in ``tiles``; only of a patient who is a batch of his own.
     """
 
     rows: slice
-    tiles: dict[str, TileTensors | TileStream]
+    tiles: dict[str, TileTensors]
     tables: dict[str, Tensor]
     present: dict[str, Tensor]
     clinical: Tensor
+    streams: dict[str, TileStream] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.clinical)
@@ -112,19 +114,24 @@ class PatientBatches:
 
     def _load(self, rows: slice, *, reused: bool = False) -> PatientBatch:
         encoded = self._encoded
+        streams = {name: self._stream(name, rows) for name in encoded.tiles}
         return PatientBatch(
             rows,
-            {name: self._tiles(name, rows, reused=reused) for name in encoded.tiles},
+            {n: self._tiles(n, rows, reused=reused) for n, part in streams.items() if part is None},
             {name: self._tensor(table[rows]) for name, table in encoded.tables.items()},
             {name: torch.from_numpy(who[rows]) for name, who in encoded.present.items()},
             self._tensor(encoded.clinical[rows]),
+            {name: part for name, part in streams.items() if part is not None},
         )
 
-    def _tiles(self, name: str, rows: slice, *, reused: bool) -> TileTensors | TileStream:
+    def _stream(self, name: str, rows: slice) -> TileStream | None:
+        bags, most = self._encoded.tiles[name][0], self._streamed_tiles
+        if most is None or rows.stop - rows.start > 1 or bags.sizes[rows.start] <= most:
+            return None
+        return TileStream(bags.bag(rows.start), self._forms[name], self._tile_budget)
+
+    def _tiles(self, name: str, rows: slice, *, reused: bool) -> TileTensors:
         bags, _ = self._encoded.tiles[name]
-        most = self._streamed_tiles
-        if most is not None and rows.stop - rows.start == 1 and bags.sizes[rows.start] > most:
-            return TileStream(bags.bag(rows.start), self._forms[name], self._tile_budget)
         values, sizes = bags.gather(rows)
         tiles = self._forms[name].tensor(values, reused=reused)
         places = self._tensor(bags.gather_places(rows)) if bags.has_places else None

@@ -37,8 +37,9 @@ class Segments:
         if len(values) < _LONG_BAG * len(self.sizes):
             return self.sum(weights[:, None] * values)
         with torch.autocast("cpu", enabled=False):
-            parts = zip(weights.split(self._lengths), values.split(self._lengths), strict=True)
-            return torch.stack([own @ tiles for own, tiles in parts])
+            own = torch.split(weights, self._lengths)
+            tiles = torch.split(values, self._lengths)
+            return torch.stack([w @ of_bag for w, of_bag in zip(own, tiles, strict=True)])
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over each bag's tiles, shape (n_bags, n); 0 of an empty bag."""

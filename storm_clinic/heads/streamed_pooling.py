@@ -55,7 +55,8 @@ class _StreamedMean(torch.autograd.Function):
                 top = higher
         ctx.top, ctx.total = top, total.to(values.dtype)
         ctx.mean = (weighted / total).to(values.dtype)
-        return ctx.mean.clone()
+        mean: Tensor = ctx.mean.clone()
+        return mean
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:

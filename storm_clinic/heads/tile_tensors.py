@@ -84,18 +84,16 @@ class TileStream:
             values = self.form.tensor(self.bag[first : first + self.chunk_tiles], reused=True)
             yield _noisy(values, self.noise, generator) if self.noise else values
 
-    def thinned(
-        self, most: int, noise: float, generator: torch.Generator
-    ) -> TileTensors | TileStream:
-        """At most so many tiles, read at once; or all, streamed, with noise on each feature."""
-        if not most or most >= len(self.bag):
-            seed = int(torch.randint(2**62, (), generator=generator))
-            return replace(self, noise=noise, seed=seed)
+    def drawn(self, most: int, generator: torch.Generator) -> TileTensors:
+        """So many of the tiles, drawn at random and read at once."""
         whole = Segments(torch.tensor([len(self.bag)]))
         rows = whole.highest(torch.rand(len(self.bag), generator=generator), most)
-        values = self.form.tensor(self.bag[rows.numpy()])
-        few = TileTensors(values, whole.taken(rows), None)
-        return few.thinned(0, noise, generator)
+        return TileTensors(self.form.tensor(self.bag[rows.numpy()]), whole.taken(rows), None)
+
+    def with_noise(self, noise: float, generator: torch.Generator) -> TileStream:
+        """The same tiles with normal noise added to each feature whenever they are read."""
+        seed = int(torch.randint(2**62, (), generator=generator))
+        return replace(self, noise=noise, seed=seed)
 
 
 class TileForm:

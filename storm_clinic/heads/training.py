@@ -75,11 +75,15 @@ class Step:
         if not (schedule.most_tiles or schedule.noise):
             return batch
         generator = torch.Generator().manual_seed((self.seed + batch.rows.start) % 2**63)
-        tiles = {
-            name: part.thinned(schedule.most_tiles, schedule.noise, generator)
-            for name, part in batch.tiles.items()
-        }
-        return replace(batch, tiles=tiles)
+        most, noise = schedule.most_tiles, schedule.noise
+        tiles = {name: part.thinned(most, noise, generator) for name, part in batch.tiles.items()}
+        streams = {}
+        for name, stream in batch.streams.items():
+            if 0 < most < len(stream):
+                tiles[name] = stream.drawn(most, generator).thinned(0, noise, generator)
+            else:
+                streams[name] = stream.with_noise(noise, generator)
+        return replace(batch, tiles=tiles, streams=streams)
 
 
 @contextmanager
