@@ -5,8 +5,9 @@
 An epoch of gated attention (64 numbers a tile, 20 tiles a patient, hidden 32) on ever more
 patients, for each objective: microseconds a patient, once with activations kept and once as above
 the limit from which they are not (an objective that is not separable then needs two passes). Then
-what all objectives cost without the network. Models are fitted one after the other or in processes, so that
-their cost is a sum; the last table fits 1, 2 and 4 settings and says how near to it they come.
+what all objectives cost without the network. Models are fitted one after the other or in processes,
+so that their cost is a sum; the last table fits 1, 2 and 4 settings and says how near to it they
+come.
 """
 
 from __future__ import annotations

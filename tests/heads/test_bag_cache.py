@@ -160,7 +160,7 @@ patients = [[slide_id] for slide_id in store.slide_ids()]
 store.index()
 used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
 n_bytes = sum(path.stat().st_size for path in Path(sys.argv[1]).glob("*.h5"))
-limit = int(used.split()[1]) * 1024 + n_bytes // 2
+limit = int(used.split()[1]) * 1024 + 2 * n_bytes // 3
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 try:
     np.ones(n_bytes, np.uint8)
@@ -173,12 +173,12 @@ except MemoryError:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
 def test_a_cohort_larger_than_memory_is_packed_and_read_from_its_file(tmp_path):
     contract = FeatureContract(
-        "wide", None, width=128, mpp=None, tile_px=None, provenance="declared"
+        "wide", None, width=64, mpp=None, tile_px=None, provenance="declared"
     )
     store = FeatureStore.create(tmp_path / "wide", contract)
     rng = np.random.default_rng(5)
-    tiles = rng.normal(size=(16_000, 128)).astype(np.float16)
-    slides = [tiles + np.float16(at) for at in range(24)]  # 98 MB
+    tiles = rng.normal(size=(16_000, 64)).astype(np.float16)
+    slides = [tiles + np.float16(at) for at in range(20)]  # 41 MB
     for at, features in enumerate(slides):
         put(store, f"s{at:02d}", features)
     found = tmp_path / "found.npy"
