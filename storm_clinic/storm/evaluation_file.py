@@ -39,6 +39,12 @@ class RecipeChoice(StrictModel):
         default=Recipe.image_axes,
         description="Principal axes of slide-scaled embeddings; 0: raw embeddings.",
     )
+    readout: NotNegative = Field(
+        default=Recipe.readout, description="Pitches around a spot in which it is read out; 0: itself."
+    )
+    gene_encoder: Literal["mlp", "linear"] = Field(
+        default=Recipe.gene_encoder, description="The gene encoder, or the raw vector of genes."
+    )
     side: Side = Field(default=Recipe.side, description="Points along an edge of a context.")
     n_genes: Count = Field(default=Recipe.n_genes, description="Genes that are taught.")
     pretrain_steps: Annotated[int, Field(ge=0)] = Field(
