@@ -68,7 +68,7 @@ class Recipe:
     alibi: bool = True
     dropout: float = 0.2
     image_axes: int = 128
-    readout: float = 0.7
+    readout: float = StormConfig.readout
     gene_encoder: Literal["mlp", "linear"] = "mlp"
     side: Side = 5
     n_genes: int = 200
