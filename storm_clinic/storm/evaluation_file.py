@@ -40,7 +40,7 @@ class RecipeChoice(StrictModel):
         description="Principal axes of slide-scaled embeddings; 0: raw embeddings.",
     )
     readout: NotNegative = Field(
-        default=Recipe.readout, description="Pitches around a spot in which it is read out; 0: itself."
+        default=Recipe.readout, description="Pitches over which a spot is read out; 0: itself."
     )
     gene_encoder: Literal["mlp", "linear"] = Field(
         default=Recipe.gene_encoder, description="The gene encoder, or the raw vector of genes."

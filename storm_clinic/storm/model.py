@@ -82,7 +82,8 @@ class StormModel(nn.Module):
         self.image_norm = nn.LayerNorm(seen)  # encoders differ widely in scale
         self.image_in = nn.Linear(seen, config.width)
         self.gene_scale = GeneScale(config.n_genes)
-        self.gene_encoder = GeneEncoder(config) if config.gene_encoder == "mlp" else RawGenes(config)
+        encoded = config.gene_encoder == "mlp"
+        self.gene_encoder = GeneEncoder(config) if encoded else RawGenes(config)
         self.expression_in = nn.Linear(self.gene_encoder.width, config.width)
         self.modality = _learned_tokens(config.width)
         self.mask_token = _learned_tokens(config.width)
@@ -215,9 +216,7 @@ class StormModel(nn.Module):
         return torch.where(present[..., None], tokens, torch.zeros_like(tokens))
 
 
-def _summarise(
-    tokens: Tensor, present: Tensor, contexts: Contexts, readout_um: float
-) -> Encoded:
+def _summarise(tokens: Tensor, present: Tensor, contexts: Contexts, readout_um: float) -> Encoded:
     names, middle = contexts.modalities, contexts.middle
     by_name = dict(zip(names, tokens.chunk(len(names), dim=1), strict=True))
     shown = dict(zip(names, present.chunk(len(names), dim=1), strict=True))
