@@ -20,6 +20,9 @@ RUNS = "runs"
 _FORMAT = "storm_clinic/extraction-run"
 _PACKAGES = (
     "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
     "openslide-python",
     "openslide-bin",
     "opencv-python-headless",

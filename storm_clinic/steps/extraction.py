@@ -119,6 +119,8 @@ def extract(
     overlap_px: int | None = None,
     tissue: TissueParameters | None = None,
     device: str = "auto",
+    runtime: str = "torch",
+    precision: str | None = None,
     readers: int | None = None,
     batch_size: int | None = None,
     shard: Shard | None = None,
@@ -161,6 +163,13 @@ def extract(
         How tissue is found.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+    runtime : str
+        What computes the network: "torch", "onnxruntime", "openvino", or "auto", which is the
+        fastest that is installed and gives torch's numbers to 1e-5. Only torch's bytes are those
+        of stores made before.
+    precision : str, optional
+        "fp32" or "bf16"; default: the card's on a GPU, fp32 on a CPU. The run ends if bf16 moves
+        embeddings of the first tiles too far.
     readers : int, optional
         Reader processes; default: what suits the machine.
     batch_size : int, optional
@@ -174,8 +183,8 @@ def extract(
     Raises
     ------
     InputError
-        If no slide is found, two files would have the same id, or genes that are asked for are
-        unknown or without evidence.
+        If no slide is found, two files would have the same id, genes that are asked for are
+        unknown or without evidence, or runtime or precision is unknown.
     CohortError
         If the cohort's tables are wrong or name no slide files.
     CheckpointError
@@ -195,6 +204,7 @@ def extract(
         listing = listing.part(shard)
 
     from storm_clinic.encoders.hub import load_encoder  # torch takes seconds; bad input comes first
+    from storm_clinic.encoders.runtimes import use_runtime, watched
     from storm_clinic.encoders.tuning import Tuning, tune
 
     plan = None
@@ -217,10 +227,12 @@ def extract(
     if plan is not None:  # said before hours of work, not after
         folder = workspace.store(cohort, plan.name)
         contract = settle_storm(plan, geometry, store, folder)
+    loaded, chosen = use_runtime(loaded, runtime, precision=precision, batch_size=batch_size)
     # Whoever names a batch size gets the network as it is, in batches of just that size.
     tuning = Tuning(batch_size) if batch_size else None
     if tuning is None:
         loaded, tuning = tune(loaded, geometry.tile_px)
+    loaded = watched(loaded)
     settings = {
         "cohort": cohort,
         "shard": str(shard) if shard else None,
@@ -228,6 +240,7 @@ def extract(
         "masks": sum(job.mask is not None for job in listing.jobs),
         "readers": readers or default_readers(loaded.device.type),
         **asdict(tuning),
+        **asdict(chosen),
         **_machine(loaded),
     }
     started, clock = datetime.now(UTC), time.monotonic()
