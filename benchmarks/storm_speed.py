@@ -37,7 +37,7 @@ def storm(n_tiles: int, n_genes: int, per_tile: bool) -> float:
     places = np.arange(n_tiles)
     centres = np.stack([places % side, places // side], axis=1) * 100.0
     config = StormConfig.of_size(
-        "tiny", image_width=1280, n_genes=n_genes, pitch_um=100.0, image_axes=128
+        "tiny", image_width=1280, n_genes=n_genes, pitch_um=100.0, image_axes=128, readout=0.7
     )
     model = StormModel(config).eval()
     genes = np.arange(n_genes)
