@@ -78,7 +78,7 @@ def extract(
 
     Example: storm-clinic extract slides/ --cohort demo_a --storm storm-tiny-her2st
     """
-    from storm_clinic.features.execution import Shard
+    from storm_clinic.features.shard import Shard
     from storm_clinic.steps.extraction import extract as run_extraction
 
     with bars() as progress:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from storm_clinic.errors import InputError
-from storm_clinic.features.execution import Shard
 from storm_clinic.features.extraction import PICTURES, default_readers, extract_slides
 from storm_clinic.features.run_record import failures_table, write_failures, write_run_record
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.files import Workspace

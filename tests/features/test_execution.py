@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from storm_clinic.errors import InputError, StormClinicError
-from storm_clinic.features.execution import MAX_TRIES, Crashed, ReaderPool, Shard
+from storm_clinic.features.execution import ReaderPool
+from storm_clinic.features.lost_tasks import MAX_TRIES, Crashed
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.tiling import (
     PlanTask,
     ReaderSettings,
