@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from storm_clinic.features.tiling import Pixels, ReaderSettings, Reply, Task
 # One task in work and one waiting, so that no reader idles while this process is busy.
 _TASKS_A_READER = 2
 _PATIENCE_S = 3.0
+_START_S = 300.0
 _MODULE = "storm_clinic.features.reader_process"
 
 
@@ -80,6 +81,7 @@ class ReaderPool:
         self._settings = settings
         self._limits = limits or TimeLimits()
         self._spent_s: dict[str, float] = {}  # of each slide in work
+        self._failed_starts = 0  # one after the other
         self._memory = _anonymous_file(settings.n_bytes)
         self._shared = mmap.mmap(self._memory, settings.n_bytes)
         self.slots: Pixels = np.frombuffer(self._shared, dtype=np.uint8).reshape(settings.shape)
@@ -114,23 +116,27 @@ class ReaderPool:
     def wait(self, others: Iterable[Any] = ()) -> list[Outcome]:
         """Wait for replies, or for one of ``others`` (sockets) to become readable.
 
-        Returns the tasks that are over; none, if it was one of the others, or readers that hung
-        were replaced.
+        Returns the tasks that are over; none, if it was one of the others.
 
         Raises
         ------
         StormClinicError
             If readers cannot be started.
         """
-        self._hand_out()
-        by_link = {reader.link: reader for reader in self._readers}
+        awaited = list(others)
         outcomes: list[Outcome] = []
-        for ready in connection.wait([*by_link, *others], self._patience_s()):
-            if ready in by_link:
-                outcomes += self._receive(by_link.pop(ready))
-        for silent in by_link.values():
-            if self._left_s(silent) <= 0:
-                outcomes += self._end_hung(silent)
+        called = False
+        while not outcomes and not called:
+            self._hand_out()
+            by_link = {reader.link: reader for reader in self._readers}
+            for ready in connection.wait([*by_link, *awaited], self._patience_s()):
+                if ready in by_link:
+                    outcomes += self._receive(by_link.pop(ready))
+                else:
+                    called = True
+            for silent in by_link.values():
+                if self._left_s(silent) <= 0:
+                    outcomes += self._end_hung(silent)
         return outcomes
 
     def _patience_s(self) -> float | None:
@@ -141,12 +147,13 @@ class ReaderPool:
 
     def _left_s(self, reader: _Reader) -> float:
         """How much longer a reader may take for what it is at."""
-        if reader.ready and not reader.tasks:
-            return math.inf
-        limit = self._limits.task_s
-        if reader.ready:
+        if not reader.ready:
+            limit = _START_S
+        elif reader.tasks:
             spent = self._spent_s.get(reader.tasks[0].task.job.slide_id, 0.0)
-            limit = min(limit, self._limits.slide_s - spent)
+            limit = min(self._limits.task_s, self._limits.slide_s - spent)
+        else:
+            limit = math.inf
         return reader.since + limit - time.monotonic()
 
     def close(self) -> None:
@@ -209,6 +216,7 @@ class ReaderPool:
             return self._bury(reader)
         if reply == READY:
             reader.ready = True
+            self._failed_starts = 0
             reader.since = time.monotonic()
             return []
         task = reader.tasks.popleft().task
@@ -223,7 +231,8 @@ class ReaderPool:
 
     def _end_hung(self, reader: _Reader) -> list[Outcome]:
         if not reader.ready:
-            self._refuse_to_start(f"it did nothing for {self._limits.task_s:g} s")
+            _end(reader.process)
+            return self._start_again(reader, f"it did nothing for {_START_S:g} s")
         guilty = reader.tasks[0]
         self._count_time(reader, guilty.task)
         slide_is_over = self._spent_s[guilty.task.job.slide_id] >= self._limits.slide_s
@@ -235,15 +244,28 @@ class ReaderPool:
         """Replace a process that died."""
         status = reader.process.wait()
         if not reader.ready:
-            self._refuse_to_start(f"it ended with status {status}")
+            return self._start_again(reader, f"it ended with status {status}")
         tries = reader.tasks[0].tries + 1 if reader.tasks else 0
         return self._replace(reader, Crashed(status, tries))
 
-    def _replace(self, reader: _Reader, reply: Crashed | Hung) -> list[Outcome]:
+    def _start_again(self, reader: _Reader, how: str) -> list[Outcome]:
+        """Replace a process that never began; one may have been killed, several have a reason."""
+        self._failed_starts += 1
+        if self._failed_starts >= MAX_TRIES:
+            raise StormClinicError(
+                f"a reader process cannot start; {how}",
+                where=_MODULE,
+                fix="What it printed above says why.",
+            )
+        self._urgent.extendleft(reversed(reader.tasks))
+        reader.tasks.clear()
+        return self._replace(reader)
+
+    def _replace(self, reader: _Reader, reply: Crashed | Hung | None = None) -> list[Outcome]:
         """Start another process; the task that this one worked on counts one more try."""
         reader.link.close()
         self._readers[self._readers.index(reader)] = self._start()
-        if not reader.tasks:
+        if reply is None or not reader.tasks:
             return []
         guilty = reader.tasks.popleft()
         self._urgent.extendleft(reversed(reader.tasks))
@@ -252,13 +274,6 @@ class ReaderPool:
             return [Outcome(guilty.task, reply)]
         self._urgent.appendleft(guilty)
         return []
-
-    def _refuse_to_start(self, how: str) -> NoReturn:
-        raise StormClinicError(
-            f"a reader process cannot start; {how}",
-            where=_MODULE,
-            fix="What it printed above says why.",
-        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

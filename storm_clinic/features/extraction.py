@@ -43,7 +43,7 @@ from storm_clinic.features.tiling import (
     TilesRead,
     Unchanged,
 )
-from storm_clinic.files import sweep_dead_parts
+from storm_clinic.files import storage_errors, sweep_dead_parts
 from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -154,7 +154,11 @@ def extract_known(
         pictures=store.folder / PICTURES,
     )
     tally = Tally(len(jobs), progress)
-    with ReaderPool(n_readers, settings, limits) as pool, BackgroundThreads() as threads:
+    with (
+        storage_errors(store.folder),  # too many open files, whatever they were to be
+        ReaderPool(n_readers, settings, limits) as pool,
+        BackgroundThreads() as threads,
+    ):
         return _Stage(jobs, stored, encoder, store, pool, threads, tally).run()
 
 
