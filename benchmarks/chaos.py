@@ -357,7 +357,7 @@ def bad_slides(bench: Bench) -> None:
 def few_file_handles(bench: Bench) -> None:
     seen = {"refused": 0, "slides failed": 0, "went well": 0}
     words = {REFUSED: "refused", FAILED: "slides failed", 0: "went well"}
-    limits = range(8, 56, 4)
+    limits = range(8, 48, 8)
     for limit in limits:
         name = f"handles{limit}"
 
