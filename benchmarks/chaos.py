@@ -19,8 +19,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ import torch
 from safetensors.torch import save_file
 
 from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.errors import StormClinicError
 from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.shard import Shard
@@ -141,6 +142,7 @@ class Bench:
 
     folder: Path
     report: Report
+    n_slides: int = 8
     slides: Path = field(init=False)
     reference: dict[str, bytes] = field(init=False)
     seconds: float = field(init=False)
@@ -148,14 +150,15 @@ class Bench:
     def __post_init__(self) -> None:
         self.slides = self.folder / "slides"
         self.slides.mkdir()
-        for number in range(8):
+        for number in range(self.n_slides):
             write_slide(self.slides / f"s{number}.tif", side=512, seed=number)
         self._card, self._weights = make_encoder(self.folder)
-        self.report.expect(wait_for(self.start("warm_up")) == 0, "the first run failed")
+        load_encoder(self._card, weights=self._weights, device="cpu")  # imported before any fork
         start = time.monotonic()
         self.report.expect(wait_for(self.start("undisturbed")) == 0, "the undisturbed run failed")
         self.seconds = time.monotonic() - start
         self.reference = contents(self.store("undisturbed"))
+        self.report.expect(len(self.reference) == 2 * self.n_slides + 1, "files are missing")
 
     def store(self, name: str) -> Path:
         return self.folder / name / "features" / "c" / "chaos"
@@ -252,10 +255,20 @@ def ended_in_time(processes: list[int]) -> bool:
     return True
 
 
-def held() -> tuple[list[str], list[str]]:
-    """Open files of this process, and shared memory of the machine that has a name."""
-    files = sorted(path.name for path in Path("/proc/self/fd").iterdir())
-    return files, sorted(path.name for path in Path("/dev/shm").iterdir())
+def open_files() -> list[str]:
+    """Of this process."""
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
+def shared_memory(processes: Iterable[Path]) -> set[int]:
+    """Inodes of the tiles that these processes share; the memory goes with the last of them."""
+    found = set()
+    for process in processes:
+        with suppress(OSError):  # it has ended, or is somebody else's
+            for handle in (process / "fd").iterdir():
+                if "storm_clinic_tiles" in str(handle.readlink()):
+                    found.add(handle.stat().st_ino)
+    return found
 
 
 # ---- faults ------------------------------------------------------------------------------------
@@ -271,6 +284,7 @@ def kill_at_random(bench: Bench, number: int, kind: str, rng: random.Random) -> 
         drivers = [bench.start(name)]
     time.sleep(rng.uniform(0.0, bench.seconds))
     readers = [reader for driver in drivers for reader in children(driver)]
+    memory = shared_memory(Path(f"/proc/{number}") for number in readers)
     victim = rng.choice(readers) if kind == "reader" and readers else drivers[0]
     hit = "reader" if victim in readers else kind if kind == "worker" else "driver"
     before = {n for n, data in contents(bench.store(name)).items() if data != bench.reference[n]}
@@ -288,6 +302,8 @@ def kill_at_random(bench: Bench, number: int, kind: str, rng: random.Random) -> 
         if -signal.SIGKILL not in statuses:
             hit = "nobody: it was done"
     bench.report.expect(ended_in_time(readers), f"{what}: readers live on")
+    left = memory & shared_memory(Path("/proc").glob("[0-9]*"))
+    bench.report.expect(not left, f"{what}: shared memory is left")
     found = contents(bench.store(name))
     torn = [n for n, data in found.items() if data != bench.reference.get(n)]
     bench.report.expect(not torn, f"{what}: torn files: {torn}")
@@ -302,7 +318,7 @@ def said(text: str) -> None:
 def kill_many(bench: Bench, n_kills: int, seed: int) -> None:
     """Until so many kills have hit a process; one that came too late does not count."""
     rng = random.Random(seed)
-    before = held()
+    before = open_files()
     hits: dict[str, int] = {}
     number = 0
     while sum(n for what, n in hits.items() if "nobody" not in what) < n_kills:
@@ -310,7 +326,7 @@ def kill_many(bench: Bench, n_kills: int, seed: int) -> None:
         hits[hit] = hits.get(hit, 0) + 1
         said(f"kill {number}: {hit}")
         number += 1
-    bench.report.expect(held() == before, f"left open: {before} became {held()}")
+    bench.report.expect(open_files() == before, f"left open: {before}, now {open_files()}")
     names = {"worker": "one of two workers in one store", "reader": "reader", "driver": "driver"}
     for what, n in sorted(hits.items()):
         if what in names:
