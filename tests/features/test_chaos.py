@@ -33,10 +33,9 @@ def bench(chaos, tmp_path_factory):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("number", "kind"), [(0, "driver"), (1, "reader"), (2, "worker")])
-def test_a_kill_and_a_rerun_leave_the_store_of_an_undisturbed_run(chaos, bench, number, kind):
+def test_a_worker_killed_beside_another_in_one_store_costs_a_rerun_and_nothing_else(chaos, bench):
     before = chaos.open_files()
-    chaos.kill_at_random(bench, number, kind, random.Random(number))
+    chaos.kill_at_random(bench, 0, "worker", random.Random(3))
     assert bench.report.violations == []
     assert chaos.open_files() == before
 

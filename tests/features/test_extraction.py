@@ -16,7 +16,7 @@ from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.errors import EncoderError, StorageError
 from storm_clinic.features.extraction import extract_slides
-from storm_clinic.features.lost_tasks import TimeLimits
+from storm_clinic.features.lost_tasks import MAX_TRIES, TimeLimits
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.files import atomic_write, digest_folder
@@ -349,12 +349,12 @@ def test_a_slide_that_hangs_readers_is_set_aside_and_its_other_batches_with_it(
     undisturbed, store = make_store("undisturbed"), make_store()
     run({name: slides[name] for name in "bc"}, undisturbed)
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    results = {r.slide_id: r for r in run(slides, store, limits=TimeLimits(task_s=1.0))}
+    results = {r.slide_id: r for r in run(slides, store, limits=TimeLimits(task_s=2.0))}
     assert [results[name].status for name in "abc"] == ["failed", "written", "written"]
     assert "3 reader processes hung on it" in results["a"].reason
     assert _bytes(store) == _bytes(undisturbed)
     # Of its eight batches one was tried to the end, and one more had been handed out by then.
-    assert len((tmp_path / "tries").read_text()) <= 4
+    assert MAX_TRIES <= len((tmp_path / "tries").read_text()) <= MAX_TRIES + 1
 
 
 class _NotFinite(LoadedEncoder):
