@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,11 +101,17 @@ class Extractor:
         Raises
         ------
         StormClinicError
-            If this machine has another version of this program or of the weights, or does not see
-            the store.
+            If this machine has another version of this program or of the weights, does not see
+            the store, or belongs to a cluster without tokens.
         """
         import torch
 
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            raise StormClinicError(
+                "the cluster does without tokens: whoever reaches it may run any program on it",
+                where="ray",
+                fix="Start Ray with RAY_AUTH_MODE=token on all its machines.",
+            )
         if work.version != package_version():
             raise StormClinicError(
                 f"storm-clinic is of version {package_version()} there, here {work.version}",
