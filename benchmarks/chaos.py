@@ -422,12 +422,12 @@ def full_disk(bench: Bench) -> None:
 
 
 def flat_memory(bench: Bench, n_slides: int) -> None:
-    """Memory of driver and readers over many tiny slides, at a fifth of the run and at its end."""
+    """Memory of driver and readers over many small slides, at a fifth of the run and at its end."""
     folder = bench.folder / "many"
     folder.mkdir()
-    tiny = [write_slide(bench.folder / f"tiny{k}.tif", side=128, seed=k) for k in range(4)]
+    small = [write_slide(bench.folder / f"small{k}.tif", side=512, seed=k) for k in range(4)]
     for number in range(n_slides):
-        os.link(tiny[number % len(tiny)], folder / f"m{number:05d}.tif")
+        os.link(small[number % len(small)], folder / f"m{number:05d}.tif")
     log = bench.folder / "memory.txt"
 
     def note(what: str, done: int, total: int) -> None:
