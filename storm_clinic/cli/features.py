@@ -69,6 +69,14 @@ def extract(
         int | None, typer.Option(help="Overlap of neighbouring tiles, below 0 a gap.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    runtime: Annotated[
+        str,
+        typer.Option(help="What computes the network: torch, onnxruntime, openvino, auto."),
+    ] = "torch",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32 or bf16; by default fp32 on a CPU, the card's on a GPU."),
+    ] = None,
     readers: Annotated[int | None, typer.Option(help="Reader processes.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Tiles a batch.")] = None,
     shard: Annotated[
@@ -105,6 +113,8 @@ def extract(
             masks=masks,
             overlap_px=overlap_px,
             device=device,
+            runtime=runtime,
+            precision=precision,
             readers=readers,
             batch_size=batch_size,
             shard=None if shard is None else Shard.parse(shard),

@@ -138,7 +138,7 @@ class EncoderCard:
     convert : function, optional
         Renames the tensors of the published file to those of the network built here.
     precision : "bf16" or "fp32"
-        Arithmetic on a GPU. On a CPU it is always fp32.
+        Arithmetic on a GPU. On a CPU it is fp32 unless another is asked for.
     channels_last : bool
         Memory order in which a convolutional network is fastest.
     batch_size : int

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.encoders.contract import EncoderCard, Precision
+from storm_clinic.encoders.drift import DriftWatch
 from storm_clinic.errors import EncoderError
 
 _GPU_FACTOR = 8
@@ -28,7 +29,14 @@ class LoadedEncoder:
         SHA-256 of the weights' content; see `weights_digest`.
     device : torch.device
     run : function, optional
-        Takes prepared pixels, gives embeddings, instead of `embed`: the same network, compiled.
+        Takes prepared pixels, gives embeddings, instead of `embed`: the same network, compiled or
+        in another runtime.
+    runtime : str
+        What computes the network, with its version.
+    asked_precision : str, optional
+        Instead of what suits card and device; see `storm_clinic.encoders.runtimes`.
+    drift : DriftWatch, optional
+        Watches the first tiles where the precision is below the one that is known to serve.
     """
 
     card: EncoderCard
@@ -36,6 +44,9 @@ class LoadedEncoder:
     digest: str
     device: torch.device
     run: Callable[[torch.Tensor], torch.Tensor] | None = None
+    runtime: str = f"torch {torch.__version__}"
+    asked_precision: Precision | None = None
+    drift: DriftWatch | None = None
 
     @property
     def batch_size(self) -> int:
@@ -43,8 +54,17 @@ class LoadedEncoder:
         return self.card.batch_size * (1 if self.device.type == "cpu" else _GPU_FACTOR)
 
     @property
-    def precision(self) -> str:
-        """Arithmetic in use: "bf16" (autocast) or "fp32"."""
+    def precision(self) -> Precision:
+        """Arithmetic in use: "bf16" (autocast; in torch on a CPU, of products alone) or "fp32"."""
+        return self.asked_precision or self._usual_precision
+
+    @property
+    def needs_watch(self) -> bool:
+        """Whether bf16 is used where the card does not vouch for it."""
+        return self.precision == "bf16" != self._usual_precision
+
+    @property
+    def _usual_precision(self) -> Precision:
         return "fp32" if self.device.type == "cpu" else self.card.precision
 
     def encode(self, tiles: torch.Tensor, *, pad_to: int | None = None) -> torch.Tensor:
@@ -67,6 +87,10 @@ class LoadedEncoder:
         EncoderError
             If the tiles are of another type or shape.
         """
+        return self.encode_on_device(tiles, pad_to=pad_to).cpu()
+
+    def encode_on_device(self, tiles: torch.Tensor, *, pad_to: int | None = None) -> torch.Tensor:
+        """`encode`, with the embeddings left on the device, perhaps still being computed."""
         if tiles.dtype != torch.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
             raise EncoderError(
                 f"tiles must be uint8 (b, side, side, 3), are {tiles.dtype} {tuple(tiles.shape)}",
@@ -78,17 +102,36 @@ class LoadedEncoder:
             if pad_to is not None and n_tiles < pad_to:
                 pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, pad_to - n_tiles))
             prepared = prepare(pixels, self.card)
-            with self._autocast():
+            with self._arithmetic():
                 if self.run is None:
                     embedding = embed(self.model, prepared, self.card)
                 else:
                     embedding = self.run(prepared)
-            return embedding[:n_tiles].float().cpu()
+            embedding = embedding[:n_tiles].float()
+            if self.drift is not None:
+                self.drift.judge(embedding, lambda n: embed(self.model, prepared[:n], self.card))
+            return embedding
 
-    def _autocast(self) -> AbstractContextManager[object]:
+    def _arithmetic(self) -> AbstractContextManager[object]:
         if self.precision == "fp32":
             return nullcontext()
+        if self.device.type == "cpu":
+            return _products_in_bf16()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def _products_in_bf16() -> Iterator[None]:
+    """Matrix products of bf16 factors, summed and kept in fp32.
+
+    Autocast on a CPU keeps activations in bf16, which moved embeddings twice as far.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def prepare(tiles: torch.Tensor, card: EncoderCard) -> torch.Tensor:

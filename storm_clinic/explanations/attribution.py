@@ -22,9 +22,10 @@ from storm_clinic.errors import InputError
 from storm_clinic.heads.bags import TILE_BUDGET
 from storm_clinic.heads.contract import FittedModel, PatientData
 from storm_clinic.heads.network_head import NetworkModel
-from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches, TileTensors
+from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches
 from storm_clinic.heads.readout import Readout
 from storm_clinic.heads.segments import Segments
+from storm_clinic.heads.tile_tensors import TileTensors
 from storm_clinic.heads.training import one_thread
 
 Floats = NDArray[np.float64]

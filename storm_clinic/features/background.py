@@ -15,7 +15,7 @@ Ending = tuple[Callable[[Any], None], Future[Any]]
 
 
 class BackgroundThreads:
-    """One thread that encodes, one that writes, and a bell that rings when either is done.
+    """A thread that encodes, one that waits for a GPU, one that writes; a bell rings at each end.
 
     Attributes
     ----------
@@ -25,15 +25,21 @@ class BackgroundThreads:
 
     def __init__(self) -> None:
         self._encoder = ThreadPoolExecutor(1, "encoder")
+        self._collector = ThreadPoolExecutor(1, "collector")
         self._writer = ThreadPoolExecutor(1, "writer")
         self._done: queue.SimpleQueue[Ending] = queue.SimpleQueue()
         self.bell, self._ring = socket.socketpair()
         for end in (self.bell, self._ring):
             end.setblocking(False)
 
-    def encode(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do this on the encoder's thread; `finished` hands its future to ``then``."""
-        self._submit(self._encoder, work, then)
+    def encode(self, start: Callable[[], Callable[[], Any]], then: Callable[[Any], None]) -> None:
+        """Start this on the encoder's thread, and do what that returns on the collector's.
+
+        So the next batch is started while a GPU computes this one. `finished` hands the future of
+        what the second function returns to ``then``.
+        """
+        started = self._encoder.submit(start)
+        self._submit(self._collector, lambda: started.result()(), then)
 
     def write(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Do this on the writer's thread; `finished` hands its future to ``then``."""
@@ -63,7 +69,7 @@ class BackgroundThreads:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for pool in (self._encoder, self._writer):
+        for pool in (self._encoder, self._collector, self._writer):
             pool.shutdown(wait=True, cancel_futures=True)
         self.bell.close()
         self._ring.close()

@@ -1,16 +1,18 @@
 """Slides to feature files: readers, encoder and writer at work at the same time.
 
-One thread runs the encoder, one writes files; this one deals out work. Every batch holds tiles of
-one slide in raster order and has one shape, so that a slide's features do not depend on which
-other slides were extracted beside it, on how many readers there were, or on an interruption.
+One thread runs the encoder, one collects what a GPU computed, one writes files; this one deals out
+work. Every batch holds tiles of one slide in raster order and has one shape, so that a slide's
+features do not depend on which other slides were extracted beside it, on how many readers there
+were, or on an interruption.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +51,7 @@ from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 
 if TYPE_CHECKING:
+    from storm_clinic.encoders.batches import BatchEncoder, EncodedBatch
     from storm_clinic.encoders.encoding import LoadedEncoder
 
 PICTURES = "qc"
@@ -146,6 +149,8 @@ def extract_known(
     progress: Progress | None = None,
 ) -> list[SlideResult]:
     """As `extract_slides`, of a store whose slides are known, so that its index is not read."""
+    from storm_clinic.encoders.batches import BatchEncoder
+
     settings = ReaderSettings(
         geometry=geometry,
         tissue=tissue,
@@ -159,7 +164,8 @@ def extract_known(
         ReaderPool(n_readers, settings, limits) as pool,
         BackgroundThreads() as threads,
     ):
-        return _Stage(jobs, stored, encoder, store, pool, threads, tally).run()
+        batches = BatchEncoder(encoder, batch_size)
+        return _Stage(jobs, stored, batches, store, pool, threads, tally).run()
 
 
 def stored_slides(store: FeatureStore) -> dict[str, Stored]:
@@ -188,6 +194,7 @@ class _Work:
     job: SlideJob
     plan: SlidePlan
     features: NDArray[np.float32]
+    batch_size: int  # the least that a part of it was encoded in
     n_encoded: int = 0
     failed_rows: list[int] = field(default_factory=list)
     reason: str | None = None
@@ -199,7 +206,7 @@ class _Stage:
 
     jobs: Sequence[SlideJob]
     stored: Mapping[str, Stored]
-    encoder: LoadedEncoder
+    batches: BatchEncoder
     store: FeatureStore
     pool: ReaderPool
     threads: BackgroundThreads
@@ -260,7 +267,7 @@ class _Stage:
     def _begin(self, job: SlideJob, plan: SlidePlan) -> None:
         n_tiles = len(plan.corners)
         features = np.zeros((n_tiles, self.store.contract.width), dtype=np.float32)
-        work = self._in_work[job.slide_id] = _Work(job, plan, features)
+        work = self._in_work[job.slide_id] = _Work(job, plan, features, self._batch_size)
         self._unread.extend((work, first) for first in range(0, n_tiles, self._batch_size))
         self.tally.planned(n_tiles)
 
@@ -269,16 +276,17 @@ class _Stage:
         work.reason = work.reason or reply.reason
         tiles = self.pool.slots[task.slot, : len(task.corners)]
         self.threads.encode(
-            lambda: _embed(self.encoder, tiles, self._batch_size),
+            lambda: _start(self.batches, tiles),
             lambda future: self._encoded(work, task, future.result()),
         )
 
-    def _encoded(self, work: _Work, task: ReadTask, embedding: NDArray[np.float32]) -> None:
+    def _encoded(self, work: _Work, task: ReadTask, batch: EncodedBatch) -> None:
         self._free.append(task.slot)
         if work.job.slide_id not in self._in_work:
             return  # the slide failed meanwhile
-        n_tiles = len(embedding)
-        work.features[task.first : task.first + n_tiles] = embedding
+        n_tiles = len(batch.embedding)
+        work.features[task.first : task.first + n_tiles] = batch.embedding.numpy()
+        work.batch_size = min(work.batch_size, batch.batch_size)
         work.n_encoded += n_tiles
         self.tally.encoded(n_tiles)
         if work.n_encoded == len(work.features):
@@ -291,7 +299,7 @@ class _Stage:
             self._fail(work.job, UnreadableSlide(problem, where=work.job.path))
             return
         self.threads.write(
-            lambda: self.store.write(_slide_features(work)),
+            lambda: self.store.write(_slide_features(work, self.batches.encoder)),
             lambda future: self._written(work, future),
         )
 
@@ -327,22 +335,32 @@ class _Stage:
         self.tally.finished(None if work is None else len(work.features) - work.n_encoded)
 
 
-def _embed(encoder: LoadedEncoder, tiles: Pixels, batch_size: int) -> NDArray[np.float32]:
+def _start(batches: BatchEncoder, tiles: Pixels) -> Callable[[], EncodedBatch]:
     import torch
 
+    with _encoder_errors(batches):
+        finish = batches.start(torch.from_numpy(tiles))
+
+    def collect() -> EncodedBatch:
+        with _encoder_errors(batches):
+            return finish()
+
+    return collect
+
+
+@contextmanager
+def _encoder_errors(batches: BatchEncoder) -> Iterator[None]:
     try:
-        embedding = encoder.encode(torch.from_numpy(tiles), pad_to=batch_size)
-    except RuntimeError as error:  # of CUDA, also out of memory
+        yield
+    except RuntimeError as error:  # of CUDA
         raise EncoderError(
-            f"a batch of {batch_size} tiles cannot be encoded: {error}",
-            where=f"encoder {encoder.card.name}",
+            f"a batch of {batches.batch_size} tiles cannot be encoded: {error}",
+            where=f"encoder {batches.encoder.card.name}",
             fix="If memory ran out, use smaller batches.",
         ) from error
-    array: NDArray[np.float32] = embedding.numpy()
-    return array
 
 
-def _slide_features(work: _Work) -> SlideFeatures:
+def _slide_features(work: _Work, encoder: LoadedEncoder) -> SlideFeatures:
     read = np.ones(len(work.features), dtype=np.bool_)
     read[work.failed_rows] = False
     plan = work.plan
@@ -356,4 +374,7 @@ def _slide_features(work: _Work) -> SlideFeatures:
         slide_mpp=plan.mpp,
         slide_mpp_source=plan.mpp_source,
         vendor=plan.vendor,
+        runtime=encoder.runtime,
+        precision=encoder.precision,
+        batch_size=work.batch_size,
     )

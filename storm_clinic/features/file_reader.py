@@ -34,6 +34,7 @@ _KINDS = {
     "tissue": ("<f2", 1),
     "failed_coords": ("<i8", 2),
 }
+_TEXTS = ("slide_digest", "slide_mpp_source", "vendor", "source_digest", "runtime", "precision")
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,10 @@ def read_slide_file(
         arrays: dict[str, Any] = {
             name: values_of(dataset, f"{path}: {name}") for name, dataset in datasets.items()
         }
-    facts: dict[str, Any] = {
-        name: text_of(known, path, name, optional=True)
-        for name in ("slide_digest", "slide_mpp_source", "vendor", "source_digest")
-    }
+    facts: dict[str, Any] = {name: text_of(known, path, name, optional=True) for name in _TEXTS}
     facts["slide_id"] = text_of(known, path, "slide_id")
-    facts["slide_mpp"] = number_of(known, path, "slide_mpp", optional=True)
+    for name in ("slide_mpp", "batch_size"):
+        facts[name] = number_of(known, path, name, optional=True)
     features = arrays["features"]
     if not allow_nonfinite and not math.isfinite(largest_magnitude(features)):
         raise FeatureError(

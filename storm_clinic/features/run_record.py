@@ -20,6 +20,9 @@ from storm_clinic.provenance import code_version, package_versions
 _FORMAT = "storm_clinic/extraction-run"
 _PACKAGES = (
     "numpy",
+    "onnx",
+    "onnxruntime",
+    "openvino",
     "openslide-python",
     "openslide-bin",
     "opencv-python-headless",

@@ -35,6 +35,9 @@ class SlideFeatures:
         Of the slide the tiles came from, where known; ``slide_mpp`` in µm per level-0 px.
     source_digest : str or None
         Of the tile features that a slide encoder embedded.
+    runtime, precision, batch_size
+        What computed the network, such as ``torch 2.6.0``; ``fp32`` or ``bf16``; the fewest tiles
+        that it was given at a time. None where unknown.
 
     Raises
     ------
@@ -52,6 +55,9 @@ class SlideFeatures:
     slide_mpp_source: str | None = None
     vendor: str | None = None
     source_digest: str | None = None
+    runtime: str | None = None
+    precision: str | None = None
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2:

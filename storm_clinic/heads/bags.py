@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from storm_clinic.errors import ContractMismatch, InputError
 
 TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
+_BLOCK_VALUES = 1 << 16  # converted to float64 together: half a MiB stays in a core's cache
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -166,13 +167,17 @@ class Bags:
     def pooled_mean(self) -> Floats:
         """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""
         means = np.full((self.n_bags, self.width), np.nan)
-        for batch in self.micro_batches():
-            values, sizes = self.gather(batch)
-            some = np.flatnonzero(sizes)
-            if len(some):
-                starts = (np.cumsum(sizes) - sizes)[some]
-                sums = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
-                means[batch.start + some] = sums / sizes[some, None]
+        step = max(1, _BLOCK_VALUES // self.width)
+        # The first row carries the sum so far, so that tiles are added one after the other.
+        block = np.empty((step + 1, self.width))
+        for at in np.flatnonzero(self.sizes).tolist():
+            tiles = self.bag(at)
+            block[0] = 0.0
+            for first in range(0, len(tiles), step):
+                part = tiles[first : first + step]
+                np.copyto(block[1 : len(part) + 1], part)
+                block[0] = block[: len(part) + 1].sum(axis=0)
+            means[at] = block[0] / len(tiles)
         return means
 
     def tile_moments(self) -> tuple[Floats, Floats]:
@@ -203,7 +208,9 @@ class Bags:
 
     def _float64_batches(self) -> Iterator[Floats]:
         for batch in self.micro_batches():
-            yield self.gather(batch)[0].astype(np.float64)
+            tiles = self.gather(batch)[0]
+            for first in range(0, len(tiles), TILE_BUDGET):  # a bag may be larger than the budget
+                yield tiles[first : first + TILE_BUDGET].astype(np.float64)
 
     def _rows(self, first: int, last: int) -> Array:
         """Rows from the first bag's start to the last bag's stop, of the first bag's source."""

@@ -36,6 +36,8 @@ class DiscreteHazard:
     Data (2016), ch. 3 and 8. Gensheimer and Narasimhan, PeerJ 7 (2019) e6257.
     """
 
+    separable = True
+
     def __init__(self, outcome: Survival | CompetingRisks, n_intervals: int) -> None:
         self.grid = TimeGrid.fit(outcome, n_intervals)
         self._n_causes = n_causes_of(outcome)
@@ -112,6 +114,8 @@ class DeepHit:
     ----------
     Lee et al., DeepHit, AAAI 2018, eq. 3 to 5; the ranking loss is averaged over pairs.
     """
+
+    separable = False
 
     def __init__(
         self,

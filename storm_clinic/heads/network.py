@@ -25,6 +25,8 @@ from storm_clinic.heads.pooling import (
     Pooled,
     TopAttention,
 )
+from storm_clinic.heads.streamed_pooling import pool_stream
+from storm_clinic.heads.tile_tensors import TileStream
 from storm_clinic.heads.torchmil_pooling import PUBLISHED, TorchmilPooling
 
 Fusion = Literal["late", "early", "cross"]
@@ -229,12 +231,13 @@ class TileNetwork(nn.Module):
             Who has it, and is shown it; only ``storm`` asks.
         """
         hidden, pooled, latents = {}, {}, {}
-        for name, tiles in batch.tiles.items():
-            projected = self.tile[name](tiles.values)
-            if self.exchange is None:
-                projected = torch.relu(projected)
-            # Sums over thousands of tiles stay in the tiles' own precision under autocast.
-            hidden[name] = projected.to(tiles.values.dtype)
+        for name in self.architecture.tiles:
+            if name in batch.streams:
+                pooled[name] = self._pool_stream(name, batch.streams[name])
+                hidden[name] = self.bias.new_empty(0, self.architecture.n_hidden)  # none is held
+                continue
+            tiles = batch.tiles[name]
+            hidden[name] = self._hidden(name, tiles.values)
             given = (hidden[name], tiles.segments, tiles.places)
             pooling = self.pooling[name]
             if self.exchange is not None and isinstance(pooling, LatentTransformer):
@@ -244,7 +247,30 @@ class TileNetwork(nn.Module):
                 pooled[name] = pooling(*given)
         if self.exchange is not None:
             pooled = self.exchange(latents, seen)
-        return {name: (hidden[name], pooled[name]) for name in batch.tiles}
+        return {name: (hidden[name], pooled[name]) for name in self.architecture.tiles}
+
+    @property
+    def can_stream(self) -> bool:
+        """Whether its poolings can look at a bag chunk by chunk."""
+        several_looks = self.architecture.fusion == "cross" or self.exchange is not None
+        return not several_looks and all(hasattr(pool, "terms") for pool in self.pooling.values())
+
+    def _hidden(self, name: str, values: Tensor) -> Tensor:
+        projected = self.tile[name](values)
+        if self.exchange is None:
+            projected = torch.relu(projected)
+        # Sums over thousands of tiles stay in the weights' own precision under autocast.
+        hidden: Tensor = projected.to(self.bias.dtype)
+        return hidden
+
+    def _pool_stream(self, name: str, tiles: TileStream) -> Pooled:
+        pooling = self.pooling[name]
+        vector = pool_stream(
+            tiles.chunks,
+            lambda values: pooling.terms(self._hidden(name, values)),  # type: ignore[operator]
+            [*self.tile[name].parameters(), *pooling.parameters()],
+        )
+        return Pooled(vector[None])
 
     def forward(
         self,
@@ -287,7 +313,7 @@ class TileNetwork(nn.Module):
                 absent = self.absent[name] * ~torch.tensor(self.architecture.shared)
                 outputs = outputs + torch.where(seen[name][:, None], own, absent)
             return outputs, instance
-        asked = {} if first is None else self._ask(batch, vectors, first)
+        asked = self._ask(batch, vectors, first) if first is not None and self.queries else {}
         return outputs + self._joined(batch, vectors, asked, seen, first), instance
 
     def _ask(

@@ -103,7 +103,7 @@ class NetworkModel:
         """Weight of each tile of each patient, summing to one; None where there is no such."""
         from storm_clinic.heads.training import attention_of
 
-        return attention_of(self.network(), _read_once(self.inputs.encode(data)))
+        return attention_of(self.network(), _read_once(self.inputs.encode(data), None))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""
@@ -134,8 +134,8 @@ class NetworkModel:
     def _outputs(self, data: PatientData) -> tuple[Floats, tuple[str, ...]]:
         from storm_clinic.heads.training import outputs_of
 
-        encoded = self.inputs.encode(data)
-        return outputs_of(self.network(), _read_once(encoded)), encoded.notes
+        encoded, network = self.inputs.encode(data), self.network()
+        return outputs_of(network, _read_once(encoded, network)), encoded.notes
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,17 @@ class NetworkHead:
         network.start_from(*fit_start(encoded.clinical, objective))
         if self.pooling == "evidence":  # so that evidence begins as evidence for the event
             network.point_readouts(-1 if self.objective.name == "weibull" else 1)
-        batches = PatientBatches(encoded)
-        watched = None if watch is None else PatientBatches(inputs.encode(watch.data))
         schedule = self._schedule(recipe)
+        streamed = _streamed_tiles(network)
+        batches = PatientBatches(encoded, bfloat16=schedule.bfloat16, streamed_tiles=streamed)
+        watched = None
+        if watch is not None:
+            watched = PatientBatches(inputs.encode(watch.data), streamed_tiles=streamed)
         losses = training.train(network, batches, objective, schedule, seed=recipe.seed)
 
         def finish() -> NetworkModel:
-            outputs = training.outputs_of(network, batches)
+            exact = _read_once(encoded, network) if schedule.bfloat16 else batches
+            outputs = training.outputs_of(network, exact)
             return NetworkModel(
                 head=self.name,
                 inputs=inputs,
@@ -263,11 +267,21 @@ class NetworkHead:
         )
 
 
-def _read_once(encoded: Encoded) -> PatientBatches:
-    """Batches for a single look: each tile is needed once, so none is held."""
+def _read_once(encoded: Encoded, network: TileNetwork | None) -> PatientBatches:
+    """Batches for a single look: each tile is needed once, so none is held.
+
+    Without a network every bag is a whole, as attention needs it.
+    """
     from storm_clinic.heads.patient_batches import PatientBatches
 
-    return PatientBatches(encoded, resident_bytes=0)
+    streamed = None if network is None else _streamed_tiles(network)
+    return PatientBatches(encoded, resident_bytes=0, streamed_tiles=streamed)
+
+
+def _streamed_tiles(network: TileNetwork) -> int | None:
+    from storm_clinic.heads.patient_batches import STREAMED_TILES
+
+    return STREAMED_TILES if network.can_stream else None
 
 
 NETWORK_HEADS: tuple[NetworkHead, ...] = tuple(

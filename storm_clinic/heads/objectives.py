@@ -41,6 +41,8 @@ class Objective(Protocol):
         Ways in which a tile can matter: one a class, a cause, or one in all.
     branch : int64 array, shape (n_patients,)
         The branch that each training patient's outcome speaks for; -1 where it speaks for none.
+    separable : bool
+        Whether a patient's gradient depends on that patient's outputs alone.
     """
 
     @property
@@ -54,6 +56,9 @@ class Objective(Protocol):
 
     @property
     def branch(self) -> Ints: ...
+
+    @property
+    def separable(self) -> bool: ...
 
     def loss(self, outputs: Floats) -> tuple[float, Floats]:
         """Mean loss of outputs (n_patients, n_outputs), and its gradient of the same shape."""
@@ -73,6 +78,7 @@ class CoxObjective:
 
     n_outputs = 1
     n_branches = 1
+    separable = False
 
     def __init__(self, outcome: Survival, ties: Ties = "efron") -> None:
         self._outcome, self._ties = outcome, ties
@@ -113,6 +119,8 @@ class ClassObjective:
         levels more; the readout takes the weights out again, so that probabilities are still
         those of patients like the training ones.
     """
+
+    separable = True
 
     def __init__(self, outcome: Classes, *, balanced: bool = False) -> None:
         counts = np.bincount(outcome.label, minlength=len(outcome.levels))

@@ -48,6 +48,10 @@ class MeanPooling(nn.Module):
         """Mean of each hidden unit."""
         return Pooled(segments.mean(hidden))
 
+    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
+        return hidden.new_zeros(len(hidden)), hidden
+
 
 class MaxPooling(nn.Module):
     """The tile in which a hidden unit is strongest speaks for the bag."""
@@ -93,7 +97,11 @@ class GatedAttention(nn.Module):
     def forward(self, hidden: Tensor, segments: Segments, _places: Tensor | None) -> Pooled:
         """Weighted sum of hidden tiles."""
         weights = segments.softmax(self.scores(hidden))
-        return Pooled(segments.sum(weights * hidden), weights)
+        return Pooled(segments.weighted_sum(weights[:, 0], hidden), weights)
+
+    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
+        return self.scores(hidden)[:, 0], hidden
 
 
 class TopAttention(nn.Module):
@@ -136,9 +144,16 @@ class EvidencePooling(nn.Module):
 
     def forward(self, hidden: Tensor, segments: Segments, _places: Tensor | None) -> Pooled:
         """Mean evidence of each branch, (n_bags, n_branches)."""
-        evidence = nn.functional.softplus(self.evidence(hidden).to(hidden.dtype))
+        evidence = self._evidence_of(hidden)
         total = segments.sum(evidence)
         return Pooled(segments.mean(evidence), evidence / total[segments.of_tile])
+
+    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
+        return hidden.new_zeros(len(hidden)), self._evidence_of(hidden)
+
+    def _evidence_of(self, hidden: Tensor) -> Tensor:
+        return nn.functional.softplus(self.evidence(hidden).to(hidden.dtype))
 
 
 class BranchAttention(nn.Module):

@@ -8,7 +8,7 @@ the gradient of the whole cohort, whatever the batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,11 +75,15 @@ class Step:
         if not (schedule.most_tiles or schedule.noise):
             return batch
         generator = torch.Generator().manual_seed((self.seed + batch.rows.start) % 2**63)
-        tiles = {
-            name: part.thinned(schedule.most_tiles, schedule.noise, generator)
-            for name, part in batch.tiles.items()
-        }
-        return replace(batch, tiles=tiles)
+        most, noise = schedule.most_tiles, schedule.noise
+        tiles = {name: part.thinned(most, noise, generator) for name, part in batch.tiles.items()}
+        streams = {}
+        for name, stream in batch.streams.items():
+            if 0 < most < len(stream):
+                tiles[name] = stream.drawn(most, generator).thinned(0, noise, generator)
+            else:
+                streams[name] = stream.with_noise(noise, generator)
+        return replace(batch, tiles=tiles, streams=streams)
 
 
 @contextmanager
@@ -96,7 +100,7 @@ def one_thread() -> Iterator[None]:
 def outputs_of(network: TileNetwork, batches: PatientBatches) -> Floats:
     """Raw outputs of all patients without dropout, shape (n_patients, n_outputs)."""
     with one_thread(), torch.no_grad():
-        return _joined([network(batch)[0] for batch in batches])
+        return _joined([network(batch)[0] for batch in batches.passing()])
 
 
 def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[np.float32]] | None:
@@ -108,7 +112,7 @@ def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[
     name = "image" if "image" in tiles else next(iter(tiles))
     found: list[NDArray[np.float32]] = []
     with one_thread(), torch.no_grad():
-        for batch in batches:
+        for batch in batches.passing():
             _, pooled = network.pool(batch, batch.present)[name]
             if pooled.weights is None:
                 return None
@@ -142,15 +146,16 @@ def accumulate_gradient(
     schedule : Schedule
         How the network is fitted.
     kept_tiles : int
-        A larger cohort is passed through the network twice instead of keeping its activations.
+        Of a larger cohort no activations are kept: it is passed through the network twice, or once
+        where the objective is separable.
 
     Raises
     ------
     TrainingError
         If outputs are no longer finite.
     """
-    keep = batches.n_tiles <= kept_tiles
     branch = torch.from_numpy(objective.branch) if schedule.instance_weight else None
+    instance_weight = schedule.instance_weight / batches.n_patients
 
     def forward(batch: PatientBatch) -> tuple[Tensor, Tensor]:
         own = None if branch is None else branch[batch.rows]
@@ -158,24 +163,51 @@ def accumulate_gradient(
             outputs = network(step.thinned(batch, schedule), step.draws.of(batch.rows), own)
         return outputs  # type: ignore[no-any-return]
 
-    with torch.set_grad_enabled(keep):
+    if batches.n_tiles <= kept_tiles:
         parts = [forward(batch) for batch in batches]
-    instance_weight = schedule.instance_weight / batches.n_patients
-    instance = sum(float(part[1].detach()) for part in parts) * instance_weight
-    loss, by_output = objective.loss(_joined([part[0] for part in parts]))
-    gradient = torch.from_numpy(by_output)
-    again = () if keep else (forward(batch) for batch in batches)
-    start = 0
-    for outputs, instance_loss in parts if keep else again:
-        own = gradient[start : start + len(outputs)].to(outputs.dtype)
-        tensors: list[Tensor] = [outputs]
-        gradients: list[Any] = [own]
-        if instance_loss.requires_grad:
-            tensors.append(instance_loss)
-            gradients.append(instance_loss.new_tensor(instance_weight))
-        torch.autograd.backward(tensors, gradients)
-        start += len(outputs)
+        loss, by_output = objective.loss(_joined([part[0] for part in parts]))
+        instance = 0.0
+        for part, rows in zip(parts, batches.rows, strict=True):
+            instance += _backward(part, by_output[rows], instance_weight)
+    elif objective.separable:
+        loss, instance = _one_pass(forward, batches, objective, instance_weight)
+    else:
+        with torch.no_grad():
+            outputs = _joined([forward(batch)[0] for batch in batches.passing()])
+        loss, by_output = objective.loss(outputs)
+        instance = 0.0
+        for batch in batches.passing():
+            instance += _backward(forward(batch), by_output[batch.rows], instance_weight)
     return loss + instance
+
+
+def _one_pass(
+    forward: Callable[[PatientBatch], tuple[Tensor, Tensor]],
+    batches: PatientBatches,
+    objective: Objective,
+    instance_weight: float,
+) -> tuple[float, float]:
+    """Loss and instance loss where nobody's gradient depends on anybody else's outputs."""
+    outputs = np.zeros((batches.n_patients, objective.n_outputs))
+    instance = 0.0
+    for batch in batches.passing():
+        part = forward(batch)
+        outputs[batch.rows] = _joined([part[0]])
+        own = objective.loss(outputs)[1][batch.rows]
+        instance += _backward(part, own, instance_weight)
+    return objective.loss(outputs)[0], instance
+
+
+def _backward(part: tuple[Tensor, Tensor], by_output: Floats, instance_weight: float) -> float:
+    """Add the gradient of some patients' outputs and instance loss; the latter, weighted."""
+    outputs, instance_loss = part
+    tensors: list[Tensor] = [outputs]
+    gradients: list[Any] = [torch.from_numpy(by_output).to(outputs.dtype)]
+    if instance_loss.requires_grad:
+        tensors.append(instance_loss)
+        gradients.append(instance_loss.new_tensor(instance_weight))
+    torch.autograd.backward(tensors, gradients)
+    return float(instance_loss.detach()) * instance_weight
 
 
 def train(

@@ -41,6 +41,7 @@ class WeibullObjective:
 
     n_outputs = 2
     n_branches = 1
+    separable = True
 
     def __init__(self, outcome: Survival) -> None:
         require_events(outcome)

@@ -74,7 +74,7 @@ class PlainImage:
     def digest(self) -> str:
         return f"sha256:{digest_file(self._path)}"
 
-    def read(self, level: int, corner: Size, size: Size) -> Pixels:  # noqa: ARG002 - has one level
+    def read(self, level: int, corner: Size, out: Pixels) -> None:  # noqa: ARG002 - has one level
         if self._pixels is None:
             with _decoding(self._path), _open_image(self._path) as image:
                 if image.mode in ("RGBA", "P"):
@@ -82,7 +82,7 @@ class PlainImage:
                 else:
                     self._pixels = np.asarray(image.convert("RGB"))
         x, y = corner
-        return self._pixels[y : y + size[1], x : x + size[0]]
+        out[:] = self._pixels[y : y + out.shape[0], x : x + out.shape[1]]
 
     def close(self) -> None:
         self._pixels = None

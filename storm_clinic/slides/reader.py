@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from storm_clinic.errors import MppError
 from storm_clinic.slides.mpp import MppSource, Resolution, settle_mpp
-from storm_clinic.slides.resample import NEAREST_RATIO, Pixels, resample, source_span
+from storm_clinic.slides.resample import (
+    NEAREST_RATIO,
+    Pixels,
+    are_taken_whole,
+    resample,
+    source_span,
+)
 from storm_clinic.slides.sources import PixelSource, open_source
 
 THUMBNAIL_MPP = 8.0
@@ -138,11 +144,10 @@ class Slide:
         step = scale / downsample
         x, y = (position / downsample for position in corner_level0_px)
         rows = max(1, int(_STRIP_PX / (width * step) / step))
-        strips = [
-            self._read_strip(level, (x, y + first * step), step, (width, min(rows, height - first)))
-            for first in range(0, height, rows)
-        ]
-        return strips[0] if len(strips) == 1 else np.concatenate(strips)
+        made = np.empty((height, width, 3), dtype=np.uint8)
+        for first in range(0, height, rows):
+            self._read_strip(level, (x, y + first * step), step, made[first : first + rows])
+        return made
 
     def thumbnail(self, mpp: float = THUMBNAIL_MPP) -> tuple[Pixels, float]:
         """The whole slide at about ``mpp``, and the exact microns per pixel of it.
@@ -203,34 +208,37 @@ class Slide:
         return max(fine_enough, key=self.level_downsamples.__getitem__, default=0)
 
     def _read_strip(
-        self, level: int, corner: tuple[float, float], step: float, size: tuple[int, int]
-    ) -> Pixels:
+        self, level: int, corner: tuple[float, float], step: float, out: Pixels
+    ) -> None:
+        size = out.shape[1], out.shape[0]
         left, right = source_span(corner[0], step, size[0])
         top, bottom = source_span(corner[1], step, size[1])
-        pixels = self._read_level(level, (left, top), (right - left, bottom - top))
-        return resample(pixels, (corner[0] - left, corner[1] - top), step, size)
+        span = right - left, bottom - top
+        if are_taken_whole(span, step, size):
+            self._read_level(level, (left, top), out)
+            return
+        pixels = np.empty((span[1], span[0], 3), dtype=np.uint8)
+        self._read_level(level, (left, top), pixels)
+        out[:] = resample(pixels, (corner[0] - left, corner[1] - top), step, size)
 
-    def _read_level(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> Pixels:
-        """A rectangle of one level; background where it lies outside."""
+    def _read_level(self, level: int, corner: tuple[int, int], out: Pixels) -> None:
+        """Fill ``out`` with a rectangle of one level; background where it lies outside."""
+        size = out.shape[1], out.shape[0]
         spans = [
             _inside(start, length, whole)
             for start, length, whole in zip(corner, size, self.level_sizes[level], strict=True)
         ]
         (left, right), (top, bottom) = spans
+        if (right - left, bottom - top) == size:
+            self._source.read(level, corner, out)
+            return
+        out[:] = self._source.background
         if right <= left or bottom <= top:
-            return self._background(size)
-        inner = self._source.read(level, (left, top), (right - left, bottom - top))
-        if inner.shape[:2] == (size[1], size[0]):
-            return inner
-        canvas = self._background(size)
+            return
         x, y = left - corner[0], top - corner[1]
-        canvas[y : y + bottom - top, x : x + right - left] = inner
-        _repeat_rim(canvas, (x + right - left, y + bottom - top))
-        return canvas
-
-    def _background(self, size: tuple[int, int]) -> Pixels:
-        colour = np.array(self._source.background, dtype=np.uint8)
-        return np.broadcast_to(colour, (size[1], size[0], 3)).copy()
+        end = x + right - left, y + bottom - top
+        self._source.read(level, (left, top), out[y : end[1], x : end[0]])
+        _repeat_rim(out, end)
 
 
 def open_slide(

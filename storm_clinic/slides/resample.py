@@ -19,13 +19,19 @@ _WHOLE = 1e-6  # a pixel position this near a whole number is one
 def source_span(start: float, step: float, n_out: int) -> tuple[int, int]:
     """Half-open range of source pixels that ``n_out`` output pixels from ``start`` need."""
     if abs(step - 1) <= NEAREST_RATIO:
-        index = _nearest(start, step, n_out)
-        return int(index[0]), int(index[-1]) + 1
+        first, last = _nearest(start, step, np.array([0, n_out - 1]))
+        return int(first), int(last) + 1
     if step < 1:  # linear interpolation looks at both neighbours
         return math.floor(start - 0.5), math.ceil(start + step * n_out + 0.5)
     first = math.floor(start + _WHOLE)
     shifts = start - first > _WHOLE
     return first, first + math.ceil(step * n_out - _WHOLE) + shifts
+
+
+def are_taken_whole(span: tuple[int, int], step: float, size: tuple[int, int]) -> bool:
+    """Whether every source pixel of a span (width, height) is an output pixel, in its order."""
+    # Below 1 a pixel may be taken twice, above 1 one may be left out; never both.
+    return abs(step - 1) <= NEAREST_RATIO and span == size
 
 
 def resample(
@@ -57,8 +63,8 @@ def resample(
     return _average(_shift(source, offset), step, size)
 
 
-def _nearest(start: float, step: float, n_out: int) -> NDArray[np.int64]:
-    centres = start + (np.arange(n_out) + 0.5) * step
+def _nearest(start: float, step: float, outputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    centres = start + (outputs + 0.5) * step
     index: NDArray[np.int64] = np.floor(centres + _WHOLE).astype(np.int64)
     return index
 
@@ -66,8 +72,8 @@ def _nearest(start: float, step: float, n_out: int) -> NDArray[np.int64]:
 def _take(
     source: Pixels, offset: tuple[float, float], step: float, size: tuple[int, int]
 ) -> Pixels:
-    columns = _nearest(offset[0], step, size[0])
-    rows = _nearest(offset[1], step, size[1])
+    columns = _nearest(offset[0], step, np.arange(size[0]))
+    rows = _nearest(offset[1], step, np.arange(size[1]))
     if columns[-1] - columns[0] == size[0] - 1 and rows[-1] - rows[0] == size[1] - 1:
         # A copy, as everywhere here: the source may be a view of an image that is kept.
         return source[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()

@@ -49,8 +49,11 @@ class PixelSource(Protocol):
     def digest(self) -> str:
         """Identity of the content."""
 
-    def read(self, level: int, corner: Size, size: Size) -> Pixels:
-        """Pixels of one level, in its own coordinates, wholly inside it: uint8 (h, w, 3)."""
+    def read(self, level: int, corner: Size, out: Pixels) -> None:
+        """Fill ``out``, uint8 (h, w, 3), with what one level shows from ``corner`` on.
+
+        Coordinates are the level's own; the rectangle lies wholly inside it.
+        """
 
     def close(self) -> None:
         """Give file handles and memory back."""

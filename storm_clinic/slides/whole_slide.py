@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,25 @@ import tifffile
 
 from storm_clinic.errors import UnreadableSlide
 from storm_clinic.files import digest_file
+from storm_clinic.slides.jpeg_levels import find_jpeg_levels
 from storm_clinic.slides.mpp import ome_mpp
+from storm_clinic.slides.native_tiles import NativeTiles
 from storm_clinic.slides.transparency import Pixels, blend, without_rim
 
 Size = tuple[int, int]
 
+# Set to "openslide", nothing is decoded but by OpenSlide: to see that it makes no difference.
+READ_WITH = "STORM_CLINIC_READ_WITH"
 _SCANNED_PAGES = 64  # a slide's TIFF has a dozen pages; do not walk through a z-stack of thousands
 
 
 class WholeSlide:
     """A slide that OpenSlide opens.
+
+    Where a level is a plain grid of JPEG tiles, these are decoded here, to the same pixels and
+    several times faster. For each such level the first tile is read in both ways, and only if
+    no pixel differs the level is read so. What is missing or damaged, and every other slide, is
+    left to OpenSlide.
 
     Raises
     ------
@@ -37,16 +47,17 @@ class WholeSlide:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as error:
             raise UnreadableSlide(f"OpenSlide cannot open it: {error}", where=path) from error
-        properties = self._slide.properties
+        properties = _properties(self._slide)
         self.vendor = str(properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"))
         self.level_sizes = tuple(self._slide.level_dimensions)
         self.level_downsamples = tuple(
             self._true_downsample(k) for k in range(len(self.level_sizes))
         )
-        self.own_mpp = _openslide_mpp(dict(properties))
+        self.own_mpp = _openslide_mpp(properties)
         colour = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR) or "FFFFFF"
         red, green, blue = bytes.fromhex(colour)
         self.background = (red, green, blue)
+        self._proven: set[int] = set()
 
     def _true_downsample(self, level: int) -> float:
         """The factor that made a level; its rounded size would suggest a slightly other one."""
@@ -61,7 +72,7 @@ class WholeSlide:
     @cached_property
     def codec(self) -> str:
         return _tiff_codec(self._path, self.level_sizes[0]) or _property_codec(
-            dict(self._slide.properties)
+            _properties(self._slide)
         )
 
     @cached_property
@@ -69,7 +80,41 @@ class WholeSlide:
         quickhash = self._slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
         return str(quickhash) if quickhash else f"sha256:{digest_file(self._path)}"
 
-    def read(self, level: int, corner: Size, size: Size) -> Pixels:
+    def read(self, level: int, corner: Size, out: Pixels) -> None:
+        if not self._read_natively(level, corner, out):
+            out[:] = self._read_by_openslide(level, corner, (out.shape[1], out.shape[0]))
+
+    @cached_property
+    def _tiles(self) -> NativeTiles:
+        if os.environ.get(READ_WITH) == "openslide":
+            return NativeTiles(self._path, {})
+        levels = find_jpeg_levels(self._path, self.vendor, self.level_sizes)
+        # Between a level's pixels OpenSlide interpolates; only a whole factor keeps it on them.
+        stated = self._slide.level_downsamples
+        return NativeTiles(
+            self._path, {k: level for k, level in levels.items() if stated[k].is_integer()}
+        )
+
+    def _read_natively(self, level: int, corner: Size, out: Pixels) -> bool:
+        """Whether it could be done; if not, ``out`` holds anything."""
+        if level not in self._tiles.levels:
+            return False
+        if level not in self._proven:
+            self._prove(level, corner)
+        return level in self._proven and self._tiles.read(level, corner, out)
+
+    def _prove(self, level: int, corner: Size) -> None:
+        """Hold one tile of a level against OpenSlide's; one that differs settles it for good."""
+        start, (width, height) = self._tiles.tile_around(level, corner)
+        native = np.empty((height, width, 3), dtype=np.uint8)
+        if not self._tiles.read(level, start, native):
+            return  # says nothing of the others
+        if np.array_equal(native, self._read_by_openslide(level, start, (width, height))):
+            self._proven.add(level)
+        else:
+            self._tiles.levels.pop(level, None)
+
+    def _read_by_openslide(self, level: int, corner: Size, size: Size) -> Pixels:
         # OpenSlide wants level-0 coordinates and divides them by the downsample that it states.
         stated = self._slide.level_downsamples[level]
         location = (round(corner[0] * stated), round(corner[1] * stated))
@@ -91,6 +136,14 @@ class WholeSlide:
 
     def close(self) -> None:
         self._slide.close()
+        if "_tiles" in self.__dict__:
+            self._tiles.close()
+
+
+def _properties(slide: openslide.OpenSlide) -> dict[str, str]:
+    """What a slide states; a name that damage made unreadable cannot be asked for, and is left."""
+    given = {name: slide.properties.get(name) for name in slide.properties}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _openslide_mpp(properties: dict[str, str]) -> tuple[str | float, str | float] | None:

@@ -122,6 +122,8 @@ def extract(
     overlap_px: int | None = None,
     tissue: TissueParameters | None = None,
     device: str = "auto",
+    runtime: str = "torch",
+    precision: str | None = None,
     readers: int | None = None,
     batch_size: int | None = None,
     shard: Shard | None = None,
@@ -166,6 +168,13 @@ def extract(
         How tissue is found.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+    runtime : str
+        What computes the network: "torch", "onnxruntime", "openvino", or "auto", which is the
+        fastest that is installed and gives torch's numbers to 1e-5. Only torch's bytes are those
+        of stores made before.
+    precision : str, optional
+        "fp32" or "bf16"; default: the card's on a GPU, fp32 on a CPU. The run ends if bf16 moves
+        embeddings of the first tiles too far.
     readers : int, optional
         Reader processes; default: what suits the machine.
     batch_size : int, optional
@@ -186,8 +195,8 @@ def extract(
     Raises
     ------
     InputError
-        If no slide is found, two files would have the same id, or genes that are asked for are
-        unknown or without evidence.
+        If no slide is found, two files would have the same id, genes that are asked for are
+        unknown or without evidence, or runtime or precision is unknown.
     CohortError
         If the cohort's tables are wrong or name no slide files.
     CheckpointError
@@ -203,7 +212,7 @@ def extract(
         If the Ray cluster cannot be used.
     """
     workspace = workspace or Workspace()
-    _require_ray_device(ray, device)
+    _require_cluster_wide(ray, device, runtime)
     _require_at_least_one(readers=readers, batch_size=batch_size, tile_px=tile_px)
     listing = list_slides(source, cohort, workspace, mpp=mpp, masks=masks)
     if shard is not None:
@@ -239,7 +248,7 @@ def extract(
         "mpp_override": mpp,
         "masks": sum(job.mask is not None for job in listing.jobs),
     }
-    way = Way(geometry, tissue, readers, batch_size, limits)
+    way = Way(geometry, tissue, runtime, precision, readers, batch_size, limits)
     if ray is None:
         run = partial(extract_here, way.tuned(loaded), listing.jobs, store, way)
     else:
@@ -259,12 +268,20 @@ def extract(
     return _recorded(result, started, settings, shard)
 
 
-def _require_ray_device(ray: str | None, device: str) -> None:
-    if ray is not None and device not in ("auto", "cpu", "cuda"):
+def _require_cluster_wide(ray: str | None, device: str, runtime: str) -> None:
+    if ray is None:
+        return
+    if device not in ("auto", "cpu", "cuda"):
         raise InputError(
             f"{device!r} names one of several; a cluster deals its devices out itself",
             where="device",
             fix="Use auto, cpu or cuda.",
+        )
+    if runtime == "auto":
+        raise InputError(
+            "'auto' may choose another on each machine, and bytes would differ",
+            where="runtime",
+            fix="Name one that all machines of the cluster have.",
         )
 
 

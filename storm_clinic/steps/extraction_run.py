@@ -20,7 +20,10 @@ from storm_clinic.slides.tissue import TissueParameters
 if TYPE_CHECKING:
     from storm_clinic.encoders.contract import EncoderCard
     from storm_clinic.encoders.encoding import LoadedEncoder
+    from storm_clinic.encoders.runtimes import ChosenRuntime
     from storm_clinic.encoders.tuning import Tuning
+
+    Tuned = tuple[LoadedEncoder, Tuning, ChosenRuntime]
 
 # What became of the slides, and what ran, for the run's record.
 Extracted = tuple[list[SlideResult], dict[str, Any]]
@@ -32,21 +35,29 @@ class Way:
 
     geometry: TileGeometry
     tissue: TissueParameters
+    runtime: str
+    precision: str | None
     readers: int | None
     batch_size: int | None
     limits: TimeLimits | None
 
-    def tuned(self, loaded: LoadedEncoder) -> tuple[LoadedEncoder, Tuning]:
-        """Whoever names a batch size gets the network as it is, in batches of just that size."""
+    def tuned(self, loaded: LoadedEncoder) -> Tuned:
+        """The encoder as it will be used, and what was chosen for it."""
+        from storm_clinic.encoders.runtimes import use_runtime, watched
         from storm_clinic.encoders.tuning import Tuning, tune
 
-        if self.batch_size:
-            return loaded, Tuning(self.batch_size)
-        return tune(loaded, self.geometry.tile_px)
+        loaded, chosen = use_runtime(
+            loaded, self.runtime, precision=self.precision, batch_size=self.batch_size
+        )
+        # Whoever names a batch size gets the network as it is, in batches of just that size.
+        tuning = Tuning(self.batch_size) if self.batch_size else None
+        if tuning is None:
+            loaded, tuning = tune(loaded, self.geometry.tile_px)
+        return watched(loaded), tuning, chosen
 
 
 def extract_here(
-    tuned: tuple[LoadedEncoder, Tuning],
+    tuned: Tuned,
     jobs: Sequence[SlideJob],
     store: FeatureStore,
     way: Way,
@@ -54,7 +65,7 @@ def extract_here(
     progress: Progress | None,
 ) -> Extracted:
     """Extract on this machine; see `extract_slides`."""
-    loaded, tuning = tuned
+    loaded, tuning, chosen = tuned
     n_readers = way.readers or default_readers(loaded.device.type)
     results = extract_slides(
         jobs,
@@ -67,7 +78,8 @@ def extract_here(
         limits=way.limits,
         progress=progress,
     )
-    return results, {"readers": n_readers, **asdict(tuning), **_machine(loaded)}
+    ran = {"readers": n_readers, **asdict(tuning), **asdict(chosen), **_machine(loaded)}
+    return results, ran
 
 
 def extract_on_cluster(
@@ -106,6 +118,8 @@ def extract_on_cluster(
         "ray": address,
         "readers": way.readers,
         "batch_size": way.batch_size,
+        "runtime": way.runtime,
+        "precision": way.precision,
         "device": "cuda" if share.gpu else "cpu",
         "cores_per_actor": share.cores,
     }
@@ -116,7 +130,7 @@ def _load_in_actor(
 ) -> tuple[LoadedEncoder, int]:
     from storm_clinic.encoders.hub import load_encoder
 
-    loaded, tuning = way.tuned(load_encoder(card, weights=weights, device=device))
+    loaded, tuning, _ = way.tuned(load_encoder(card, weights=weights, device=device))
     return loaded, tuning.batch_size
 
 

@@ -41,6 +41,13 @@ class StormConfig:
     image_axes : int
         On how many principal axes of the training embeddings the network sees an image; embeddings
         then come scaled slide by slide (`image_scale.scale_slide`). 0: raw embeddings, all numbers.
+    readout : float
+        In pitches. A spot is read out as the mean of its context's last tokens, each weighted by
+        exp(-distance / readout): neighbours share tissue, and 25 looks at it err less than one.
+        0: the middle token alone.
+    gene_encoder : "mlp" or "linear"
+        What makes a token of expression: the gene encoder, or one linear layer on the raw vector
+        (an ablation).
 
     Raises
     ------
@@ -60,6 +67,8 @@ class StormConfig:
     alibi: bool = True
     dropout: float = 0.0
     image_axes: int = 0
+    readout: float = 0.0
+    gene_encoder: Literal["mlp", "linear"] = "mlp"
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -75,13 +84,15 @@ class StormConfig:
             return f"width ({self.width}) must be a multiple of n_heads ({self.n_heads})"
         if not 0 < self.pitch_um < float("inf"):
             return f"pitch_um must be a length, is {self.pitch_um!r}"
-        for name, allowed in (("experts", ("modality", "one")), ("alibi", (True, False))):
+        for name, allowed in _CHOICES.items():
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):
                 return f"{name} must be one of {allowed}, is {value!r}"
         axes = self.image_axes
         if isinstance(axes, bool) or not isinstance(axes, int) or not 0 <= axes <= self.image_width:
             return f"image_axes must be from 0 to image_width ({self.image_width}), is {axes!r}"
+        if not 0 <= self.readout < float("inf"):
+            return f"readout must be a number of pitches from 0, is {self.readout!r}"
         if not 0 <= self.dropout < 1:
             return f"dropout must be from 0 to below 1, is {self.dropout!r}"
         return None
@@ -123,6 +134,9 @@ class StormConfig:
 
 
 _COUNTS = ("width", "n_layers", "n_heads", "image_width", "n_genes", "gene_hidden", "gene_width")
+_CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
+    {"experts": ("modality", "one"), "alibi": (True, False), "gene_encoder": ("mlp", "linear")}
+)
 # (width, layers, heads). The paper gives tiny and base; small is ours, between them.
 _SIZES: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {"tiny": (128, 3, 4), "small": (384, 4, 6), "base": (768, 6, 12)}

@@ -48,7 +48,7 @@ class Recipe:
     ----------
     name : str
         What the row is called.
-    size, experts, alibi, dropout, image_axes
+    size, experts, alibi, dropout, image_axes, readout, gene_encoder
         See `StormConfig`.
     side : 1, 3 or 5
         Points along an edge of a context.
@@ -68,6 +68,8 @@ class Recipe:
     alibi: bool = True
     dropout: float = 0.2
     image_axes: int = 128
+    readout: float = StormConfig.readout
+    gene_encoder: Literal["mlp", "linear"] = "mlp"
     side: Side = 5
     n_genes: int = 200
     pretrain_steps: int = 0
@@ -131,6 +133,8 @@ def taught_network(
         alibi=recipe.alibi,
         dropout=recipe.dropout,
         image_axes=recipe.image_axes,
+        readout=recipe.readout,
+        gene_encoder=recipe.gene_encoder,
     )
     axes = None
     if recipe.image_axes:

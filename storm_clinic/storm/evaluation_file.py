@@ -39,6 +39,12 @@ class RecipeChoice(StrictModel):
         default=Recipe.image_axes,
         description="Principal axes of slide-scaled embeddings; 0: raw embeddings.",
     )
+    readout: NotNegative = Field(
+        default=Recipe.readout, description="Pitches over which a spot is read out; 0: itself."
+    )
+    gene_encoder: Literal["mlp", "linear"] = Field(
+        default=Recipe.gene_encoder, description="The gene encoder, or the raw vector of genes."
+    )
     side: Side = Field(default=Recipe.side, description="Points along an edge of a context.")
     n_genes: Count = Field(default=Recipe.n_genes, description="Genes that are taught.")
     pretrain_steps: Annotated[int, Field(ge=0)] = Field(
@@ -54,11 +60,15 @@ class RecipeChoice(StrictModel):
     l1: NotNegative = Field(default=FinetunePlan.l1, description="Weight of the absolute error.")
     l2: NotNegative = Field(default=FinetunePlan.l2, description="Weight of the squared error.")
 
+    teacher: NotNegative = Field(
+        default=FinetunePlan.teacher, description="Weight of what a ridge says; 0: no teacher."
+    )
+
     @property
     def recipe(self) -> Recipe:
         """What the evaluation works with."""
         values = self.model_dump()
-        taught = ("epochs", "batch", "learning_rate", "weight_decay", "l1", "l2")
+        taught = ("epochs", "batch", "learning_rate", "weight_decay", "l1", "l2", "teacher")
         plan = FinetunePlan(**{name: values.pop(name) for name in taught})
         return Recipe(**values, finetune=plan)
 
@@ -82,7 +92,9 @@ class EvaluationFile(StrictModel):
     )
     top_genes: Count = Field(description="Genes looked at, chosen on the training sections.")
     network: RecipeChoice = Field(description="What is evaluated, and fine-tuned in the end.")
-    ablations: tuple[RecipeChoice, ...] = Field(default=(), description="What else to compare.")
+    ablations: tuple[RecipeChoice, ...] = Field(
+        default=(), description="The network with what is named changed, and nothing else."
+    )
     baselines: tuple[Baseline, ...] = Field(
         default=get_args(Baseline), description="Rivals without a network."
     )
@@ -92,11 +104,20 @@ class EvaluationFile(StrictModel):
     @property
     def recipes(self) -> list[Recipe]:
         """The network first."""
-        return [choice.recipe for choice in (self.network, *self.ablations)]
+        return [choice.recipe for choice in (self.network, *self._ablations)]
+
+    @property
+    def _ablations(self) -> tuple[RecipeChoice, ...]:
+        """Ablations with all that they have from the network."""
+        return tuple(
+            self.network.model_copy(update=choice.model_dump(include=choice.model_fields_set))
+            for choice in self.ablations
+        )
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON, variables not filled in."""
-        return self.model_dump(mode="json")
+        whole = self.model_copy(update={"ablations": self._ablations})
+        return whole.model_dump(mode="json")
 
     @property
     def digest(self) -> str:

@@ -43,11 +43,41 @@ class GeneScale(nn.Module):
         self.spread.copy_(spread)
 
 
-class GeneEncoder(nn.Module):
-    """Expression under a panel to a vector: a weighted sum over known genes, then a small MLP."""
+class RawGenes(nn.Module):
+    """A spot's expression as the bare vector of its genes, in spreads; unknown ones at their mean.
+
+    Attributes
+    ----------
+    width : int
+        Numbers a spot: one a gene.
+    """
 
     def __init__(self, config: StormConfig) -> None:
         super().__init__()
+        self.width = config.n_genes
+
+    def forward(self, expression: Tensor, panel: Tensor, scale: GeneScale) -> Tensor:
+        """Vectors (..., n_genes); arguments as `GeneEncoder.forward`."""
+        away = (expression - scale.mean) / scale.spread
+        away = torch.where(panel, away, torch.zeros_like(away))
+        # A sum's spread grows with the root of its terms; panels of any size then look alike.
+        n_known = panel.sum(dim=-1, keepdim=True).clamp(min=1).to(away.dtype)
+        return away * (self.width / n_known).sqrt()
+
+
+class GeneEncoder(nn.Module):
+    """Expression under a panel to a vector: a weighted sum over known genes, then a small MLP.
+
+    Attributes
+    ----------
+    width : int
+        Numbers a spot: ``gene_width``.
+    """
+
+    def __init__(self, config: StormConfig) -> None:
+        super().__init__()
+        self.width = config.gene_width
+        self.raw = RawGenes(config)
         self.genes = nn.Linear(config.n_genes, config.gene_hidden, bias=False)
         self.norm = nn.LayerNorm(config.gene_hidden)
         self.out = nn.Linear(config.gene_hidden, config.gene_width)
@@ -64,11 +94,7 @@ class GeneEncoder(nn.Module):
         scale : GeneScale
             In what each gene is counted.
         """
-        away = (expression - scale.mean) / scale.spread
-        away = torch.where(panel, away, torch.zeros_like(away))
-        # The sum's spread grows with the root of its terms; panels of any size then look alike.
-        n_known = panel.sum(dim=-1, keepdim=True).clamp(min=1).to(away.dtype)
-        hidden = self.genes(away * (self.genes.in_features / n_known).sqrt())
+        hidden = self.genes(self.raw(expression, panel, scale))
         encoded: Tensor = self.out(nn.functional.gelu(self.norm(hidden)))
         return encoded
 

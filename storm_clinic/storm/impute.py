@@ -21,6 +21,7 @@ from storm_clinic.errors import TrainingError
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.image_scale import scale_slide
+from storm_clinic.storm.linear_teacher import TeacherView, foretold_by_others, near_means
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import Side, neighbourhoods
 from storm_clinic.storm.optimisation import Optimisation, Optimiser
@@ -126,6 +127,9 @@ class FinetunePlan:
         Share of all updates in which the rate rises.
     l1, l2 : float
         Weights of the absolute and of the squared error, both in spreads of each gene.
+    teacher : float
+        Weight, beside 1 for what was measured, of what a ridge fitted on other sections foretells
+        of a spot; see `linear_teacher`. 0: no teacher.
     seed : int
         Of order and dropout, and of weights where a network is new.
 
@@ -142,6 +146,7 @@ class FinetunePlan:
     warm_up: float = 0.1
     l1: float = 0.0
     l2: float = 1.0
+    teacher: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -150,6 +155,7 @@ class FinetunePlan:
             "warm_up must be from 0 to below 1": 0 <= self.warm_up < 1,
             "l1 and l2 must not be negative, nor both 0": min(self.l1, self.l2) >= 0
             and self.l1 + self.l2 > 0,
+            "teacher must not be negative": self.teacher >= 0,
             "seed must not be negative": self.seed >= 0,
         }
         problem = next((text for text, is_right in fits.items() if not is_right), None)
@@ -174,13 +180,14 @@ def finetune(model: StormModel, sections: Sequence[TaughtSection], plan: Finetun
     Raises
     ------
     TrainingError
-        If no spot is there to learn from, or a gradient is not finite.
+        If no spot is there to learn from, a gradient is not finite, or a teacher is asked for
+        where there are fewer than three sections, or patients if there are several.
     """
     if not sum(len(section.spots) for section in sections):
         raise TrainingError("there is no measured spot", where=_WHERE)
     mean, spread = _gene_scale(sections)
     model.gene_scale.set(mean, spread)
-    wanted = [_around_own_mean(section, spread) for section in sections]
+    wanted = _wanted(sections, spread, plan, pitch_um=model.config.pitch_um)
     index = [(place, row) for place, one in enumerate(sections) for row in range(len(one.spots))]
     order = np.random.default_rng(plan.seed)
     per_epoch = -(-len(index) // plan.batch)
@@ -254,6 +261,35 @@ def _gene_scale(sections: Sequence[TaughtSection]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(mean).float(), torch.from_numpy(spread).float()
 
 
-def _around_own_mean(section: TaughtSection, spread: Tensor) -> Tensor:
-    target = torch.from_numpy(section.target)
-    return (target - target.mean(dim=0)) / spread
+def _wanted(
+    sections: Sequence[TaughtSection], spread: Tensor, plan: FinetunePlan, *, pitch_um: float
+) -> list[Tensor]:
+    """Expression of each section's spots around its own mean, in spreads; a teacher's mixed in.
+
+    Two squared errors, against what was measured and against what a teacher says, have the same
+    gradient as one against their weighted mean.
+    """
+    measured = [
+        (section.target - section.target.mean(axis=0)) / spread.numpy() for section in sections
+    ]
+    if not plan.teacher:
+        return [torch.from_numpy(target) for target in measured]
+    several = len({section.patient for section in sections}) > 1
+    views = [
+        TeacherView(
+            section.patient if several else section.name,
+            near_means(
+                section.image.numpy(),
+                section.xy_um.numpy(),
+                section.around.numpy(),
+                pitch_um=pitch_um,
+            ),
+            target,
+        )
+        for section, target in zip(sections, measured, strict=True)
+    ]
+    taught = zip(measured, foretold_by_others(views), strict=True)
+    return [
+        torch.from_numpy((target + plan.teacher * said) / (1 + plan.teacher))
+        for target, said in taught
+    ]

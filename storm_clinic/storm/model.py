@@ -17,7 +17,12 @@ from storm_clinic.storm.attention import attention_bias, head_slopes
 from storm_clinic.storm.config import MODALITIES, Modality, StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.experts import Block
-from storm_clinic.storm.gene_encoder import GeneEncoder, GeneScale, VirtualExpression
+from storm_clinic.storm.gene_encoder import (
+    GeneEncoder,
+    GeneScale,
+    RawGenes,
+    VirtualExpression,
+)
 
 _START = 0.02  # spread of learned tokens at the start, as in ViT
 
@@ -31,11 +36,13 @@ class Encoded:
     tokens : mapping of modality to float tensor, shape (b, n_slots, width)
         Last state of every slot, for decoders; that of an absent token means nothing.
     spot : float tensor, shape (b, width)
-        The middle spot's: its image token, or its expression token where there is no image.
+        The middle spot's, read out of image tokens, or of expression tokens where it has no image;
+        see `StormConfig.readout`.
     context : float tensor, shape (b, width)
         Mean over all tokens that are present.
     joint : float tensor, shape (b, width)
-        Mean of the middle spot's tokens; from H&E alone it is ``spot``.
+        Mean of what is read out of each modality that the middle spot has; from H&E alone it is
+        ``spot``.
     """
 
     tokens: dict[Modality, Tensor]
@@ -75,8 +82,9 @@ class StormModel(nn.Module):
         self.image_norm = nn.LayerNorm(seen)  # encoders differ widely in scale
         self.image_in = nn.Linear(seen, config.width)
         self.gene_scale = GeneScale(config.n_genes)
-        self.gene_encoder = GeneEncoder(config)
-        self.expression_in = nn.Linear(config.gene_width, config.width)
+        encoded = config.gene_encoder == "mlp"
+        self.gene_encoder = GeneEncoder(config) if encoded else RawGenes(config)
+        self.expression_in = nn.Linear(self.gene_encoder.width, config.width)
         self.modality = _learned_tokens(config.width)
         self.mask_token = _learned_tokens(config.width)
         self.register_buffer("slopes", head_slopes(config.n_heads), persistent=False)
@@ -117,7 +125,8 @@ class StormModel(nn.Module):
                 tokens = checkpoint(block, tokens, bias, modalities, use_reentrant=False)
             else:
                 tokens = block(tokens, bias, modalities)
-        return _summarise(self.norm(tokens), present, contexts)
+        readout_um = self.config.readout * self.config.pitch_um
+        return _summarise(self.norm(tokens), present, contexts, readout_um)
 
     def set_image_axes(self, axes: Tensor) -> None:
         """Take over what `image_scale.principal_axes` found on training slides.
@@ -207,17 +216,39 @@ class StormModel(nn.Module):
         return torch.where(present[..., None], tokens, torch.zeros_like(tokens))
 
 
-def _summarise(tokens: Tensor, present: Tensor, contexts: Contexts) -> Encoded:
-    names, n_slots, middle = contexts.modalities, contexts.n_slots, contexts.middle
+def _summarise(tokens: Tensor, present: Tensor, contexts: Contexts, readout_um: float) -> Encoded:
+    names, middle = contexts.modalities, contexts.middle
     by_name = dict(zip(names, tokens.chunk(len(names), dim=1), strict=True))
-    central, here = tokens[:, middle::n_slots], present[:, middle::n_slots]
+    shown = dict(zip(names, present.chunk(len(names), dim=1), strict=True))
+    read = torch.stack(
+        [
+            _read_out(by_name[name], shown[name], contexts, readout_um)
+            if readout_um
+            else by_name[name][:, middle]
+            for name in names
+        ],
+        dim=1,
+    )
+    here = torch.stack([shown[name][:, middle] for name in names], dim=1)
     first = here.to(torch.int8).argmax(dim=1)  # image stands first; 0 where neither is there
     return Encoded(
         tokens=by_name,
-        spot=central[torch.arange(len(central), device=central.device), first],
+        spot=read[torch.arange(len(read), device=read.device), first],
         context=_mean(tokens, present),
-        joint=_mean(central, here),
+        joint=_mean(read, here),
     )
+
+
+def _read_out(tokens: Tensor, shown: Tensor, contexts: Contexts, readout_um: float) -> Tensor:
+    """Mean of one modality's tokens (b, width), falling with distance from the middle."""
+    # Places of empty slots may be anything, even NaN.
+    known = contexts.valid[..., None]
+    places = torch.where(known, contexts.xy_um, torch.zeros_like(contexts.xy_um))
+    away = torch.linalg.vector_norm(places - places[:, contexts.middle, None], dim=-1) / readout_um
+    weights = torch.where(shown, torch.exp(-away), torch.zeros_like(away)).to(tokens.dtype)
+    kept = torch.where(shown[..., None], tokens, torch.zeros_like(tokens))
+    total = torch.einsum("bs,bsw->bw", weights, kept)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def _mean(tokens: Tensor, present: Tensor) -> Tensor:

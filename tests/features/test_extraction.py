@@ -386,6 +386,45 @@ def test_an_encoder_that_fails_ends_the_run(slides, make_store, run, encoder):
         run(slides, make_store(), use=bad)
 
 
+class _MemoryOfThree(LoadedEncoder):
+    """Its memory is full from the sixth batch on, unless batches hold three tiles or fewer."""
+
+    def encode(self, tiles, *, pad_to=None):
+        type(self).calls = getattr(type(self), "calls", 0) + 1
+        if type(self).calls > 5 and pad_to > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().encode(tiles, pad_to=pad_to)
+
+
+def test_a_full_memory_halves_the_batch_and_the_run_goes_on(slides, make_store, run, encoder):
+    undisturbed, store = make_store("undisturbed"), make_store()
+    run(slides, undisturbed)
+    small = _MemoryOfThree(encoder.card, encoder.model, encoder.digest, encoder.device)
+    assert [result.status for result in run(slides, store, use=small)] == ["written"] * 3
+    sizes = []
+    for name in slides:
+        expected, found = undisturbed.read(name), store.read(name)
+        np.testing.assert_array_equal(found.coords, expected.coords)
+        one, other = (side.features.astype(np.float64) for side in (found, expected))
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        assert ((one * other).sum(axis=1) / norms).min() >= 0.9999
+        sizes.append(found.batch_size)
+        assert expected.batch_size == 4
+    assert 2 in sizes, "what was encoded after memory ran out says in which batches"
+
+
+def test_a_file_says_what_computed_it(slides, make_store, run):
+    store = make_store()
+    run({"b": slides["b"]}, store)
+    with h5py.File(store.path("b")) as file:
+        found = [file.attrs[name] for name in ("runtime", "precision", "batch_size")]
+    assert [value.decode() if isinstance(value, bytes) else value for value in found] == [
+        f"torch {torch.__version__}",
+        "fp32",
+        4,
+    ]
+
+
 # ---- storage -----------------------------------------------------------------------------------
 
 

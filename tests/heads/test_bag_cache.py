@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,47 @@ def test_a_patient_without_slides_has_an_empty_bag(store, tmp_path):
     bags = build_bags(store, [[], ["s2"], []], tmp_path / "cache")
     assert bags.sizes.tolist() == [0, 4, 0]
     assert bags.bag(0).shape == (0, 5)
+
+
+_SMALL_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.heads.bag_cache import build_bags
+
+store, cache = FeatureStore.open(sys.argv[1]), Path(sys.argv[2])
+patients = [[slide_id] for slide_id in store.slide_ids()]
+store.index()
+used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
+n_bytes = sum(path.stat().st_size for path in Path(sys.argv[1]).glob("*.h5"))
+limit = int(used.split()[1]) * 1024 + 2 * n_bytes // 3
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+try:
+    np.ones(n_bytes, np.uint8)
+except MemoryError:
+    bags = build_bags(store, patients, cache)
+    np.save(sys.argv[3], np.vstack([bags.pooled_mean(), *bags.tile_moments()]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc are Linux's")
+def test_a_cohort_larger_than_memory_is_packed_and_read_from_its_file(tmp_path):
+    contract = FeatureContract(
+        "wide", None, width=64, mpp=None, tile_px=None, provenance="declared"
+    )
+    store = FeatureStore.create(tmp_path / "wide", contract)
+    rng = np.random.default_rng(5)
+    tiles = rng.normal(size=(16_000, 64)).astype(np.float16)
+    slides = [tiles + np.float16(at) for at in range(20)]  # 41 MB
+    for at, features in enumerate(slides):
+        put(store, f"s{at:02d}", features)
+    found = tmp_path / "found.npy"
+    given = [store.folder, tmp_path / "cache", found]
+    subprocess.run([sys.executable, "-c", _SMALL_MEMORY, *map(str, given)], check=True)
+    *means, centre, scale = np.load(found)
+    exact = [features.mean(axis=0, dtype=np.float64) for features in slides]
+    np.testing.assert_allclose(means, exact, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(centre, np.mean(exact, axis=0), rtol=1e-9, atol=1e-12)
+    squares = [(features.astype(np.float64) ** 2).mean(axis=0) for features in slides]
+    np.testing.assert_allclose(scale, np.sqrt(np.mean(squares, axis=0) - centre**2), rtol=1e-6)

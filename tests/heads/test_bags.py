@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from storm_clinic.errors import ContractMismatch, InputError
+from storm_clinic.heads import bags as bags_module
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
 
@@ -127,3 +130,27 @@ def test_places_go_with_their_tiles(bags):
 def test_parts_of_different_length_are_refused(bags):
     with pytest.raises(InputError, match="2 patients, but 6 image bags"):
         PatientData(("a", "b"), bags)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_means_summed_in_blocks_are_those_of_exact_sums(dtype, monkeypatch):
+    rng = np.random.default_rng(3)
+    tiles = rng.normal(3, 5, size=(105, 3)).astype(dtype)
+    monkeypatch.setattr(bags_module, "_BLOCK_VALUES", 30)  # blocks of ten tiles
+    sizes = (20, 0, 1, 31, 53)
+    means = Bags.pack(tiles, np.concatenate([[0], np.cumsum(sizes)])).pooled_mean()
+    for row, part in zip(means, np.split(tiles, np.cumsum(sizes)[:-1]), strict=True):
+        exact = [math.fsum(column) / len(part) if len(part) else math.nan for column in part.T]
+        np.testing.assert_allclose(row, exact, rtol=1e-14)
+
+
+def test_moments_of_a_bag_above_the_budget_are_taken_piece_by_piece(monkeypatch):
+    tiles = np.random.default_rng(4).normal(9, 2, size=(1000, 3)).astype(np.float32)
+    bags = Bags.pack(tiles, np.array([0, 10, 950, 1000]))
+    monkeypatch.setattr(bags_module, "TILE_BUDGET", 64)
+    pieces = list(bags._float64_batches())
+    assert max(map(len, pieces)) == 64
+    mean, deviation = bags.tile_moments()
+    exact = tiles.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(deviation, exact.std(axis=0), rtol=1e-12)

@@ -107,9 +107,9 @@ def test_the_next_finer_level_is_read(tmp_path, write_slide, texture, monkeypatc
     with open_slide(path) as slide:
         honest = slide._handle.read
 
-        def note(level, corner, size):
+        def note(level, corner, out):
             levels.append(level)
-            return honest(level, corner, size)
+            honest(level, corner, out)
 
         monkeypatch.setattr(slide._handle, "read", note)
         for mpp in (0.2, 0.25, 0.49, 0.4975, 0.5, 0.75, 0.98, 1.0, 7.0):
@@ -368,6 +368,14 @@ def test_a_truncated_real_slide_is_refused(shared_data, tmp_path, share):
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(UnreadableSlide, match=r"cut\.svs"), open_slide(path) as slide:
         slide.thumbnail()
+
+
+def test_a_property_whose_name_is_damaged_does_not_stop_the_slide(shared_data, tmp_path):
+    path = tmp_path / "a.svs"
+    whole = (shared_data / SVS).read_bytes()
+    path.write_bytes(whole.replace(b"|Filtered = 5", b"|Filter\xe5d = 5"))
+    with open_slide(path) as slide:
+        assert slide.mpp == 0.499
 
 
 def test_after_a_damaged_region_the_others_still_read(tmp_path, write_slide, texture):

@@ -180,6 +180,23 @@ def test_the_record_says_what_ran_and_what_became_of_every_slide(run, three_slid
     assert {"torch", "openslide-python"} <= set(record["packages"])
 
 
+def test_another_runtime_gives_the_same_features_and_every_file_names_it(run, three_slides):
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch_made = run("slides").store
+    other = run("slides", cohort="toy_b", runtime="onnxruntime")
+    name = f"onnxruntime {onnxruntime.__version__}"
+    record = json.loads(other.record_path.read_text())
+    assert record["settings"]["runtime"] == name
+    assert record["settings"]["runtime_note"] is None
+    for slide_id in "abc":
+        expected, found = torch_made.read(slide_id), other.store.read(slide_id)
+        assert (found.runtime, found.precision, found.batch_size) == (name, "fp32", 4)
+        # At most one step of float16 apart.
+        np.testing.assert_allclose(found.features, expected.features, rtol=1e-3, atol=1e-5)
+    assert other.store.contract == torch_made.contract
+
+
 def test_failures_are_a_table_and_an_exit_code_until_they_are_gone(run, three_slides):
     (three_slides / "text.svs").write_text("not a slide")
     result = run("slides")

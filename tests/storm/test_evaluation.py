@@ -112,6 +112,24 @@ def test_pretraining_comes_first_and_leaves_another_network(sections):
     assert not torch.equal(one.head.genes.weight, other.head.genes.weight)
 
 
+def test_a_network_that_heeds_its_teacher_alone_learns_no_chance_by_heart(sections):
+    """H&E says nothing of gene F: what is said of it on training spots was learned by heart."""
+    r = {}
+    for weight in (0.0, 1000.0):
+        recipe = replace(RECIPE, finetune=replace(RECIPE.finetune, teacher=weight))
+        model, vocabulary = taught_network(sections, recipe, seed=0, pitch_um=100.0)
+        gene = vocabulary.symbols.index("F")
+        pairs = []
+        for one in sections:
+            section = TaughtSection.of(
+                one.section, one.images["plain"], vocabulary, side=3, scaled=True
+            )
+            pairs.append((impute(model, section)[:, gene], section.target[:, gene]))
+        r[weight] = np.mean([np.corrcoef(imputed, measured)[0, 1] for imputed, measured in pairs])
+    assert r[0.0] > 0.3
+    assert r[1000.0] < 0.1
+
+
 def test_extraction_imputes_what_evaluation_measured(sections):
     """Contexts of a slide's tiles and of a section's spots must be the same thing."""
     recipe = replace(RECIPE, finetune=FinetunePlan(epochs=1, batch=32))

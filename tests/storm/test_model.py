@@ -18,7 +18,13 @@ from storm_clinic.storm.neighbourhood import neighbourhoods
 
 N_GENES, IMAGE_WIDTH, PITCH_UM, MIDDLE = 30, 12, 100.0, 12
 SMALL = StormConfig(
-    width=32, n_layers=3, n_heads=4, image_width=IMAGE_WIDTH, n_genes=N_GENES, pitch_um=PITCH_UM
+    width=32,
+    n_layers=3,
+    n_heads=4,
+    image_width=IMAGE_WIDTH,
+    n_genes=N_GENES,
+    pitch_um=PITCH_UM,
+    readout=0.7,
 )
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}  # float32 sums in another order
 
@@ -238,8 +244,31 @@ def test_distance_counts_in_pitches():
     expected = outputs(network(), contexts)
     assert_same(outputs(network(replace(SMALL, pitch_um=2 * PITCH_UM)), doubled), expected)
     assert_differ(outputs(network(), doubled), expected)
-    flat = network(replace(SMALL, alibi=False))
+    flat = network(replace(SMALL, alibi=False, readout=0.0))
     assert_same(outputs(flat, doubled), outputs(flat, contexts))
+
+
+def test_a_spot_is_read_out_of_its_neighbours_by_their_distance():
+    contexts = replace(batch(), expression=None, panel=None)
+    with torch.no_grad():
+        found = network()(contexts)
+        alone = network(replace(SMALL, readout=0.0))(contexts)
+    for one in range(len(contexts.valid)):
+        slots = [slot for slot in range(25) if contexts.valid[one, slot]]
+        tokens = found.tokens["image"][one, slots].double().numpy()
+        steps = [np.hypot(slot % 5 - 2, slot // 5 - 2) for slot in slots]
+        expected = np.average(tokens, axis=0, weights=np.exp(-np.array(steps) / 0.7))
+        np.testing.assert_allclose(found.spot[one].numpy(), expected, rtol=0, atol=1e-5)
+    assert torch.equal(alone.spot, alone.tokens["image"][:, MIDDLE])
+
+
+def test_a_raw_vector_of_genes_is_counted_in_spreads_and_unknown_genes_at_their_mean():
+    model, contexts = network(replace(SMALL, gene_encoder="linear")), batch()
+    expression, panel = contexts.expression[0], contexts.panel[0]
+    away = (expression - model.gene_scale.mean) / model.gene_scale.spread * panel
+    scaled = away * (N_GENES / panel.sum()).sqrt()
+    expected = scaled @ model.expression_in.weight.T + model.expression_in.bias
+    torch.testing.assert_close(model.embed_expression(expression, panel), expected, **CLOSE)
 
 
 def test_the_bias_of_a_known_pair_is_minus_slope_times_steps():
