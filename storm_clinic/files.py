@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,19 @@ from storm_clinic.errors import StorageError, UnsafeName
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+ -]*")
 _MAX_NAME = 180  # leaves room for ".h5.<owner>.part" under the 255 bytes of common file systems
-_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+_PART = re.compile(r".+\.(?P<owner>[A-Za-z0-9]+)-(?P<process>\d{1,9})\.part")
+_ERRNO = re.compile(r"\berrno = (\d{1,4})\b")
+_ABANDONED_S = 24 * 3600.0
+
+
+def _owner() -> str:
+    """Name of the machine and of the set of its process ids: containers may have one name."""
+    host = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32]
+    numbering = Path("/proc/self/ns/pid")
+    return f"{host}n{numbering.stat().st_ino}" if numbering.exists() else host
+
+
+_OWNER = _owner()
 
 
 def safe_name(name: str, *, what: str = "name") -> str:
@@ -47,26 +60,43 @@ def safe_name(name: str, *, what: str = "name") -> str:
     return name
 
 
+_FREE_SOME = "Free some space and run the same again."
+_ASK = "Check the disk or the network it is reached by, and run the same again."
+_STORAGE_PROBLEMS = {
+    errno.ENOSPC: ("the disk is full", _FREE_SOME),
+    errno.EDQUOT: ("the disk is full", _FREE_SOME),
+    errno.EFBIG: ("the file is larger than the system allows", "Raise the limit (ulimit -f)."),
+    errno.EACCES: ("this place may not be written to", "Check its permissions."),
+    errno.EPERM: ("this place may not be written to", "Check its permissions."),
+    errno.EROFS: ("this place may not be written to", "Check its permissions."),
+    errno.EMFILE: ("too many files are open", "Raise the limit (ulimit -n), or use fewer readers."),
+    errno.ENFILE: ("too many files are open", "Raise the limit of the system."),
+    errno.EIO: ("the disk fails", _ASK),
+    errno.ESTALE: ("the disk is gone", _ASK),
+    errno.ENOTCONN: ("the disk is gone", _ASK),
+    errno.ETIMEDOUT: ("the disk does not answer", _ASK),
+}
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission while writing ``path`` into a `StorageError`."""
+    """Turn what the system says of storage while ``path`` is written into a `StorageError`.
+
+    A full or failing disk, a missing permission, too many open files; other faults are let pass.
+    """
     try:
         yield
     except OSError as error:
-        if _is_full(error):
-            raise StorageError(
-                "the disk is full", where=path, fix="Free some space and run the same again."
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                "this place may not be written to", where=path, fix="Check its permissions."
-            ) from error
-        raise
+        known = _STORAGE_PROBLEMS.get(_number_of(error))
+        if known is None:
+            raise
+        raise StorageError(known[0], where=path, fix=known[1]) from error
 
 
-def _is_full(error: OSError) -> bool:
-    # h5py raises a plain OSError whose errno sits only in the text.
-    return error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+def _number_of(error: OSError) -> int:
+    """The system's error number; h5py raises a plain OSError in whose text alone it stands."""
+    found = _ERRNO.search(str(error)) if error.errno is None else None
+    return int(found[1]) if found else error.errno or 0
 
 
 @contextmanager
@@ -74,7 +104,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a ``.part`` path beside ``path``; on leaving well, fsync it and rename it into place.
 
     Readers see the old file or the whole new one, never a part. The name of the part holds machine
-    and process id, so that two writers of one file do not meet; the later rename wins.
+    and process id, so that two writers of one file do not meet; the later rename wins. No locks
+    are needed, which shared file systems may lack.
 
     Raises
     ------
@@ -96,15 +127,42 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def part_of(path: Path) -> Path:
     """Where this process writes a file before it is renamed to ``path``."""
-    return path.with_name(f"{path.name}.{_HOST}-{os.getpid()}.part")
+    return path.with_name(f"{path.name}.{_OWNER}-{os.getpid()}.part")
 
 
 def remove_dead_parts(path: Path) -> None:
-    """Remove what killed processes of this machine left half written of a file."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}.{_HOST}-*.part"):
-        process_id = part.name.removesuffix(".part").rpartition("-")[2]
-        if process_id.isdigit() and not _is_running(int(process_id)):
+    """Remove what killed processes left half written of a file; see `sweep_dead_parts`."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*-*.part"):
+        if _is_dead(part):
             part.unlink(missing_ok=True)
+
+
+def sweep_dead_parts(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder, if there is such a folder.
+
+    Whether a process of another machine lives cannot be seen from here; of those, parts that
+    nobody has touched for a day are removed.
+    """
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        parts = [Path(entry.path) for entry in entries if entry.name.endswith(".part")]
+    for part in parts:
+        if _is_dead(part):
+            part.unlink(missing_ok=True)
+
+
+def _is_dead(part: Path) -> bool:
+    """Whether nobody writes this part any more; False of a name that is not `part_of`'s."""
+    found = _PART.fullmatch(part.name)
+    if found is None:
+        return False
+    if found["owner"] == _OWNER:
+        return not _is_running(int(found["process"]))
+    try:
+        return time.time() - part.stat().st_mtime > _ABANDONED_S
+    except FileNotFoundError:
+        return False  # it has just been renamed into place
 
 
 def _is_running(process_id: int) -> bool:
@@ -127,7 +185,7 @@ def _fsync_folder(folder: Path) -> None:
 
 def create_once(path: Path, data: bytes) -> None:
     """Write a file that appears whole or not at all, and never replaces one."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -6,6 +6,9 @@ import errno
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +20,10 @@ from storm_clinic.files import (
     digest_file,
     digest_folder,
     digest_value,
+    part_of,
     safe_name,
     storage_errors,
+    sweep_dead_parts,
     write_json,
 )
 
@@ -73,6 +78,70 @@ def test_a_full_disk_is_named_with_the_file(tmp_path, code):
         part.write_text("half")
         raise OSError(code, os.strerror(code))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.EMFILE, "too many files are open. Raise the limit"),
+        (errno.EFBIG, "larger than the system allows"),
+        (errno.ESTALE, "the disk is gone"),
+        (errno.EIO, "the disk fails"),
+    ],
+)
+def test_what_the_system_says_of_storage_is_put_in_words(tmp_path, code, said):
+    with pytest.raises(StorageError, match=said), storage_errors(tmp_path / "a"):
+        raise OSError(code, os.strerror(code))
+    # The form in which HDF5 hands it on.
+    with pytest.raises(StorageError, match=said), storage_errors(tmp_path / "a"):
+        raise OSError(f"Can't write data (file write failed: fd = 4, errno = {code}, bytes = 8)")
+
+
+def test_other_faults_of_the_system_are_not_called_a_problem_of_storage(tmp_path):
+    with pytest.raises(FileNotFoundError), storage_errors(tmp_path / "a"):
+        (tmp_path / "absent" / "a").touch()
+
+
+def test_parts_are_swept_whose_writer_is_dead_or_far_and_long_silent(tmp_path):
+    mine = part_of(tmp_path / "a.h5")
+    owner = mine.name.split(".")[-2].rpartition("-")[0]
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    old, new = time.time() - 2 * 24 * 3600, time.time()
+    stays = {mine: old, tmp_path / f"a.h5.elsewhere-{dead.pid}.part": new, tmp_path / "b.part": old}
+    goes = {
+        tmp_path / f"a.h5.{owner}-{dead.pid}.part": new,
+        tmp_path / f"index.parquet.elsewhere-{os.getpid()}.part": old,
+    }
+    for path, touched in {**stays, **goes}.items():
+        path.touch()
+        os.utime(path, (touched, touched))
+    sweep_dead_parts(tmp_path)
+    assert set(tmp_path.iterdir()) == set(stays)
+    sweep_dead_parts(tmp_path / "absent")
+
+
+def test_two_processes_that_write_one_file_at_once_leave_one_of_the_two(tmp_path):
+    path = tmp_path / "a.bin"
+    code = """
+import sys
+from pathlib import Path
+from storm_clinic.files import atomic_write
+letter, path = sys.argv[1].encode(), Path(sys.argv[2])
+for _ in range(40):
+    with atomic_write(path) as part:
+        part.write_bytes(letter * 100_000)
+"""
+    writers = [subprocess.Popen([sys.executable, "-c", code, letter, path]) for letter in "ab"]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            found = path.read_bytes()
+            assert len(found) == 100_000
+            seen |= {bytes([byte]) for byte in set(found)} if len(set(found)) == 1 else {b"torn"}
+    assert seen <= {b"a", b"b"}
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.bin"]
 
 
 def test_a_truly_full_file_system_is_reported():

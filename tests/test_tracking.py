@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from storm_clinic.files import Workspace
 from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import PatientKeys
 from storm_clinic.study import Study
-from storm_clinic.tracking import Metric, Tracker, fold_step
-from storm_clinic.tracking.client import import_mlflow
+from storm_clinic.tracking import Metric, Tracker, fold_step, sqlite_store
+from storm_clinic.tracking.client import import_mlflow, mlflow_errors
 
 INPUTS = {"tcga_kirc/clinical.csv": "a" * 64, "features/tcga_kirc": "b" * 64}
 
@@ -281,6 +282,30 @@ def test_a_file_that_is_no_database_is_named_at_once(tracker):
     tracker.database.place.database_path.write_text("this is not SQLite" * 100)
     with pytest.raises(StorageError, match=r"mlflow\.db: cannot be read as a database"):
         tracker.find_study(_study(), inputs=INPUTS)
+
+
+def test_a_database_that_another_program_holds_is_not_called_damaged(tracker, monkeypatch):
+    monkeypatch.setattr(sqlite_store, "_WAIT_S", 0.1)
+    path = tracker.database.place.database_path
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StorageError, match=r"mlflow\.db: another program holds .* locked"):
+            tracker.find_study(_study(), inputs=INPUTS)
+        other.execute("ROLLBACK")
+    assert tracker.find_study(_study(), inputs=INPUTS) is None
+
+
+def test_a_lock_that_outlasts_mlflow_is_named_without_its_statements(tracker):
+    import_mlflow()
+    from mlflow.exceptions import MlflowException
+
+    said = "(sqlite3.OperationalError) database is locked [SQL: SELECT runs.run_uuid ...]"
+    with (
+        pytest.raises(StorageError, match="another program holds") as raised,
+        mlflow_errors("x.db"),
+    ):
+        raise MlflowException(said)
+    assert "SELECT" not in str(raised.value)
 
 
 def test_an_experiment_deleted_in_the_ui_is_explained(tracker):

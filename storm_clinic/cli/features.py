@@ -9,12 +9,15 @@ import typer
 
 from storm_clinic.cli.arguments import HERE, JsonOption, WorkspaceOption, workspace_at
 from storm_clinic.cli.console import bars, print_json, print_table, say
+from storm_clinic.features.lost_tasks import TimeLimits
 
 if TYPE_CHECKING:
     from storm_clinic.steps.storm_extraction import StormResult
     from storm_clinic.steps.storm_plan import StormChoice
 
 group = typer.Typer(help="Feature files, one a slide.", no_args_is_help=True)
+
+_LIMITS = TimeLimits()
 
 CohortOption = Annotated[str, typer.Option("--cohort", help="The cohort's name.")]
 
@@ -79,6 +82,16 @@ def extract(
     shard: Annotated[
         str | None, typer.Option(help="Only part i/n of the slides, for arrays of jobs.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(help="Share the slides out on a Ray cluster: HOST:PORT, auto, or local."),
+    ] = None,
+    task_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a reader is taken to hang on one batch.")
+    ] = _LIMITS.task_s,
+    slide_timeout: Annotated[
+        float, typer.Option(help="Seconds that reading one slide may take in all.")
+    ] = _LIMITS.slide_s,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -86,7 +99,7 @@ def extract(
 
     Example: storm-clinic extract slides/ --cohort demo_a --storm storm-tiny-her2st
     """
-    from storm_clinic.features.execution import Shard
+    from storm_clinic.features.shard import Shard
     from storm_clinic.steps.extraction import extract as run_extraction
 
     with bars() as progress:
@@ -105,6 +118,8 @@ def extract(
             readers=readers,
             batch_size=batch_size,
             shard=None if shard is None else Shard.parse(shard),
+            ray=ray,
+            limits=TimeLimits(task_timeout, slide_timeout),
             workspace=workspace_at(workspace),
             progress=progress,
         )

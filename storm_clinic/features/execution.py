@@ -1,4 +1,4 @@
-"""Run extraction on this machine: reader processes that may crash, and which jobs are its share.
+"""Read slides on this machine, in processes that may crash or hang.
 
 Readers are started with ``python -m``, not by `multiprocessing`: a user's script needs no
 ``if __name__ == "__main__"``, and what it imports (torch) is not imported again in each of them.
@@ -6,10 +6,9 @@ Readers are started with ``python -m``, not by `multiprocessing`: a user's scrip
 
 from __future__ import annotations
 
-import hashlib
+import math
 import mmap
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,66 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from storm_clinic.errors import InputError, StormClinicError
+from storm_clinic.errors import StormClinicError
+from storm_clinic.features.lost_tasks import MAX_TRIES, Crashed, Hung, TimeLimits
 from storm_clinic.features.reader_process import READY
 from storm_clinic.features.tiling import Pixels, ReaderSettings, Reply, Task
 
-MAX_TRIES = 3
 # One task in work and one waiting, so that no reader idles while this process is busy.
 _TASKS_A_READER = 2
 _PATIENCE_S = 3.0
+_START_S = 300.0
 _MODULE = "storm_clinic.features.reader_process"
-_SHARD = re.compile(r"(\d{1,6})/(\d{1,6})")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``index`` of ``count``, counted from 1; slides are dealt out by a hash of their id."""
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            raise InputError(
-                f"there is no part {self.index} of {self.count}",
-                where="shard",
-                fix="Parts are counted from 1: 1/8 to 8/8.",
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read ``i/n``.
-
-        Raises
-        ------
-        InputError
-            If it is not that, or i lies outside 1 to n.
-        """
-        found = _SHARD.fullmatch(text.strip())
-        if found is None:
-            raise InputError(f"{text!r} is not of the form i/n, such as 2/8", where="shard")
-        return cls(int(found[1]), int(found[2]))
-
-    def takes(self, slide_id: str) -> bool:
-        """Whether this slide belongs to this part; the same on every machine."""
-        digest = hashlib.sha256(slide_id.encode("utf-8")).digest()
-        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-
-@dataclass(frozen=True)
-class Crashed:
-    """Every process that was given the task died; the last ended with this status."""
-
-    status: int
-    tries: int
-
-    def __str__(self) -> str:
-        how = f"by signal {-self.status}" if self.status < 0 else f"with status {self.status}"
-        return f"{self.tries} reader processes died on it, the last {how}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +41,7 @@ class Outcome:
     """A task that is over."""
 
     task: Task
-    reply: Reply | Crashed
+    reply: Reply | Crashed | Hung
 
 
 @dataclass(eq=False)
@@ -101,6 +50,8 @@ class _Reader:
     link: connection.Connection[Any, Any]
     ready: bool = False
     tasks: deque[_Pending] = field(default_factory=deque)
+    # When it began what it is at now: to start, or its first task.
+    since: float = field(default_factory=time.monotonic)
 
 
 @dataclass(eq=False)
@@ -112,9 +63,9 @@ class _Pending:
 class ReaderPool:
     """Processes that do tasks, and the memory they share with this one.
 
-    A task on which a process dies is given to another, at most `MAX_TRIES` times. Use as a
-    context manager; on leaving, no process and no shared memory is left behind, and neither is if
-    this process is killed.
+    A task on which a process dies, or hangs and is ended, is given to another, at most `MAX_TRIES`
+    times. Use as a context manager; on leaving, no process and no shared memory is left behind, and
+    neither is if this process is killed.
 
     Attributes
     ----------
@@ -123,19 +74,44 @@ class ReaderPool:
         Where readers put pixels.
     """
 
-    def __init__(self, n_readers: int, settings: ReaderSettings) -> None:
+    def __init__(
+        self, n_readers: int, settings: ReaderSettings, limits: TimeLimits | None = None
+    ) -> None:
         self.n_readers = n_readers
         self._settings = settings
+        self._limits = limits or TimeLimits()
+        self._spent_s: dict[str, float] = {}  # of each slide in work
+        self._failed_starts = 0  # one after the other
         self._memory = _anonymous_file(settings.n_bytes)
         self._shared = mmap.mmap(self._memory, settings.n_bytes)
         self.slots: Pixels = np.frombuffer(self._shared, dtype=np.uint8).reshape(settings.shape)
         self._urgent: deque[_Pending] = deque()
         self._waiting: deque[_Pending] = deque()
-        self._readers = [self._start() for _ in range(n_readers)]
+        self._readers: list[_Reader] = []
+        try:
+            self._readers += (self._start() for _ in range(n_readers))
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, task: Task, *, urgent: bool = False) -> None:
         """Have a task done after those that wait; an urgent one only after other urgent ones."""
         (self._urgent if urgent else self._waiting).append(_Pending(task))
+
+    def drop(self, slide_id: str) -> list[Task]:
+        """Forget a slide. Returns its tasks that nobody has begun; those in work still end once."""
+        dropped: list[Task] = []
+        for queue in (self._urgent, self._waiting):
+            of_slide = [pending for pending in queue if pending.task.job.slide_id == slide_id]
+            for pending in of_slide:
+                queue.remove(pending)
+                dropped.append(pending.task)
+        for reader in self._readers:
+            for pending in reader.tasks:
+                if pending.task.job.slide_id == slide_id:
+                    pending.tries = MAX_TRIES - 1
+        self._spent_s.pop(slide_id, None)
+        return dropped
 
     def wait(self, others: Iterable[Any] = ()) -> list[Outcome]:
         """Wait for replies, or for one of ``others`` (sockets) to become readable.
@@ -147,13 +123,38 @@ class ReaderPool:
         StormClinicError
             If readers cannot be started.
         """
-        self._hand_out()
-        by_link = {reader.link: reader for reader in self._readers}
+        awaited = list(others)
         outcomes: list[Outcome] = []
-        for ready in connection.wait([*by_link, *others]):
-            if ready in by_link:
-                outcomes += self._receive(by_link[ready])
+        called = False
+        while not outcomes and not called:
+            self._hand_out()
+            by_link = {reader.link: reader for reader in self._readers}
+            for ready in connection.wait([*by_link, *awaited], self._patience_s()):
+                if ready in by_link:
+                    outcomes += self._receive(by_link.pop(ready))
+                else:
+                    called = True
+            for silent in by_link.values():
+                if self._left_s(silent) <= 0:
+                    outcomes += self._end_hung(silent)
         return outcomes
+
+    def _patience_s(self) -> float | None:
+        """Until the first reader is overdue; None while none has anything to do."""
+        left = [self._left_s(reader) for reader in self._readers]
+        least = min(left, default=math.inf)
+        return None if math.isinf(least) else max(0.0, least)
+
+    def _left_s(self, reader: _Reader) -> float:
+        """How much longer a reader may take for what it is at."""
+        if not reader.ready:
+            limit = _START_S
+        elif reader.tasks:
+            spent = self._spent_s.get(reader.tasks[0].task.job.slide_id, 0.0)
+            limit = min(self._limits.task_s, self._limits.slide_s - spent)
+        else:
+            limit = math.inf
+        return reader.since + limit - time.monotonic()
 
     def close(self) -> None:
         """End all processes and give the memory back."""
@@ -164,8 +165,7 @@ class ReaderPool:
             if reader.tasks:
                 with suppress(subprocess.TimeoutExpired):
                     reader.process.wait(max(0.0, deadline - time.monotonic()))
-            reader.process.kill()
-            reader.process.wait()
+            _end(reader.process)
         self._readers.clear()
         os.close(self._memory)
         self.slots = self.slots[:0].copy()
@@ -187,13 +187,13 @@ class ReaderPool:
         ours, theirs = connection.Pipe()
         # So that it finds this package however this process found it.
         found_by = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory)],
-            pass_fds=(theirs.fileno(), self._memory),
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": found_by, "OMP_NUM_THREADS": "1"},
-        )
-        theirs.close()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory)],
+                pass_fds=(theirs.fileno(), self._memory),
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": found_by, "OMP_NUM_THREADS": "1"},
+            )
         reader = _Reader(process, ours)
         ours.send(self._settings)
         return reader
@@ -205,6 +205,8 @@ class ReaderPool:
                 if queue and len(reader.tasks) == load:
                     with suppress(BrokenPipeError, ConnectionResetError):  # it died; see `wait`
                         reader.link.send(queue[0].task)
+                        if reader.ready and not reader.tasks:
+                            reader.since = time.monotonic()
                         reader.tasks.append(queue.popleft())
 
     def _receive(self, reader: _Reader) -> list[Outcome]:
@@ -214,29 +216,71 @@ class ReaderPool:
             return self._bury(reader)
         if reply == READY:
             reader.ready = True
+            self._failed_starts = 0
+            reader.since = time.monotonic()
             return []
-        return [Outcome(reader.tasks.popleft().task, reply)]
+        task = reader.tasks.popleft().task
+        self._count_time(reader, task)
+        return [Outcome(task, reply)]
+
+    def _count_time(self, reader: _Reader, task: Task) -> None:
+        now = time.monotonic()
+        slide_id = task.job.slide_id
+        self._spent_s[slide_id] = self._spent_s.get(slide_id, 0.0) + now - reader.since
+        reader.since = now
+
+    def _end_hung(self, reader: _Reader) -> list[Outcome]:
+        if not reader.ready:
+            _end(reader.process)
+            return self._start_again(reader, f"it did nothing for {_START_S:g} s")
+        guilty = reader.tasks[0]
+        self._count_time(reader, guilty.task)
+        slide_is_over = self._spent_s[guilty.task.job.slide_id] >= self._limits.slide_s
+        _end(reader.process)
+        hung = Hung(self._limits, guilty.tries + 1, whole_slide=slide_is_over)
+        return self._replace(reader, hung)
 
     def _bury(self, reader: _Reader) -> list[Outcome]:
-        """Replace a process that died; the task it worked on counts one more try."""
-        reader.link.close()
+        """Replace a process that died."""
         status = reader.process.wait()
         if not reader.ready:
+            return self._start_again(reader, f"it ended with status {status}")
+        tries = reader.tasks[0].tries + 1 if reader.tasks else 0
+        return self._replace(reader, Crashed(status, tries))
+
+    def _start_again(self, reader: _Reader, how: str) -> list[Outcome]:
+        """Replace a process that never began; one may have been killed, several have a reason."""
+        self._failed_starts += 1
+        if self._failed_starts >= MAX_TRIES:
             raise StormClinicError(
-                f"a reader process cannot start; it ended with status {status}",
+                f"a reader process cannot start; {how}",
                 where=_MODULE,
                 fix="What it printed above says why.",
             )
+        self._urgent.extendleft(reversed(reader.tasks))
+        reader.tasks.clear()
+        return self._replace(reader)
+
+    def _replace(self, reader: _Reader, reply: Crashed | Hung | None = None) -> list[Outcome]:
+        """Start another process; the task that this one worked on counts one more try."""
+        reader.link.close()
         self._readers[self._readers.index(reader)] = self._start()
-        if not reader.tasks:
+        if reply is None or not reader.tasks:
             return []
         guilty = reader.tasks.popleft()
         self._urgent.extendleft(reversed(reader.tasks))
         guilty.tries += 1
-        if guilty.tries >= MAX_TRIES:
-            return [Outcome(guilty.task, Crashed(status, guilty.tries))]
+        if guilty.tries >= MAX_TRIES or (isinstance(reply, Hung) and reply.whole_slide):
+            return [Outcome(guilty.task, reply)]
         self._urgent.appendleft(guilty)
         return []
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process. One that waits for a dead disk goes when the disk answers, not before."""
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_S)
 
 
 def _anonymous_file(n_bytes: int) -> int:

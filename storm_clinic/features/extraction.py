@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +27,8 @@ from storm_clinic.errors import (
     UnreadableSlide,
 )
 from storm_clinic.features.background import BackgroundThreads
-from storm_clinic.features.execution import Crashed, Outcome, ReaderPool
+from storm_clinic.features.execution import Outcome, ReaderPool
+from storm_clinic.features.lost_tasks import Crashed, Hung, TimeLimits
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.store import FeatureStore
@@ -44,7 +45,7 @@ from storm_clinic.features.tiling import (
     TilesRead,
     Unchanged,
 )
-from storm_clinic.files import remove_dead_parts
+from storm_clinic.files import storage_errors, sweep_dead_parts
 from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from storm_clinic.encoders.encoding import LoadedEncoder
 
 PICTURES = "qc"
+RUNS = "runs"
 # Beside one a reader: so many are being encoded or written.
 _SLIDES_BESIDE = 2
 # Below this share of readable tiles what is left no longer stands for the slide.
@@ -69,6 +71,7 @@ def extract_slides(
     tissue: TissueParameters,
     n_readers: int,
     batch_size: int,
+    limits: TimeLimits | None = None,
     progress: Progress | None = None,
 ) -> list[SlideResult]:
     """Extract slides into a store, whose contract must have been made for just this.
@@ -90,6 +93,8 @@ def extract_slides(
         Reader processes.
     batch_size : int
         Tiles a batch.
+    limits : TimeLimits, optional
+        After which a slide's readers are taken to hang.
     progress : function, optional
         Called with "slides" or "tiles", how many are done and how many there are. The number of
         tiles is extrapolated until every slide was opened.
@@ -106,6 +111,44 @@ def extract_slides(
     EncoderError
         If a batch cannot be encoded.
     """
+    sweep_store(store)
+    try:
+        return extract_known(
+            jobs,
+            stored_slides(store),
+            encoder,
+            store,
+            geometry=geometry,
+            tissue=tissue,
+            n_readers=n_readers,
+            batch_size=batch_size,
+            limits=limits,
+            progress=progress,
+        )
+    finally:
+        sweep_store(store)  # of readers that were ended amid a picture
+
+
+def sweep_store(store: FeatureStore) -> None:
+    """Remove what killed processes left half written in a store."""
+    for folder in (store.folder, store.folder / PICTURES, store.folder / RUNS):
+        sweep_dead_parts(folder)
+
+
+def extract_known(
+    jobs: Sequence[SlideJob],
+    stored: Mapping[str, Stored],
+    encoder: LoadedEncoder,
+    store: FeatureStore,
+    *,
+    geometry: TileGeometry,
+    tissue: TissueParameters,
+    n_readers: int,
+    batch_size: int,
+    limits: TimeLimits | None = None,
+    progress: Progress | None = None,
+) -> list[SlideResult]:
+    """As `extract_slides`, of a store whose slides are known, so that its index is not read."""
     from storm_clinic.encoders.batches import BatchEncoder
 
     settings = ReaderSettings(
@@ -116,12 +159,16 @@ def extract_slides(
         pictures=store.folder / PICTURES,
     )
     tally = Tally(len(jobs), progress)
-    with ReaderPool(n_readers, settings) as pool, BackgroundThreads() as threads:
+    with (
+        storage_errors(store.folder),  # too many open files, whatever they were to be
+        ReaderPool(n_readers, settings, limits) as pool,
+        BackgroundThreads() as threads,
+    ):
         batches = BatchEncoder(encoder, batch_size)
-        return _Stage(jobs, _stored(store), batches, store, pool, threads, tally).run()
+        return _Stage(jobs, stored, batches, store, pool, threads, tally).run()
 
 
-def _stored(store: FeatureStore) -> dict[str, Stored]:
+def stored_slides(store: FeatureStore) -> dict[str, Stored]:
     """What the store holds; a file that cannot be used is not among it, and is made again."""
     index = store.index()
     usable = index[index["problem"].isna()]
@@ -129,13 +176,14 @@ def _stored(store: FeatureStore) -> dict[str, Stored]:
     return dict(zip(usable["slide_id"], (Stored(*fact) for fact in facts), strict=True))
 
 
-def default_readers(device_type: str) -> int:
-    """Reader processes that suit this machine.
+def default_readers(device_type: str, cores: int | None = None) -> int:
+    """Reader processes that suit this machine, or a share of so many of its cores.
 
     A GPU encodes faster than one core reads; a CPU encodes slower, and needs its cores for that.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    if cores is None and hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    cores = cores or os.cpu_count() or 1
     return max(1, cores // 4) if device_type == "cpu" else max(1, min(cores - 1, 16))
 
 
@@ -157,7 +205,7 @@ class _Stage:
     """One run: which slides are in work, and what to do when something ends."""
 
     jobs: Sequence[SlideJob]
-    stored: dict[str, Stored]
+    stored: Mapping[str, Stored]
     batches: BatchEncoder
     store: FeatureStore
     pool: ReaderPool
@@ -209,7 +257,7 @@ class _Stage:
             self._begin(task.job, reply)
         elif isinstance(reply, Unchanged):
             self._finish(SlideResult(task.job.slide_id, task.job.path, "unchanged"))
-        elif isinstance(reply, Crashed):
+        elif isinstance(reply, Crashed | Hung):
             self._fail(task.job, UnreadableSlide(f"{reply}; set aside", where=task.job.path))
         elif isinstance(reply, Refused):
             self._fail(task.job, reply.error, reply.trace)
@@ -217,7 +265,6 @@ class _Stage:
             self._encode(work, task, reply)
 
     def _begin(self, job: SlideJob, plan: SlidePlan) -> None:
-        remove_dead_parts(self.store.path(job.slide_id))
         n_tiles = len(plan.corners)
         features = np.zeros((n_tiles, self.store.contract.width), dtype=np.float32)
         work = self._in_work[job.slide_id] = _Work(job, plan, features, self._batch_size)
@@ -280,6 +327,9 @@ class _Stage:
         self._finish(failed_slide(job.slide_id, job.path, error, trace))
 
     def _finish(self, result: SlideResult) -> None:
+        for task in self.pool.drop(result.slide_id):
+            if isinstance(task, ReadTask):
+                self._free.append(task.slot)
         work = self._in_work.pop(result.slide_id)
         self._results[result.slide_id] = result
         self.tally.finished(None if work is None else len(work.features) - work.n_encoded)

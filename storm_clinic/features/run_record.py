@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from storm_clinic.features.execution import Shard
+from storm_clinic.features.extraction import RUNS
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.files import atomic_write, write_json
 from storm_clinic.provenance import code_version, package_versions
 
-RUNS = "runs"
 _FORMAT = "storm_clinic/extraction-run"
 _PACKAGES = (
     "numpy",

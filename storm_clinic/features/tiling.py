@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import MppError, NoTissue, SlideError, StormClinicError, UnreadableSlide
-from storm_clinic.files import remove_dead_parts
 from storm_clinic.slides.quality import draw_qc, write_picture
 from storm_clinic.slides.reader import Slide, open_slide
 from storm_clinic.slides.tiles import TileGeometry, lay_tissue_tiles
@@ -213,9 +212,7 @@ class TileReader:
         caption = [f"{title} (stated by the {slide.mpp_source})", *facts]
         tile_um = self._settings.geometry.tile_um
         picture = draw_qc(*view, mask, corners * slide.mpp, tile_um, caption)
-        path = self._settings.pictures / f"{job.slide_id}.jpg"
-        remove_dead_parts(path)
-        write_picture(picture, path)
+        write_picture(picture, self._settings.pictures / f"{job.slide_id}.jpg")
 
     def _read(self, task: ReadTask) -> TilesRead:
         slide = self._slide(task.job)

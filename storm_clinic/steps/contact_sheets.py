@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storm_clinic.errors import UnsafeName
-from storm_clinic.features.execution import Shard
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.slides.quality import CELLS_A_SHEET, SheetCell, contact_sheet, write_picture
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from storm_clinic.errors import InputError
-from storm_clinic.features.execution import Shard
-from storm_clinic.features.extraction import PICTURES, default_readers, extract_slides
+from storm_clinic.features.extraction import PICTURES
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.run_record import failures_table, write_failures, write_run_record
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.files import Workspace
@@ -22,6 +24,7 @@ from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.steps.contact_sheets import write_contact_sheets
+from storm_clinic.steps.extraction_run import Way, extract_here, extract_on_cluster
 from storm_clinic.steps.slide_listing import list_slides
 from storm_clinic.steps.storm_extraction import StormResult, make_storm_files
 from storm_clinic.steps.storm_plan import (
@@ -124,6 +127,8 @@ def extract(
     readers: int | None = None,
     batch_size: int | None = None,
     shard: Shard | None = None,
+    ray: str | None = None,
+    limits: TimeLimits | None = None,
     progress: Progress | None = None,
 ) -> ExtractionResult:
     """Turn slides into feature files, one a slide, in ``features/<cohort>/<encoder>/``.
@@ -177,6 +182,13 @@ def extract(
         then searched, and the network is compiled if that is measured to be faster.
     shard : Shard, optional
         Take only this part of the slides.
+    ray : str, optional
+        Share the work out on a Ray cluster: its address, "auto", or "local" for one on this
+        machine; see `storm_clinic.features.ray_cluster.connected`. Slides, weights and workspace
+        must lie where all its machines see them under the same paths. ``readers`` is then of each
+        actor, ``device`` "auto", "cpu" or "cuda".
+    limits : TimeLimits, optional
+        After which a slide's readers are taken to hang.
     progress : function, optional
         Called with "slides" or "tiles", how many are done and how many there are.
 
@@ -196,23 +208,26 @@ def extract(
         another encoder or grid than is asked for; with both values.
     StorageError
         If the disk is full or may not be written.
+    StormClinicError
+        If the Ray cluster cannot be used.
     """
     workspace = workspace or Workspace()
+    _require_cluster_wide(ray, device, runtime)
     _require_at_least_one(readers=readers, batch_size=batch_size, tile_px=tile_px)
     listing = list_slides(source, cohort, workspace, mpp=mpp, masks=masks)
     if shard is not None:
         listing = listing.part(shard)
 
     from storm_clinic.encoders.hub import load_encoder  # torch takes seconds; bad input comes first
-    from storm_clinic.encoders.runtimes import use_runtime, watched
-    from storm_clinic.encoders.tuning import Tuning, tune
 
     plan = None
     if storm is not None:
         plan = plan_storm(storm if isinstance(storm, StormChoice) else StormChoice(storm))
         encoder = encoder or plan.checkpoint.inputs.encoder
         require_encoder(plan, encoder if isinstance(encoder, str) else encoder.name)
-    loaded = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device)
+    loaded = load_encoder(
+        encoder or DEFAULT_ENCODER, weights=weights, device="cpu" if ray else device
+    )
     card = loaded.card
     if plan is None:
         geometry = TileGeometry(tile_px or card.tile_px, tile_mpp or card.mpp, overlap_px or 0)
@@ -227,33 +242,20 @@ def extract(
     if plan is not None:  # said before hours of work, not after
         folder = workspace.store(cohort, plan.name)
         contract = settle_storm(plan, geometry, store, folder)
-    loaded, chosen = use_runtime(loaded, runtime, precision=precision, batch_size=batch_size)
-    # Whoever names a batch size gets the network as it is, in batches of just that size.
-    tuning = Tuning(batch_size) if batch_size else None
-    if tuning is None:
-        loaded, tuning = tune(loaded, geometry.tile_px)
-    loaded = watched(loaded)
     settings = {
         "cohort": cohort,
         "shard": str(shard) if shard else None,
         "mpp_override": mpp,
         "masks": sum(job.mask is not None for job in listing.jobs),
-        "readers": readers or default_readers(loaded.device.type),
-        **asdict(tuning),
-        **asdict(chosen),
-        **_machine(loaded),
     }
+    way = Way(geometry, tissue, runtime, precision, readers, batch_size, limits)
+    if ray is None:
+        run = partial(extract_here, way.tuned(loaded), listing.jobs, store, way)
+    else:
+        run = partial(extract_on_cluster, (ray, device), listing.jobs, store, way, card, weights)
     started, clock = datetime.now(UTC), time.monotonic()
-    results = extract_slides(
-        listing.jobs,
-        loaded,
-        store,
-        geometry=geometry,
-        tissue=tissue,
-        n_readers=settings["readers"],
-        batch_size=settings["batch_size"],
-        progress=progress,
-    )
+    results, ran = run(progress=progress)
+    settings |= ran
     seconds = time.monotonic() - clock
     slides = tuple(sorted([*listing.refused, *results], key=lambda slide: slide.slide_id))
     made = None
@@ -264,6 +266,23 @@ def extract(
         )
     result = ExtractionResult(store, slides, seconds, listing.left_out, listing.ignored, made)
     return _recorded(result, started, settings, shard)
+
+
+def _require_cluster_wide(ray: str | None, device: str, runtime: str) -> None:
+    if ray is None:
+        return
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(
+            f"{device!r} names one of several; a cluster deals its devices out itself",
+            where="device",
+            fix="Use auto, cpu or cuda.",
+        )
+    if runtime == "auto":
+        raise InputError(
+            "'auto' may choose another on each machine, and bytes would differ",
+            where="runtime",
+            fix="Name one that all machines of the cluster have.",
+        )
 
 
 def _require_at_least_one(**counts: int | None) -> None:
@@ -287,18 +306,6 @@ def _contract(
         tissue=tissue.as_dict(),
         licence=card.licence,
     )
-
-
-def _machine(loaded: LoadedEncoder) -> dict[str, Any]:
-    import torch
-
-    name = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
-    return {
-        "device": str(loaded.device),
-        "device_name": name,
-        "precision": loaded.precision,
-        "torch_threads": torch.get_num_threads(),
-    }
 
 
 def _recorded(

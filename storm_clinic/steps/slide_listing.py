@@ -11,7 +11,7 @@ import pandas as pd
 from storm_clinic.cohort.manifest import MANIFEST
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError, InputError, SlideError, StormClinicError, UnsafeName
-from storm_clinic.features.execution import Shard
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.files import Workspace, safe_name

@@ -72,6 +72,8 @@ def _in_our_words(where: Path | str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if sqlite_store.says_locked(error):  # after MLflow has waited for a while itself
+            raise sqlite_store.locked(where) from error
         text = " ".join(str(error.message).split())
         raise StorageError(f"MLflow says: {text}", where=where) from error
 

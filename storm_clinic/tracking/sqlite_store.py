@@ -13,6 +13,8 @@ from urllib.parse import quote
 from storm_clinic.errors import StorageError
 from storm_clinic.files import safe_name, storage_errors
 
+_WAIT_S = 20.0
+
 
 def prepare(path: Path, artifact_uri: str) -> None:
     """Check the database, or make it, with its files at a root of MLflow's.
@@ -60,15 +62,32 @@ def held_alone(folder: Path, study: str) -> Iterator[bool]:
             yield True
 
 
+def locked(path: Path | str) -> StorageError:
+    """The error to raise where another program does not let go of the database in time."""
+    return StorageError(
+        "another program holds the database locked",
+        where=path,
+        fix="Close that program or wait for it, and run the same again: what is finished stays. "
+        "On a network drive the lock may be one that nobody holds any more; use a local disk.",
+    )
+
+
+def says_locked(error: BaseException) -> bool:
+    """Whether this is SQLite's word for a database that another program holds."""
+    return "database is locked" in str(error) or "database table is locked" in str(error)
+
+
 def _check(path: Path) -> None:
     """Fail at once on a file that is no database; MLflow would try for most of a minute."""
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)
         try:
             connection.execute("PRAGMA schema_version").fetchone()
         finally:
             connection.close()
     except sqlite3.Error as error:
+        if says_locked(error):
+            raise locked(path) from error
         raise StorageError(
             f"cannot be read as a database: {error}",
             where=path,

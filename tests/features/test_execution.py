@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from storm_clinic.errors import InputError, StormClinicError
-from storm_clinic.features.execution import MAX_TRIES, Crashed, ReaderPool, Shard
+from storm_clinic.features.execution import ReaderPool
+from storm_clinic.features.lost_tasks import MAX_TRIES, Crashed, Hung, TimeLimits
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.tiling import (
     PlanTask,
     ReaderSettings,
@@ -248,3 +250,36 @@ def test_the_package_is_found_however_it_was_found(settings, monkeypatch, tmp_pa
     with ReaderPool(1, settings) as pool:
         (reply,) = _replies(pool, [PlanTask(SlideJob("a", tmp_path / "absent.svs"))])
     assert isinstance(reply, Refused)
+
+
+# ---- slides that hang --------------------------------------------------------------------------
+
+_SLOW = """
+import time
+import storm_clinic.slides.reader as reader
+honest = reader.Slide.thumbnail
+def thumbnail(self, mpp):
+    if "slow" in self.path.name:
+        time.sleep(1.5)
+    return honest(self, mpp)
+reader.Slide.thumbnail = thumbnail
+"""
+
+
+def test_a_slide_may_take_only_so_long_in_all(settings, write_tissue_slide, tmp_path, sabotage):
+    sabotage(_SLOW)
+    jobs = [SlideJob(n, write_tissue_slide(tmp_path / f"{n}.tif")) for n in ("slow", "good")]
+    with ReaderPool(1, settings, TimeLimits(slide_s=2.5)) as pool:
+        first, second, third = _replies(pool, [PlanTask(jobs[k]) for k in (0, 0, 1)])
+    assert isinstance(first, SlidePlan)
+    assert isinstance(second, Hung)
+    assert "not done after 2.5 s in all" in str(second)
+    assert isinstance(third, SlidePlan)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_limits_that_end_everything_are_refused(seconds):
+    with pytest.raises(InputError, match="must be above 0"):
+        TimeLimits(task_s=seconds)
+    with pytest.raises(InputError, match="must be above 0"):
+        TimeLimits(slide_s=seconds)

@@ -16,6 +16,7 @@ from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.errors import EncoderError, StorageError
 from storm_clinic.features.extraction import extract_slides
+from storm_clinic.features.lost_tasks import MAX_TRIES, TimeLimits
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.files import atomic_write, digest_folder
@@ -63,7 +64,9 @@ def make_store(encoder, tmp_path):
 
 @pytest.fixture
 def run(encoder):
-    def extract(paths, store, *, readers=1, use=encoder, batch_size=4, progress=None, **job):
+    def extract(
+        paths, store, *, readers=1, use=encoder, batch_size=4, limits=None, progress=None, **job
+    ):
         return extract_slides(
             [SlideJob(name, Path(path), **job) for name, path in dict(paths).items()],
             use,
@@ -72,6 +75,7 @@ def run(encoder):
             tissue=TISSUE,
             n_readers=readers,
             batch_size=batch_size,
+            limits=limits,
             progress=progress,
         )
 
@@ -318,6 +322,39 @@ def test_a_slide_that_crashes_readers_is_set_aside(slides, make_store, run, tmp_
     assert [results[name].status for name in "abc"] == ["written", "failed", "written"]
     assert "3 reader processes died on it, the last with status 139" in results["b"].reason
     assert _bytes(store) == _bytes(undisturbed)
+
+
+def test_a_slide_that_hangs_readers_is_set_aside_and_its_other_batches_with_it(
+    slides, make_store, run, tmp_path, monkeypatch
+):
+    folder = tmp_path / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent(
+            """
+            import os, time
+            import storm_clinic.slides.reader as reader
+            honest = reader.Slide.read
+            def read(self, corner, size, mpp):
+                if self.path.name == "a.tif" and size == 64:
+                    with open(os.environ["TRIES"], "a") as tries:
+                        tries.write("x")
+                    time.sleep(3600)
+                return honest(self, corner, size, mpp)
+            reader.Slide.read = read
+            """
+        )
+    )
+    monkeypatch.setenv("TRIES", str(tmp_path / "tries"))
+    undisturbed, store = make_store("undisturbed"), make_store()
+    run({name: slides[name] for name in "bc"}, undisturbed)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    results = {r.slide_id: r for r in run(slides, store, limits=TimeLimits(task_s=2.0))}
+    assert [results[name].status for name in "abc"] == ["failed", "written", "written"]
+    assert "3 reader processes hung on it" in results["a"].reason
+    assert _bytes(store) == _bytes(undisturbed)
+    # Of its eight batches one was tried to the end, and one more had been handed out by then.
+    assert MAX_TRIES <= len((tmp_path / "tries").read_text()) <= MAX_TRIES + 1
 
 
 class _NotFinite(LoadedEncoder):

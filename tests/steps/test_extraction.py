@@ -21,7 +21,7 @@ from storm_clinic.errors import (
     InputError,
     UnsafeName,
 )
-from storm_clinic.features.execution import Shard
+from storm_clinic.features.shard import Shard
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
 from storm_clinic.slides.tissue import TissueParameters
