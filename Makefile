@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint check bench clean
+.PHONY: demo test lint check bench chaos clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -25,8 +25,12 @@ lint: $(STAMP)
 check: lint test
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/metric_speed.py
-	$(BIN)/python benchmarks/interval_coverage.py
+	$(BIN)/python benchmarks/run_all.py
+
+# Kills, fills, hangs, damages and cuts off for some minutes; fails on any violation.
+chaos: $(STAMP)
+	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/mutations.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info
