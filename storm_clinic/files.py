@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -147,6 +148,27 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What `json_text` gave; NaN, infinity and numbers beyond float64 are no JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, no UTF-8, or nested too deeply to be any of ours.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def json_text(value: Any) -> str:

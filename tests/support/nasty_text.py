@@ -10,20 +10,87 @@ from hypothesis import strategies as st
 
 # Each breaks one assumption: a type, a size, an encoding, a rule of YAML.
 SCALARS = [
-    *("", "~", "null", "true", "no", ".nan", "-.inf", "0", "-1", "1e400", "0x10", "0o7", "1_000"),
-    *("9" * 5000, "2001-13-45", "2001-01-01T99:00:00Z", "12:30:45", "0b", "-0x", "''", '"\\ud800"'),
-    *("'a\0b'", "[]", "{}", "[[]]", "[1, 2", "{a: 1}", "{? [a]: b}", "{1: a, '1': b}", "&a b", "*a"),
-    *("<<", "!!int x", "!!float y", "!!timestamp z", "!!binary '%'", "!!set {a, b}", "!!omap [a: 1]"),
-    *("!!python/object/apply:os.system [true]", "!local {a: 1}", "!!bool maybe", "!!null x", "!!str"),
-    *("../../etc/passwd", "a/b", "${HOME}", "=1+1", "<script>", "|\n  x", ">", "? a", "- a", "\t", "%"),
-    *("@", "`", "[" * 300, "{a: " * 150, "---", "...", "%YAML 9.9", "\u2028", "\ufeff", "é", "#"),
+    # fmt: off
+    "",
+    "~",
+    "null",
+    "true",
+    "no",
+    ".nan",
+    "-.inf",
+    "0",
+    "-1",
+    "1e400",
+    "0x10",
+    "0o7",
+    "1_000",
+    "9" * 5000,
+    "2001-13-45",
+    "2001-01-01T99:00:00Z",
+    "12:30:45",
+    "0b",
+    "-0x",
+    "''",
+    '"\\ud800"',
+    "'a\u0000b'",
+    "[]",
+    "{}",
+    "[[]]",
+    "[1, 2",
+    "{a: 1}",
+    "{? [a]: b}",
+    "{1: a, '1': b}",
+    "&a b",
+    "*a",
+    "<<",
+    "!!int x",
+    "!!float y",
+    "!!timestamp z",
+    "!!binary '%'",
+    "!!set {a, b}",
+    "!!omap [a: 1]",
+    "!!python/object/apply:os.system [true]",
+    "!local {a: 1}",
+    "!!bool maybe",
+    "!!null x",
+    "!!str",
+    "../../etc/passwd",
+    "a/b",
+    "${HOME}",
+    "=1+1",
+    "<script>",
+    "|\n  x",
+    ">",
+    "? a",
+    "- a",
+    "\t",
+    "%",
+    "@",
+    "`",
+    "[" * 300,
+    "{a: " * 150,
+    "---",
+    "...",
+    "%YAML 9.9",
+    "\u2028",
+    "\ufeff",
+    "\u00e9",
+    "#",
+    # fmt: on
 ]
 KEYS = ["<<: {format: 2}", "? [a, b]\n: c", "? {a: b}\n: c", "1: x", "~: x", ".nan: y", "format: 1"]
 
 scalars = st.sampled_from(SCALARS) | st.text(max_size=8) | st.floats().map(str)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**6, 10**12, -1, 10**400])
+    | st.floats()
+    | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -68,7 +135,8 @@ def edited_json(draw: Callable[..., Any], document: Any) -> Any:
         for _ in range(draw(st.integers(1, 6))):
             if not isinstance(node, dict | list) or not node:
                 break
-            key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+            keys = sorted(node) if isinstance(node, dict) else range(len(node))
+            key = draw(st.sampled_from(keys))
             parent, node = node, node[key]
         if parent is None:
             return draw(json_values)
