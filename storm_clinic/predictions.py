@@ -161,7 +161,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except CohortError as error:
         raise PredictionsError(f"cannot be read: {error.problem}", fix=error.fix) from error
     rows = cells.pop("row")
-    columns = {}
+    columns: dict[str, pd.Series[Any]] = {}
     for name in cells.columns:
         if name in _COUNTS:
             columns[name] = _whole_numbers(name, cells[name], rows)

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from storm_clinic.bundle.card import write_card
@@ -217,7 +216,7 @@ def _assemble(
         kept = unpack_tensors(data[REFERENCE]) if REFERENCE in data else {}
         references = {name: FeatureReference.from_arrays(found) for name, found in kept.items()}
     except (
-        *(KeyError, TypeError, AttributeError, ValidationError),
+        *(KeyError, TypeError, ValueError, AttributeError),  # of pydantic, too
         *(SafetensorError, FeatureError),
     ) as error:
         raise RegistryError(f"is not a bundle of this format: {error}", where=folder) from error

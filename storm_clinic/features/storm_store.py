@@ -5,13 +5,14 @@ The format is specified in docs/formats.md; the files lie in ``features/<cohort>
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
@@ -24,13 +25,14 @@ from storm_clinic.features.guarded_file import (
     text_of,
     values_of,
 )
-from storm_clinic.features.slide_features import Array, SlideFeatures
+from storm_clinic.features.slide_features import Array, SlideFeatures, digest_rows
 from storm_clinic.files import safe_name
 from storm_clinic.licence_terms import joined
 
 FORMAT = "storm_clinic/slide-storm"
 FORMAT_VERSION = 1
 EXPRESSION_UNIT = "log1p of counts per 10,000"
+_ROWS = 1024  # tiles read at once; a file may impute thousands of genes, and few have evidence
 EVIDENCE = 0.0  # genes whose held-out correlation may as well be zero tell nothing
 
 
@@ -174,8 +176,7 @@ class StormStore:
     def gene_maps(self, slide_id: str, genes: Sequence[str]) -> pd.DataFrame:
         """Imputed expression of some genes on every tile, log1p of counts per 10,000.
 
-        Only what is asked for is read; values are therefore not held against their digest, which
-        `storm_clinic.features.storm_inspection` does.
+        All genes are read to hold them against their digest; what is asked for is kept.
 
         Returns
         -------
@@ -193,10 +194,8 @@ class StormStore:
         if lacking:
             raise FeatureError(f"does not impute {', '.join(lacking)}", where=path)
         with opened(path) as file:
-            dataset = tile_values(file, path)
-            columns = [dataset[:, place_of[gene]] for gene in genes]
-        values = np.array(columns, dtype=np.float32).reshape(len(genes), -1).T
-        _require_finite(values, f"{path}: expression/values")
+            columns = np.array([place_of[gene] for gene in genes], dtype=np.int64)
+            values = read_columns(tile_values(file, path), columns, path).astype(np.float32)
         return pd.DataFrame(values, columns=list(genes))
 
     def domain_warnings(self) -> dict[str, str]:
@@ -314,6 +313,37 @@ def tile_values(file: h5py.File, path: Path) -> h5py.Dataset:
             "'storm-clinic extract --storm CHECKPOINT --per-tile'.",
         )
     return dataset_of(group, path, "values", ("<f2", 2), chunked=True)
+
+
+def read_columns(dataset: h5py.Dataset, columns: NDArray[np.int64], path: Path) -> Array:
+    """Some genes of all tiles, while the values of every gene are held against their digest.
+
+    Returns
+    -------
+    float16 array, shape (n_tiles, len(columns))
+
+    Raises
+    ------
+    FeatureError
+        If the values are not those that were written, or one that is kept is not finite.
+    """
+    where = f"{path}: expression/values"
+    kept = np.empty((len(dataset), len(columns)), dtype="<f2")
+    stated = text_of(dataset.attrs, where, "sha256")
+    if digest_rows(_kept(dataset, columns, kept), dataset.dtype, dataset.shape) != stated:
+        raise FeatureError(
+            "its values are not those that were written (SHA-256 differs)", where=where, fix=AGAIN
+        )
+    _require_finite(kept, where)
+    return kept
+
+
+def _kept(dataset: h5py.Dataset, columns: NDArray[np.int64], kept: Array) -> Iterator[Array]:
+    """All values in blocks of tiles; of each some columns are kept."""
+    for first in range(0, len(dataset), _ROWS):
+        block: Array = dataset[first : first + _ROWS]
+        kept[first : first + len(block)] = block[:, columns]
+        yield block
 
 
 def _expression_group(file: h5py.File, path: Path) -> h5py.Group:

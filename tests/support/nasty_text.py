@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 # Each breaks one assumption: a type, a size, an encoding, a rule of YAML.
 SCALARS = [
-    # fmt: off
     "",
     "~",
     "null",
@@ -76,7 +75,6 @@ SCALARS = [
     "\ufeff",
     "\u00e9",
     "#",
-    # fmt: on
 ]
 KEYS = ["<<: {format: 2}", "? [a, b]\n: c", "? {a: b}\n: c", "1: x", "~: x", ".nan: y", "format: 1"]
 
