@@ -18,6 +18,7 @@ from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.guarded_file import (
     AGAIN,
+    attributes_of,
     check_links,
     dataset_of,
     number_of,
@@ -250,7 +251,7 @@ def read_header(path: Path) -> StormHeader:
         If it is absent, damaged, of another version, or holds another slide.
     """
     with opened(path) as file:
-        known = dict(file.attrs)
+        known = attributes_of(file, path)
         if text_of(known, path, "format", optional=True) != FORMAT:
             raise FeatureError("not a STORM file", where=path)
         if number_of(known, path, "format_version") != FORMAT_VERSION:
@@ -280,13 +281,15 @@ def read_header(path: Path) -> StormHeader:
             provenance=str(text_of(known, path, "provenance")),
             licence=text_of(known, path, "licence", optional=True),
         )
-        digest = text_of(spots.attrs, path, "sha256")
+        digest = text_of(attributes_of(spots, path), path, "sha256")
         return StormHeader(
             slide_id=path.stem,
             n_tiles=len(spots),
             contract=contract,
             spots_digest=str(digest),
-            coords_digest=None if coords is None else text_of(coords.attrs, path, "sha256"),
+            coords_digest=None
+            if coords is None
+            else text_of(attributes_of(coords, path), path, "sha256"),
             slide_digest=text_of(known, path, "slide_digest", optional=True),
             slide_mpp=number_of(known, path, "slide_mpp", optional=True),
             source_digest=text_of(known, path, "source_digest", optional=True),
@@ -329,7 +332,7 @@ def read_columns(dataset: h5py.Dataset, columns: NDArray[np.int64], path: Path) 
     """
     where = f"{path}: expression/values"
     kept = np.empty((len(dataset), len(columns)), dtype="<f2")
-    stated = text_of(dataset.attrs, where, "sha256")
+    stated = text_of(attributes_of(dataset, where), where, "sha256")
     if digest_rows(_kept(dataset, columns, kept), dataset.dtype, dataset.shape) != stated:
         raise FeatureError(
             "its values are not those that were written (SHA-256 differs)", where=where, fix=AGAIN

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.guarded_file import opened, text_of
+from storm_clinic.features.guarded_file import attributes_of, opened, text_of
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.storm_store import EVIDENCE, StormStore, read_columns, tile_values
 from storm_clinic.files import digest_value
@@ -74,7 +74,7 @@ class VirtualExpression:
                         f"is of shape {values.shape}, not {(header.n_tiles, len(genes))}",
                         where=f"{path}: expression/values",
                     )
-                digests[slide_id] = str(text_of(values.attrs, path, "sha256"))
+                digests[slide_id] = str(text_of(attributes_of(values, path), path, "sha256"))
         assert first is not None  # a store has a file
         known = (first["heldout_r_lower"] > EVIDENCE).to_numpy()
         if not known.any():
@@ -126,7 +126,7 @@ class VirtualExpression:
         path = self.folder / f"{slide_id}.h5"
         with opened(path) as file:
             dataset = tile_values(file, path)
-            if text_of(dataset.attrs, path, "sha256") != self.digests[slide_id]:
+            if text_of(attributes_of(dataset, path), path, "sha256") != self.digests[slide_id]:
                 raise FeatureError("was written anew since it was opened", where=path)
             kept = read_columns(dataset, self.columns, path)
         return replace(slide, features=kept)
