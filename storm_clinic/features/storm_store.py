@@ -154,10 +154,10 @@ class StormStore:
                 )
                 for name in present
             }
-        if len({len(array) for array in arrays.values()}) > 1:
+            symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
+        if {len(array) for array in arrays.values()} != {len(symbols)}:
             raise FeatureError("lengths differ", where=f"{path}: expression", fix=AGAIN)
         _require_finite(arrays["slide"], f"{path}: expression/slide")
-        symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
         table = pd.DataFrame(
             {name: array.astype(np.float64) for name, array in arrays.items()},
             index=pd.Index(symbols, dtype=object),
