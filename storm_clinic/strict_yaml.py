@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,10 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent, DocumentStartEvent, Event, NodeEvent, ScalarEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+)
 
 from storm_clinic.errors import InputError
 
+_DEEPEST = 32  # levels of keys and lists; ours have seven
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
@@ -34,7 +43,7 @@ def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
     yaml = YAML(typ="rt", pure=True)
     try:
         text = path.read_text(encoding="utf-8")
-        _refuse_indirection(list(yaml.parse(text)), path, error)
+        _refuse_indirection(yaml.parse(text), path, error)
         document = yaml.load(text)
     except FileNotFoundError:
         raise error("there is no such file", where=path) from None
@@ -56,13 +65,20 @@ def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
     return document
 
 
-def _refuse_indirection(events: list[Event], path: Path, error: type[InputError]) -> None:
+def _refuse_indirection(events: Iterable[Event], path: Path, error: type[InputError]) -> None:
     """What stands in a declaration is what is meant: nothing refers, merges or changes its type.
 
     A few aliases of aliases would unfold to more than any memory holds; under ``%YAML 1.1`` a level
     called ``no`` would be false.
     """
-    found = [(event, what) for event in events if (what := _indirection(event)) is not None]
+    depth, found = 0, []
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEEPEST:  # its reader takes the cube of the depth
+            raise error(f"line {event.start_mark.line + 1}: nested too deeply", where=path)
+        what = _indirection(event)
+        if what is not None:
+            found.append((event, what))
     for event, what in sorted(found, key=lambda item: not isinstance(item[0], AliasEvent))[:1]:
         raise error(
             f"line {event.start_mark.line + 1}: {what} are not read",
