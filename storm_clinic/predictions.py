@@ -255,6 +255,6 @@ def _content_digest(table: pd.DataFrame) -> str:
         if name in _TEXTS:
             data = "\0".join(map(str, cells)).encode("utf-8", "surrogatepass")
         else:
-            data = cells.to_numpy(np.float64).tobytes()
+            data = cells.to_numpy(np.dtype("<f8")).tobytes()
         digest.update(f"{name}\n{len(data)}\n".encode("utf-8", "surrogatepass") + data)
     return digest.hexdigest()

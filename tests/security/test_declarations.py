@@ -32,7 +32,7 @@ missing: ["", "NA"]
 origin: {source: invented for tests, licence: none, simulated: true}
 """
 FUZZ = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

@@ -23,7 +23,7 @@ from storm_clinic.files import digest_value, parse_json
 from storm_clinic.study import Study
 
 FUZZ = settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     derandomize=True,
     database=None,

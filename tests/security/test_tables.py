@@ -22,7 +22,7 @@ from storm_clinic.files import csv_text
 from storm_clinic.predictions import Predictions
 
 FUZZ = settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     database=None,
