@@ -126,10 +126,9 @@ def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
         )
     try:
         found = loads(data, trusted=sorted(TRUSTED))
-        is_sound = all(
-            _is_sound(member.tree_, found.n_features_in_)
-            for member in getattr(found, "estimators_", (found,))
-        )
+        trees = list(_trees(found, None))
+        widths = {tree.n_features for tree, _ in trees} | {width for _, width in trees} - {None}
+        is_sound = len(widths) == 1 and all(_is_sound(tree) for tree, _ in trees)
     except Exception as error:  # nor does skops
         raise InputError(f"the archive of its trees is damaged: {error}", where=where) from error
     if not is_sound:
@@ -139,7 +138,20 @@ def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
     return found
 
 
-def _is_sound(tree: Any, n_features: int) -> bool:
+def _trees(part: Any, width: int | None) -> Iterator[tuple[Any, int | None]]:
+    """Every tree of an estimator or a list of them, and how many columns its owner takes."""
+    if isinstance(part, list | tuple):
+        for member in part:
+            yield from _trees(member, width)
+        return
+    width = getattr(part, "n_features_in_", width)
+    if hasattr(part, "estimators_"):
+        yield from _trees(part.estimators_, width)
+    else:
+        yield part.tree_, width
+
+
+def _is_sound(tree: Any) -> bool:
     """Whether every path ends at a leaf of the tree, by columns that there are.
 
     scikit-learn follows the nodes of a tree unchecked, beyond its memory if they say so.
@@ -156,8 +168,7 @@ def _is_sound(tree: Any, n_features: int) -> bool:
         children_follow
         and (right[~inner] == -1).all()
         and tree.node_count > 0
-        and tree.n_features == n_features
-        and ((column >= 0) & (column < n_features)).all()
+        and ((column >= 0) & (column < tree.n_features)).all()
     )
 
 

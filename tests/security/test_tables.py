@@ -147,9 +147,7 @@ def test_no_text_of_a_table_for_people_can_run_as_a_formula(attack):
 
 
 def test_the_reason_of_a_failed_slide_cannot_run_as_a_formula(tmp_path):
-    result = SlideResult(
-        "S1", tmp_path, "failed", error="UnreadableSlide", reason="=HYPERLINK(1)"
-    )
+    result = SlideResult("S1", tmp_path, "failed", error="UnreadableSlide", reason="=HYPERLINK(1)")
     path = write_failures(tmp_path, [result], None)
     assert path is not None
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
