@@ -15,7 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from storm_clinic.errors import SectionError
-from storm_clinic.files import digest_value, parse_json
+from storm_clinic.files import digest_value, parse_json, safe_name
 from storm_clinic.storm.genes import GeneVocabulary
 
 FORMAT, FORMAT_VERSION = "storm_clinic/storm-shards", 1
@@ -118,7 +118,7 @@ class ShardSet:
         SectionError
             If the file is missing or damaged.
         """
-        path = self.folder / self.files[place].name
+        path = self.folder / safe_name(self.files[place].name, what="shard")
         try:
             parts = load_file(path)
             counts = sparse.csr_array(
