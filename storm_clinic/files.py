@@ -6,6 +6,7 @@ import errno
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -14,10 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storm_clinic.errors import StorageError, UnsafeName
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+ -]*")
 _MAX_NAME = 180  # leaves room for ".h5.<owner>.part" under the 255 bytes of common file systems
 _PART = re.compile(r".+\.(?P<owner>[A-Za-z0-9]+)-(?P<process>\d{1,9})\.part")
@@ -205,6 +210,48 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_write(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What `json_text` gave; NaN, infinity and numbers beyond float64 are no JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, no UTF-8, or nested too deeply to be any of ours.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def harmless_cell(cell: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front, as OWASP advises.
+
+    Numbers are numbers and stay as they are.
+    """
+    if not isinstance(cell, str):
+        return cell
+    # CSV writers quote a line feed but not a bare carriage return, which would start a new row.
+    text = cell.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table for people as CSV, without its index, in which no cell can run as a formula."""
+    made = table.rename(columns=harmless_cell)
+    texts = [at for at, kind in enumerate(made.dtypes) if kind.kind not in "iufbM"]
+    for at in texts:
+        made.isetitem(at, list(map(harmless_cell, made.iloc[:, at])))
+    return str(made.to_csv(index=False, lineterminator="\n"))
 
 
 def json_text(value: Any) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storm_clinic.errors import PredictionsError
+from storm_clinic.cohort.text_table import read_text_table
+from storm_clinic.cohort.values import is_number
+from storm_clinic.errors import CohortError, PredictionsError
 from storm_clinic.files import atomic_write, digest_file
 
 Bools = NDArray[np.bool_]
 
+_TEXTS, _COUNTS = ("cohort", "patient_key", "model"), ("repeat", "fold")
+_DIGEST = b"storm_clinic_sha256"
 KEYS = ("cohort", "patient_key", "model", "repeat", "fold")
 _HORIZON = re.compile(r"risk_at_(\d+(?:\.\d+)?)m")
 
@@ -131,10 +138,7 @@ class Predictions:
         """
         path = Path(path)
         try:
-            table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-        except (OSError, ValueError) as error:
-            raise PredictionsError(f"cannot be read: {error}", where=path) from error
-        try:
+            table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
             return cls(table)
         except PredictionsError as error:
             raise PredictionsError(error.problem, where=path, fix=error.fix) from error
@@ -144,23 +148,113 @@ class Predictions:
         path = Path(path)
         with atomic_write(path) as part:
             if path.suffix == ".parquet":
-                self.table.to_parquet(part, index=False)
+                _write_parquet(self.table, part)
             else:
                 self.table.to_csv(part, index=False)
         return digest_file(path)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    text = dict.fromkeys(("cohort", "patient_key", "model"), str)
-    table = pd.read_csv(
-        path,
-        dtype=text,
-        keep_default_na=False,
-        na_values={"risk": [""]},
-        float_precision="round_trip",  # pandas' default reader may be off by the last bit
-    )
-    # Other programs seldom cross-validate.
-    for name in ("repeat", "fold"):
-        if name not in table:
-            table[name] = -1
-    return table
+    """Every cell as text first: pandas would shift a row that is longer than the header."""
+    try:
+        cells = read_text_table(path).frame.reset_index()
+    except CohortError as error:
+        raise PredictionsError(f"cannot be read: {error.problem}", fix=error.fix) from error
+    rows = cells.pop("row")
+    columns: dict[str, pd.Series[Any]] = {}
+    for name in cells.columns:
+        if name in _COUNTS:
+            columns[name] = _whole_numbers(name, cells[name], rows)
+        else:
+            columns[name] = cells[name] if name in _TEXTS else _numbers(name, cells[name], rows)
+    return _with_folds(pd.DataFrame(columns, index=cells.index))
+
+
+def _whole_numbers(name: str, cells: pd.Series[str], rows: pd.Series[int]) -> pd.Series[int]:
+    _refuse(cells, ~cells.str.fullmatch(r"-?[0-9]{1,9}"), f"values of {name} are no integers", rows)
+    return cells.astype(np.int64)
+
+
+def _numbers(name: str, cells: pd.Series[str], rows: pd.Series[int]) -> pd.Series[float]:
+    empty = cells == ""
+    _refuse(cells, ~(is_number(cells) | empty), f"values of {name} are no numbers", rows)
+    return cells.mask(empty, "nan").astype(np.float64)
+
+
+def _refuse(cells: pd.Series[str], bad: pd.Series[bool], what: str, rows: pd.Series[int]) -> None:
+    if bad.any():
+        first = int(np.flatnonzero(bad.to_numpy())[0])
+        raise PredictionsError(
+            f"{int(bad.sum())} {what}, the first in row {rows.iloc[first]}: {cells.iloc[first]!r}",
+            fix="Write decimals with a point, and nothing else in the cell.",
+        )
+
+
+def _with_folds(table: pd.DataFrame) -> pd.DataFrame:
+    """Other programs seldom cross-validate."""
+    absent = {name: -1 for name in _COUNTS if name not in table}
+    return table.assign(**absent)
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    held = {**(arrow.schema.metadata or {}), _DIGEST: _content_digest(table).encode()}
+    pq.write_table(arrow.replace_schema_metadata(held), path)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        arrow = pq.ParquetFile(path).read()
+        twice = [name for name, n in Counter(arrow.column_names).items() if n > 1]
+        if twice:
+            raise PredictionsError(f"column {twice[0]} is there twice")
+        # What pandas noted about itself is not needed, and need not be true.
+        table = arrow.replace_schema_metadata(None).to_pandas()
+    # Which of these it is depends on where the damage lies.
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, pa.ArrowException) as e:
+        raise PredictionsError(f"cannot be read: {e}") from e
+    for name, kind in zip(arrow.column_names, arrow.schema.types, strict=True):
+        right = {**dict.fromkeys(_TEXTS, _is_text), **dict.fromkeys(_COUNTS, pa.types.is_integer)}
+        column = arrow.column(name)
+        if not right.get(name, _is_number)(kind) or (name in right and column.null_count):
+            raise PredictionsError(f"column {name} is of type {kind}, or has gaps")
+    stated = (arrow.schema.metadata or {}).get(_DIGEST)
+    if stated is not None and stated.decode("ascii", "replace") != _content_digest(table):
+        raise PredictionsError(
+            "its values are not those that were written (SHA-256 differs)",
+            fix="The file is damaged; make it again.",
+        )
+    return _with_folds(table)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _content_digest(table: pd.DataFrame) -> str:
+    """SHA-256 over names and cells, whatever a file keeps them in."""
+    digest = hashlib.sha256()
+    for name in table.columns:
+        cells = table[name]
+        if name in _TEXTS:
+            data = "\0".join(map(str, cells)).encode("utf-8", "surrogatepass")
+        else:
+            data = cells.to_numpy(np.dtype("<f8")).tobytes()
+        digest.update(f"{name}\n{len(data)}\n".encode("utf-8", "surrogatepass") + data)
+    return digest.hexdigest()

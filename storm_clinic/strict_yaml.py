@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,10 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+)
 
 from storm_clinic.errors import InputError
 
+_DEEPEST = 32  # levels of keys and lists; ours have seven
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 
@@ -25,14 +34,17 @@ class StrictModel(BaseModel):
 
 
 def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
-    """Read one YAML 1.2 mapping; duplicate keys, aliases and all that is no mapping are refused."""
+    """Read one YAML 1.2 mapping of plain keys and values.
+
+    Duplicate keys, anchors, aliases, merges, tags, directives and all that is no mapping are
+    refused.
+    """
     # "rt" keeps line numbers for messages and builds no Python objects from tags.
     yaml = YAML(typ="rt", pure=True)
     try:
         text = path.read_text(encoding="utf-8")
-        # A few aliases of aliases unfold to more than any memory holds.
-        alias = next((event for event in yaml.parse(text) if isinstance(event, AliasEvent)), None)
-        document = None if alias else yaml.load(text)
+        _refuse_indirection(yaml.parse(text), path, error)
+        document = yaml.load(text)
     except FileNotFoundError:
         raise error("there is no such file", where=path) from None
     except UnicodeDecodeError as problem:
@@ -43,28 +55,65 @@ def read_yaml(path: Path, error: type[InputError]) -> CommentedMap:
         raise error(_yaml_problem(problem), where=path) from problem
     except RecursionError as problem:
         raise error("nested too deeply", where=path) from problem
-    if alias:
+    except ValueError as problem:  # what looks like a date or a number, and is none
         raise error(
-            f"line {alias.start_mark.line + 1}: aliases (*) are not read",
-            where=path,
-            fix="Write the value out.",
-        )
+            f"a value cannot be read: {problem}", where=path, fix="Put it in quotes if it is text."
+        ) from problem
     if not isinstance(document, CommentedMap):
         raise error("must hold keys and values at its top", where=path)
-    _refuse_equal_keys(document, path, error)
+    _check_keys(document, path, error)
     return document
 
 
-def _refuse_equal_keys(node: Any, path: Path, error: type[InputError]) -> None:
-    """1 and "1" are two keys for YAML and one for us: keys are text from here on."""
-    items = node.values() if isinstance(node, CommentedMap) else node
-    if isinstance(node, CommentedMap) and len({str(key) for key in node}) < len(node):
+def _refuse_indirection(events: Iterable[Event], path: Path, error: type[InputError]) -> None:
+    """What stands in a declaration is what is meant: nothing refers, merges or changes its type.
+
+    A few aliases of aliases would unfold to more than any memory holds; under ``%YAML 1.1`` a level
+    called ``no`` would be false.
+    """
+    depth, found = 0, []
+    for event in events:
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > _DEEPEST:  # its reader takes the cube of the depth
+            raise error(f"line {event.start_mark.line + 1}: nested too deeply", where=path)
+        what = _indirection(event)
+        if what is not None:
+            found.append((event, what))
+    for event, what in sorted(found, key=lambda item: not isinstance(item[0], AliasEvent))[:1]:
         raise error(
-            "two keys differ only in their quotes", where=f"{path}, line {node.lc.line + 1}"
+            f"line {event.start_mark.line + 1}: {what} are not read",
+            where=path,
+            fix="Write the value out.",
         )
+
+
+def _indirection(event: Event) -> str | None:
+    if isinstance(event, AliasEvent):
+        return "aliases (*)"
+    if isinstance(event, DocumentStartEvent):
+        other = event.tags or event.version not in (None, (1, 2))
+        return "directives (%) but '%YAML 1.2'" if other else None
+    if isinstance(event, ScalarEvent) and event.value == "<<" and event.style is None:
+        return "merges (<<)"
+    if not isinstance(event, NodeEvent):
+        return None
+    if event.anchor is not None:
+        return "anchors (&)"
+    # Other events of nodes have no tag.
+    return "tags (!)" if getattr(event, "tag", None) is not None else None
+
+
+def _check_keys(node: Any, path: Path, error: type[InputError]) -> None:
+    """1 and "1" are two keys for YAML and one for us: keys are text from here on."""
+    if isinstance(node, CommentedMap):
+        where = f"{path}, line {node.lc.line + 1}"
+        if not all(isinstance(key, str | int | float) for key in node):
+            raise error("a key must be a word or a number", where=where)
+        if len({str(key) for key in node}) < len(node):
+            raise error("two keys differ only in their quotes", where=where)
     if isinstance(node, CommentedMap | CommentedSeq):
-        for item in items:
-            _refuse_equal_keys(item, path, error)
+        for item in node.values() if isinstance(node, CommentedMap) else node:
+            _check_keys(item, path, error)
 
 
 M = TypeVar("M", bound=StrictModel)

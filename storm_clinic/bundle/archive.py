@@ -26,7 +26,7 @@ from typing import Any
 
 from storm_clinic.bundle.folder import CARD, MANIFEST, REFERENCE, TENSORS, Bundle, read_bundle
 from storm_clinic.errors import RegistryError
-from storm_clinic.files import atomic_write, digest_bytes
+from storm_clinic.files import atomic_write, digest_bytes, parse_json
 
 REGISTRY = "registry.json"
 REQUIRED = tuple(sorted((CARD, MANIFEST, TENSORS, REGISTRY)))
@@ -219,7 +219,7 @@ def _registry_bytes(facts: RegistryFacts) -> bytes:
 def _facts(data: bytes, path: Path) -> RegistryFacts:
     where = f"{path}: {REGISTRY}"
     try:
-        document = json.loads(data)
+        document = parse_json(data)
         form = (document.pop("format"), document.pop("format_version"))
         if form != (_FORMAT, _VERSION):
             raise RegistryError(

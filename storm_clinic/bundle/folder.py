@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from storm_clinic.bundle.card import write_card
@@ -29,7 +28,13 @@ from storm_clinic.bundle.manifest import Manifest
 from storm_clinic.bundle.tensors import Arrays, pack_tensors, unpack_tensors
 from storm_clinic.errors import FeatureError, RegistryError, StorageError
 from storm_clinic.features.reference import FeatureReference
-from storm_clinic.files import atomic_write, digest_bytes, digest_value, storage_errors
+from storm_clinic.files import (
+    atomic_write,
+    digest_bytes,
+    digest_value,
+    parse_json,
+    storage_errors,
+)
 from storm_clinic.study import Study
 
 FORMAT = "storm_clinic/bundle"
@@ -205,13 +210,13 @@ def _assemble(
 ) -> Bundle:
     try:
         manifest = Manifest.model_validate(document["manifest"])
-        settings = {name: entry["settings"] for name, entry in document["models"].items()}
+        settings = {name: dict(entry["settings"]) for name, entry in document["models"].items()}
         # The very bytes that were digested, not the file again.
         arrays = unpack_tensors(data[TENSORS])
         kept = unpack_tensors(data[REFERENCE]) if REFERENCE in data else {}
         references = {name: FeatureReference.from_arrays(found) for name, found in kept.items()}
     except (
-        *(KeyError, TypeError, AttributeError, ValidationError),
+        *(KeyError, TypeError, ValueError, AttributeError),  # of pydantic, too
         *(SafetensorError, FeatureError),
     ) as error:
         raise RegistryError(f"is not a bundle of this format: {error}", where=folder) from error
@@ -219,10 +224,11 @@ def _assemble(
         raise RegistryError(f"arrays {name!r} belong to no model", where=folder / TENSORS)
     arrays = {name: arrays.get(name, {}) for name in settings}
     study = manifest.read_study()
+    _check_models(settings, manifest, study)
     return Bundle(folder, digest, manifest, study, settings, arrays, references)
 
 
-def _check_models(models: Mapping[str, State], manifest: Manifest, study: Study) -> None:
+def _check_models(models: Collection[str], manifest: Manifest, study: Study) -> None:
     known = {spec.name for spec in study.models}
     for name in (*required_models(study), *models):
         if name not in models or name not in known:
@@ -270,7 +276,7 @@ def _read_files(folder: Path) -> dict[str, bytes]:
 
 def _read_document(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(data)
+        document = parse_json(data)
     except (UnicodeDecodeError, ValueError) as error:
         raise _changed(path, f"is no JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:

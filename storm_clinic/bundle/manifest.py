@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from storm_clinic.errors import CohortError
 from storm_clinic.predictions import horizon_column
@@ -197,6 +197,14 @@ class Manifest(StrictModel):
     code: dict[str, Any] = Field(description="The code version that trained.")
     packages: dict[str, str] = Field(description="Package versions that made the weights.")
     run_id: str | None = Field(description="The MLflow run of the training.")
+
+    @field_validator("risk_thresholds")
+    @classmethod
+    def _ascending(cls, thresholds: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for model, cuts in thresholds.items():
+            if list(cuts) != sorted(cuts):
+                raise ValueError(f"cut points of {model} do not ascend")
+        return thresholds
 
     def read_study(self) -> Study:
         """The study as an object; its own checks run again."""

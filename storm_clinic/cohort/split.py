@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from storm_clinic.cohort.fold_search import arrange_groups, deal, relabel
 from storm_clinic.errors import CohortError, OutcomeError
-from storm_clinic.files import digest_value, write_json
+from storm_clinic.files import digest_value, parse_json, write_json
 
 Ints = NDArray[np.int64]
 
@@ -105,7 +104,7 @@ class Splits:
             If the file is absent, no JSON, or not what `write` wrote.
         """
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            value = parse_json(path.read_text(encoding="utf-8"))
             return cls.from_json(value if isinstance(value, dict) else {})
         except (OSError, ValueError) as problem:
             raise CohortError(f"cannot be read: {problem}", where=path) from problem

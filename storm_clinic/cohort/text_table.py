@@ -17,6 +17,7 @@ from storm_clinic.errors import CohortError
 from storm_clinic.files import digest_bytes
 from storm_clinic.strict_yaml import did_you_mean
 
+_FREE_BYTES, _MOST_RATIO = 256 << 20, 200  # how far a packed table may unfold
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 
 
@@ -113,7 +114,7 @@ def open_text_rows(path: Path) -> TextRows:
     delimiter = _delimiter(path)
     try:
         data = path.read_bytes()
-        text = gzip.decompress(data) if path.suffix == ".gz" else data
+        text = _unpacked(data, path) if path.suffix == ".gz" else data
         decoded = text.decode("utf-8-sig")
     except FileNotFoundError:
         raise CohortError("there is no such file", where=path) from None
@@ -127,6 +128,19 @@ def open_text_rows(path: Path) -> TextRows:
         raise CohortError("the file is empty", where=path)
     _check_header(header, path)
     return TextRows(path, header, digest_bytes(data), records)
+
+
+def _unpacked(data: bytes, path: Path) -> bytes:
+    most = max(_FREE_BYTES, _MOST_RATIO * len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+        text = packed.read(most + 1)
+    if len(text) > most:
+        raise CohortError(
+            f"its {len(data)} bytes unpack to more than {most}, which no table does",
+            where=path,
+            fix="If it is one, unpack it first.",
+        )
+    return text
 
 
 def require_column(name: str, columns: Collection[str], *, where: Path, asked_by: str) -> None:

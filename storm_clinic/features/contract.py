@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
-from storm_clinic.files import create_once, digest_value, json_text, safe_name
+from storm_clinic.files import create_once, digest_value, json_text, parse_json, safe_name
 
 CONTRACT_NAME = "contract.json"
 _FORMAT = "storm_clinic/feature-contract"
@@ -149,6 +149,7 @@ class FeatureContract:
         wrong = sorted(known ^ {*given, "source_digest"})
         if wrong:
             raise FeatureError(f"missing or unknown field {', '.join(wrong)}", where=where)
+        check_types(cls, given, where)
         try:
             return cls(**given)
         except (TypeError, FeatureError) as error:
@@ -195,6 +196,40 @@ class FeatureContract:
         return values | {"tissue": _plain(self.tissue)}
 
 
+def check_types(kind: type, given: Mapping[str, Any], where: str | Path) -> None:
+    """Hold values out of JSON against the annotations of a dataclass; whole numbers are floats too.
+
+    Raises
+    ------
+    FeatureError
+        Naming the fields that are of another type.
+    """
+    wrong = [
+        f"{name} must be {hint.replace('Mapping[str, Any]', 'an object')}, is {given[name]!r}"
+        for name, hint in inspect.get_annotations(kind).items()
+        if name in given and not _is_of(given[name], hint)
+    ]
+    if wrong:
+        raise FeatureError("; ".join(wrong), where=where)
+
+
+def _is_of(value: Any, hint: str) -> bool:
+    allowed = tuple(_JSON_TYPES[part] for part in hint.split(" | "))
+    if isinstance(value, bool):  # an int, for Python
+        return bool in allowed
+    return isinstance(value, allowed) or (isinstance(value, int) and float in allowed)
+
+
+_JSON_TYPES: dict[str, type] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "None": type(None),
+    "Mapping[str, Any]": dict,
+}
+
+
 def _plain(value: Any) -> Any:
     """Mappings as dicts and tuples as lists, as they come back from JSON."""
     if isinstance(value, Mapping):
@@ -216,7 +251,7 @@ def read_contract(folder: Path) -> FeatureContract:
     """
     path = folder / CONTRACT_NAME
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise FeatureError(
             f"no feature store: it holds no {CONTRACT_NAME}",

@@ -15,6 +15,7 @@ from storm_clinic.features.file_writer import FORMAT, FORMAT_VERSION, contract_a
 from storm_clinic.features.guarded_file import (
     AGAIN,
     Known,
+    attributes_of,
     check_links,
     dataset_of,
     number_of,
@@ -117,7 +118,7 @@ def _contents(
     file: h5py.File, path: Path, contract: FeatureContract
 ) -> tuple[Known, dict[str, h5py.Dataset]]:
     """The root's attributes and the file's datasets, of the form and contract they must have."""
-    known = dict(file.attrs)
+    known = attributes_of(file, path)
     _check_version(known, path)
     check_links(file, path)
     _check_contract(known, path, contract)
@@ -147,7 +148,7 @@ def _contents(
 def _header(known: Known, datasets: dict[str, h5py.Dataset], path: Path) -> FileHeader:
     features = datasets["features"]
     digests = {
-        name: str(text_of(datasets[name].attrs, path, "sha256"))
+        name: str(text_of(attributes_of(datasets[name], path), path, "sha256"))
         for name in ("features", "coords")
         if name in datasets
     }

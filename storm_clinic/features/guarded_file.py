@@ -44,6 +44,25 @@ def damage(where: str | Path) -> Iterator[None]:
         raise FeatureError(f"cannot be read as HDF5: {reason}", where=where, fix=AGAIN) from error
 
 
+def attributes_of(node: h5py.HLObject, where: str | Path) -> Known:
+    """All attributes of a file or dataset: numbers, and text of fixed length.
+
+    Raises
+    ------
+    FeatureError
+        If one is text of variable length: HDF5 keeps that in a heap without checksum, and may
+        follow a damaged heap for ever.
+    """
+    for name in node.attrs:
+        kind = node.attrs.get_id(name).dtype
+        if kind.hasobject:
+            raise FeatureError(
+                f"attribute {name} must be text of fixed length or a number, is of type {kind}",
+                where=where,
+            )
+    return dict(node.attrs)
+
+
 def check_links(file: h5py.Group, path: Path) -> None:
     """Refuse a group with soft or external links.
 
@@ -106,7 +125,7 @@ def values_of(dataset: h5py.Dataset, where: str) -> Array:
     """All values, held against the digest they were written with."""
     with damage(where):
         values: Array = dataset[()]
-    if digest_array(values) != text_of(dataset.attrs, where, "sha256"):
+    if digest_array(values) != text_of(attributes_of(dataset, where), where, "sha256"):
         raise FeatureError(
             "its values are not those that were written (SHA-256 differs)", where=where, fix=AGAIN
         )
@@ -120,7 +139,10 @@ def text_of(known: Known, where: str | Path, name: str, *, optional: bool = Fals
         return None
     if not isinstance(value, bytes | str):
         raise FeatureError(f"attribute {name} must be text, is {value}", where=where)
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else value
+    except UnicodeDecodeError as error:
+        raise FeatureError(f"attribute {name} is no UTF-8", where=where, fix=AGAIN) from error
 
 
 def number_of(
@@ -131,7 +153,8 @@ def number_of(
     if value is None:
         return None
     if not isinstance(value, np.integer | np.floating):
-        raise FeatureError(f"attribute {name} must be a number, is {value}", where=where)
+        shown = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        raise FeatureError(f"attribute {name} must be a number, is {shown}", where=where)
     return value.item()
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from storm_clinic.features.extraction import RUNS
 from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult
-from storm_clinic.files import atomic_write, write_json
+from storm_clinic.files import csv_text, write_json, write_text
 from storm_clinic.provenance import code_version, package_versions
 
 _FORMAT = "storm_clinic/extraction-run"
@@ -60,8 +60,7 @@ def write_failures(folder: Path, slides: Sequence[SlideResult], shard: Shard | N
     if table.empty:
         path.unlink(missing_ok=True)
         return None
-    with atomic_write(path) as part:
-        table.to_csv(part, index=False)
+    write_text(path, csv_text(table))
     return path
 
 

@@ -83,7 +83,7 @@ def _row(folder: Path, key: tuple[str, int, int], contract: FeatureContract) -> 
 def _read(path: Path, schema: pa.Schema) -> list[Row]:
     """Rows of the stored index; none if it is absent, or of another form or contract."""
     try:
-        table = pq.read_table(path, memory_map=False)
+        table = pq.read_table(path, memory_map=False, page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return []  # absent or damaged: the files are read instead, nothing is lost
     if not table.schema.equals(schema, check_metadata=True):
@@ -95,7 +95,7 @@ def _read(path: Path, schema: pa.Schema) -> list[Row]:
 def _write(path: Path, table: pa.Table) -> None:
     try:
         with atomic_write(path) as part:
-            pq.write_table(table, part)
+            pq.write_table(table, part, write_page_checksum=True)
     except StorageError:
         # A store may lie on a read-only share; its index is then made anew each time.
         return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
-from storm_clinic.features.contract import CONTRACT_NAME
-from storm_clinic.files import create_once, digest_value, json_text, safe_name
+from storm_clinic.features.contract import CONTRACT_NAME, check_types
+from storm_clinic.files import create_once, digest_value, json_text, parse_json, safe_name
 
 FORMAT = "storm_clinic/storm-contract"
 _VERSION = 1
@@ -113,13 +112,14 @@ class StormContract:
         document = _document(path)
         if document is None or document.get("format") != FORMAT:
             raise FeatureError("not the contract of STORM files", where=path)
-        if document.pop("format_version") != _VERSION:
+        if document.pop("format_version", None) != _VERSION:
             raise FeatureError(
                 f"its format_version is not {_VERSION}, the one this version reads",
                 where=path,
                 fix="Update storm-clinic.",
             )
         del document["format"]
+        check_types(cls, document, path)
         try:
             return cls(**document)
         except TypeError as error:
@@ -134,7 +134,7 @@ def is_storm_folder(folder: Path) -> bool:
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

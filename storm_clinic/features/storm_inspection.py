@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 
 from storm_clinic.errors import ContractMismatch, FeatureError, InputError
-from storm_clinic.features.guarded_file import AGAIN, opened, text_of
+from storm_clinic.features.guarded_file import AGAIN, attributes_of, opened, text_of
 from storm_clinic.features.inspection import Finding
 from storm_clinic.features.slide_features import Array, digest_rows
 from storm_clinic.features.storm_contract import StormContract
@@ -113,7 +113,7 @@ def _check_values(path: Path) -> None:
     with opened(path) as file:
         dataset = tile_values(file, path)
         found = digest_rows(_blocks(dataset), dataset.dtype, dataset.shape)
-        if found != text_of(dataset.attrs, path, "sha256"):
+        if found != text_of(attributes_of(dataset, path), path, "sha256"):
             raise FeatureError(
                 "its values are not those that were written (SHA-256 differs)",
                 where=f"{path}: expression/values",

@@ -5,18 +5,20 @@ The format is specified in docs/formats.md; the files lie in ``features/<cohort>
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.guarded_file import (
     AGAIN,
+    attributes_of,
     check_links,
     dataset_of,
     number_of,
@@ -24,13 +26,14 @@ from storm_clinic.features.guarded_file import (
     text_of,
     values_of,
 )
-from storm_clinic.features.slide_features import Array, SlideFeatures
+from storm_clinic.features.slide_features import Array, SlideFeatures, digest_rows
 from storm_clinic.files import safe_name
 from storm_clinic.licence_terms import joined
 
 FORMAT = "storm_clinic/slide-storm"
 FORMAT_VERSION = 1
 EXPRESSION_UNIT = "log1p of counts per 10,000"
+_ROWS = 1024  # tiles read at once; a file may impute thousands of genes, and few have evidence
 EVIDENCE = 0.0  # genes whose held-out correlation may as well be zero tell nothing
 
 
@@ -151,10 +154,10 @@ class StormStore:
                 )
                 for name in present
             }
-        if len({len(array) for array in arrays.values()}) > 1:
+            symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
+        if {len(array) for array in arrays.values()} != {len(symbols)}:
             raise FeatureError("lengths differ", where=f"{path}: expression", fix=AGAIN)
         _require_finite(arrays["slide"], f"{path}: expression/slide")
-        symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
         table = pd.DataFrame(
             {name: array.astype(np.float64) for name, array in arrays.items()},
             index=pd.Index(symbols, dtype=object),
@@ -174,8 +177,7 @@ class StormStore:
     def gene_maps(self, slide_id: str, genes: Sequence[str]) -> pd.DataFrame:
         """Imputed expression of some genes on every tile, log1p of counts per 10,000.
 
-        Only what is asked for is read; values are therefore not held against their digest, which
-        `storm_clinic.features.storm_inspection` does.
+        All genes are read to hold them against their digest; what is asked for is kept.
 
         Returns
         -------
@@ -193,10 +195,8 @@ class StormStore:
         if lacking:
             raise FeatureError(f"does not impute {', '.join(lacking)}", where=path)
         with opened(path) as file:
-            dataset = tile_values(file, path)
-            columns = [dataset[:, place_of[gene]] for gene in genes]
-        values = np.array(columns, dtype=np.float32).reshape(len(genes), -1).T
-        _require_finite(values, f"{path}: expression/values")
+            columns = np.array([place_of[gene] for gene in genes], dtype=np.int64)
+            values = read_columns(tile_values(file, path), columns, path).astype(np.float32)
         return pd.DataFrame(values, columns=list(genes))
 
     def domain_warnings(self) -> dict[str, str]:
@@ -251,7 +251,7 @@ def read_header(path: Path) -> StormHeader:
         If it is absent, damaged, of another version, or holds another slide.
     """
     with opened(path) as file:
-        known = dict(file.attrs)
+        known = attributes_of(file, path)
         if text_of(known, path, "format", optional=True) != FORMAT:
             raise FeatureError("not a STORM file", where=path)
         if number_of(known, path, "format_version") != FORMAT_VERSION:
@@ -281,13 +281,15 @@ def read_header(path: Path) -> StormHeader:
             provenance=str(text_of(known, path, "provenance")),
             licence=text_of(known, path, "licence", optional=True),
         )
-        digest = text_of(spots.attrs, path, "sha256")
+        digest = text_of(attributes_of(spots, path), path, "sha256")
         return StormHeader(
             slide_id=path.stem,
             n_tiles=len(spots),
             contract=contract,
             spots_digest=str(digest),
-            coords_digest=None if coords is None else text_of(coords.attrs, path, "sha256"),
+            coords_digest=None
+            if coords is None
+            else text_of(attributes_of(coords, path), path, "sha256"),
             slide_digest=text_of(known, path, "slide_digest", optional=True),
             slide_mpp=number_of(known, path, "slide_mpp", optional=True),
             source_digest=text_of(known, path, "source_digest", optional=True),
@@ -314,6 +316,37 @@ def tile_values(file: h5py.File, path: Path) -> h5py.Dataset:
             "'storm-clinic extract --storm CHECKPOINT --per-tile'.",
         )
     return dataset_of(group, path, "values", ("<f2", 2), chunked=True)
+
+
+def read_columns(dataset: h5py.Dataset, columns: NDArray[np.int64], path: Path) -> Array:
+    """Some genes of all tiles, while the values of every gene are held against their digest.
+
+    Returns
+    -------
+    float16 array, shape (n_tiles, len(columns))
+
+    Raises
+    ------
+    FeatureError
+        If the values are not those that were written, or one that is kept is not finite.
+    """
+    where = f"{path}: expression/values"
+    kept = np.empty((len(dataset), len(columns)), dtype="<f2")
+    stated = text_of(attributes_of(dataset, where), where, "sha256")
+    if digest_rows(_kept(dataset, columns, kept), dataset.dtype, dataset.shape) != stated:
+        raise FeatureError(
+            "its values are not those that were written (SHA-256 differs)", where=where, fix=AGAIN
+        )
+    _require_finite(kept, where)
+    return kept
+
+
+def _kept(dataset: h5py.Dataset, columns: NDArray[np.int64], kept: Array) -> Iterator[Array]:
+    """All values in blocks of tiles; of each some columns are kept."""
+    for first in range(0, len(dataset), _ROWS):
+        block: Array = dataset[first : first + _ROWS]
+        kept[first : first + len(block)] = block[:, columns]
+        yield block
 
 
 def _expression_group(file: h5py.File, path: Path) -> h5py.Group:

@@ -6,24 +6,20 @@ is specified in docs/formats.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.guarded_file import AGAIN, opened, text_of
-from storm_clinic.features.slide_features import Array, SlideFeatures, digest_rows
-from storm_clinic.features.storm_store import EVIDENCE, StormStore, tile_values
+from storm_clinic.features.guarded_file import attributes_of, opened, text_of
+from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.storm_store import EVIDENCE, StormStore, read_columns, tile_values
 from storm_clinic.files import digest_value
-
-_ROWS = 1024  # tiles read at once; a file may impute thousands of genes, and few have evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +74,7 @@ class VirtualExpression:
                         f"is of shape {values.shape}, not {(header.n_tiles, len(genes))}",
                         where=f"{path}: expression/values",
                     )
-                digests[slide_id] = str(text_of(values.attrs, path, "sha256"))
+                digests[slide_id] = str(text_of(attributes_of(values, path), path, "sha256"))
         assert first is not None  # a store has a file
         known = (first["heldout_r_lower"] > EVIDENCE).to_numpy()
         if not known.any():
@@ -128,24 +124,9 @@ class VirtualExpression:
         """
         slide = self.storm.read(slide_id)
         path = self.folder / f"{slide_id}.h5"
-        where = f"{path}: expression/values"
-        kept = np.empty((slide.n_tiles, len(self.columns)), dtype="<f2")
         with opened(path) as file:
             dataset = tile_values(file, path)
-            blocks = self._kept(dataset, kept)
-            if digest_rows(blocks, dataset.dtype, dataset.shape) != self.digests[slide_id]:
-                raise FeatureError(
-                    "its values are not those that were written (SHA-256 differs)",
-                    where=where,
-                    fix=AGAIN,
-                )
-        if not np.isfinite(kept).all():
-            raise FeatureError("holds NaN or infinity", where=where, fix="Make the file again.")
+            if text_of(attributes_of(dataset, path), path, "sha256") != self.digests[slide_id]:
+                raise FeatureError("was written anew since it was opened", where=path)
+            kept = read_columns(dataset, self.columns, path)
         return replace(slide, features=kept)
-
-    def _kept(self, dataset: h5py.Dataset, kept: Array) -> Iterator[Array]:
-        """All values in blocks of tiles; of each the genes with evidence are kept."""
-        for first in range(0, len(dataset), _ROWS):
-            block: NDArray[Any] = dataset[first : first + _ROWS]
-            kept[first : first + len(block)] = block[:, self.columns]
-            yield block

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.errors import InputError
 from storm_clinic.heads.contract import Option, Recipe
 from storm_clinic.heads.design import components_option
 from storm_clinic.heads.design_head import Criterion, DesignHead
@@ -103,6 +104,9 @@ class AdditiveTrees:
     def outputs(self, matrix: Floats) -> Floats:
         """Log-hazard or log-odds, shape (n_patients, n_outputs)."""
         single = _as_trees_compare(matrix)
+        width = self.trees[0][0].tree_.n_features
+        if single.shape[1] != width:  # scikit-learn's inner trees would read beyond a row
+            raise InputError(f"{single.shape[1]} columns, but the trees were grown on {width}")
         raw = np.zeros((len(matrix), len(self.trees[0])))
         for stage in self.trees:
             for at, tree in enumerate(stage):

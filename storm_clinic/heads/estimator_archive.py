@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import InputError, RegistryError
+from storm_clinic.files import parse_json
 
 TRUSTED: frozenset[str] = frozenset(
     {
@@ -49,6 +49,8 @@ _LOADERS = frozenset(
 )
 _PLAIN = frozenset({"JsonNode", "TypeNode"})  # values without an identity
 _SCHEMA = "schema.json"
+# Trees shrink to a tenth or so; what claims to unpack to more is no archive of ours.
+_FREE_BYTES, _MOST_RATIO = 64 << 20, 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -99,13 +101,22 @@ def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
     data = np.asarray(array, dtype=np.uint8).tobytes()
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            n_unpacked = sum(info.file_size for info in archive.infolist())
+            if n_unpacked > _FREE_BYTES + _MOST_RATIO * len(data):
+                raise InputError(
+                    f"the archive of its trees has {len(data)} bytes and would unpack to "
+                    f"{n_unpacked}; nothing of it was loaded",
+                    where=where,
+                )
             damaged = archive.testzip()
-            schema = json.loads(archive.read(_SCHEMA))
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError) as error:
+            schema = parse_json(archive.read(_SCHEMA))
+            stranger = _stranger(schema)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile documents no list of what it raises on damage
         raise InputError(f"the archive of its trees is damaged: {error}", where=where) from error
     if damaged is not None:
         raise InputError(f"the archive of its trees is damaged: {damaged}", where=where)
-    stranger = _stranger(schema)
     if stranger is not None:
         raise InputError(
             f"the archive holds the type {stranger}, which locked models may not hold; nothing of "
@@ -114,9 +125,51 @@ def unpack(array: NDArray[np.uint8], *, where: str) -> Any:
             fix="Restore the model from where it was locked; this file was made by something else.",
         )
     try:
-        return loads(data, trusted=sorted(TRUSTED))
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        found = loads(data, trusted=sorted(TRUSTED))
+        trees = list(_trees(found, None))
+        widths = {tree.n_features for tree, _ in trees} | {width for _, width in trees} - {None}
+        is_sound = len(widths) == 1 and all(_is_sound(tree) for tree, _ in trees)
+    except Exception as error:  # nor does skops
         raise InputError(f"the archive of its trees is damaged: {error}", where=where) from error
+    if not is_sound:
+        raise InputError(
+            "the archive of its trees is damaged: a node leads out of its tree", where=where
+        )
+    return found
+
+
+def _trees(part: Any, width: int | None) -> Iterator[tuple[Any, int | None]]:
+    """Every tree of an estimator or a list of them, and how many columns its owner takes."""
+    if isinstance(part, list | tuple):
+        for member in part:
+            yield from _trees(member, width)
+        return
+    width = getattr(part, "n_features_in_", width)
+    if hasattr(part, "estimators_"):
+        yield from _trees(part.estimators_, width)
+    else:
+        yield part.tree_, width
+
+
+def _is_sound(tree: Any) -> bool:
+    """Whether every path ends at a leaf of the tree, by columns that there are.
+
+    scikit-learn follows the nodes of a tree unchecked, beyond its memory if they say so.
+    """
+    left, right = tree.children_left, tree.children_right
+    inner = left != -1
+    here = np.flatnonzero(inner)
+    children_follow = all(
+        bool(((child[inner] > here) & (child[inner] < tree.node_count)).all())
+        for child in (left, right)
+    )
+    column = tree.feature[inner]
+    return bool(
+        children_follow
+        and (right[~inner] == -1).all()
+        and tree.node_count > 0
+        and ((column >= 0) & (column < tree.n_features)).all()
+    )
 
 
 def _stranger(schema: dict[str, Any]) -> str | None:

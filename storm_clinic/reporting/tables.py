@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import ClassVar
 
+from storm_clinic.files import harmless_cell
 from storm_clinic.reporting.notation import interval_of, value_of
 from storm_clinic.validation.evidence import Estimate
 
 Value = str | int | float | None
-# Spreadsheets run a text cell that starts with one of these as a formula.
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\n")
 
 
 @dataclass(frozen=True)
@@ -76,26 +75,14 @@ class Table:
 
 
 def to_csv(records: Sequence[Mapping[str, Value]]) -> str:
-    """Records as CSV text in which no cell can run as a formula.
-
-    A text that starts like a formula gets an apostrophe in front, as OWASP advises; numbers are
-    numbers and stay as they are.
-    """
+    """Records as CSV text in which no cell can run as a formula."""
     columns = list(dict.fromkeys(name for record in records for name in record))
     buffer = StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_harmless(name) for name in columns])
+    writer.writerow([harmless_cell(name) for name in columns])
     for record in records:
-        writer.writerow([_harmless(record.get(name)) for name in columns])
+        writer.writerow([harmless_cell(record.get(name)) for name in columns])
     return buffer.getvalue()
-
-
-def _harmless(value: Value) -> Value:
-    if not isinstance(value, str):
-        return value
-    # The writer quotes a line feed but not a bare carriage return, which would start a new row.
-    text = value.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
 
 
 class Footnotes:

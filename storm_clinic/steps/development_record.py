@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from storm_clinic.cohort.leakage import Fingerprints
 from storm_clinic.errors import RegistryError
-from storm_clinic.files import digest_value, write_json
+from storm_clinic.files import digest_value, parse_json, write_json
 from storm_clinic.steps.study_evidence import cohort_facts
 from storm_clinic.steps.study_patients import Development
 from storm_clinic.study import Study
@@ -108,7 +107,7 @@ class DevelopmentRecord:
         """
         path = folder / DEVELOPMENT
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RegistryError(f"cannot be read: {error}", where=path) from error
         if digest_value(document) != expected_digest:

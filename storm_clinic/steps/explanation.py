@@ -22,7 +22,7 @@ from storm_clinic.explanations.faithfulness import (
 from storm_clinic.explanations.maps import SlideMap, write_geojson, write_ome_tiff, write_overlay
 from storm_clinic.explanations.occlusion import blocks, occlusion
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.files import Workspace, atomic_write, safe_name, storage_errors
+from storm_clinic.files import Workspace, csv_text, safe_name, storage_errors, write_text
 from storm_clinic.heads.contract import FittedModel
 from storm_clinic.progress import Progress
 from storm_clinic.registry.identity import load_keys
@@ -270,8 +270,7 @@ def _write_tables(
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic_write(path) as part:
-        table.to_csv(part, index=False)
+    write_text(path, csv_text(table))
 
 
 def _write_gallery(

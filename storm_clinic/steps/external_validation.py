@@ -12,7 +12,7 @@ from pathlib import Path
 
 from storm_clinic.cohort.leakage import check_disjoint, check_within
 from storm_clinic.errors import RegistryError
-from storm_clinic.files import Workspace, digest_file, write_json
+from storm_clinic.files import Workspace, csv_text, digest_file, write_json, write_text
 from storm_clinic.predictions import Predictions
 from storm_clinic.progress import Progress
 from storm_clinic.registry.identity import PatientKeys, load_keys
@@ -325,7 +325,7 @@ class _Work:
             asked = (*study.clinical, *study.subgroups)
             write_summaries(files, [summarise_cohort(asked, evaluated, "validation")])
             attrition = patients.attrition.table().assign(cohort=patients.cohort.name)
-            attrition.to_csv(files / ATTRITION, index=False)
+            write_text(files / ATTRITION, csv_text(attrition))
             run.log(metrics=headline_metrics(evidence), artifacts=files)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from storm_clinic.errors import InputError, UnsafeName
-from storm_clinic.files import safe_name, write_json, write_text
+from storm_clinic.files import csv_text, safe_name, write_json, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.slides.discovery import FoundSlides, find_slides
 from storm_clinic.slides.examination import Examination, SlideRow, Status, examine_slide
@@ -76,7 +76,7 @@ class SlideCheck:
             If the suffix is neither.
         """
         if path.suffix == ".csv":
-            write_text(path, self.table.to_csv(index=False))
+            write_text(path, csv_text(self.table))
         elif path.suffix == ".json":
             write_json(path, self.records)
         else:

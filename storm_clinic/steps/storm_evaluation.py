@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from storm_clinic.files import Workspace, write_json, write_text
+from storm_clinic.files import Workspace, csv_text, write_json, write_text
 from storm_clinic.progress import Progress, silent
 from storm_clinic.provenance import environment
 from storm_clinic.slides.reader import open_slide
@@ -105,8 +105,8 @@ def evaluate_storm(
         table, how = summary(genes, rival=rival), how_left_out(asked, data.measured)
         folder = workspace.root / "storm" / asked.name / "evaluation"
         draw_gene_maps(_maps(asked, data, found, genes, how), folder / "maps.png")
-        write_text(folder / "genes.csv", genes.to_csv(index=False))
-        write_text(folder / "table.csv", table.to_csv(index=False))
+        write_text(folder / "genes.csv", csv_text(genes))
+        write_text(folder / "table.csv", csv_text(table))
         left_out = {section.name: dict(section.left_out) for section in data.measured}
         facts = {
             "how": how,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.hub import load_encoder
-from storm_clinic.files import Workspace, write_json, write_text
+from storm_clinic.files import Workspace, csv_text, write_json, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.storm.evaluate import Recipe, Seen, hold_out
 from storm_clinic.storm.evaluation_file import EvaluationFile
@@ -214,7 +214,7 @@ def log_held_out(
     with tempfile.TemporaryDirectory() as scratch:
         files = Path(scratch)
         write_json(files / "settings.json", settings)
-        write_text(files / "table.csv", table.to_csv(index=False))
+        write_text(files / "table.csv", csv_text(table))
         run.log(
             metrics=[Metric(name, float(own[name]), 0) for name in figures],
             params={f"network.{name}": value for name, value in settings["network"].items()},

@@ -11,7 +11,7 @@ import pandas as pd
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.cohort.split import Splits
 from storm_clinic.errors import StatisticsError
-from storm_clinic.files import write_json
+from storm_clinic.files import csv_text, write_json, write_text
 from storm_clinic.heads.out_of_fold import FoldRecord, OutOfFold
 from storm_clinic.metrics.classes import macro_auroc
 from storm_clinic.metrics.competing import wolbers_concordance
@@ -58,7 +58,7 @@ def write_study_files(
         part.patients.attrition.table().assign(cohort=part.patients.cohort.name)
         for part in development.parts
     ]
-    pd.concat(tables).to_csv(folder / ATTRITION, index=False)
+    write_text(folder / ATTRITION, csv_text(pd.concat(tables)))
 
 
 def write_model_files(folder: Path, predictions: Predictions, result: OutOfFold) -> None:

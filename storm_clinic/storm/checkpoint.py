@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from storm_clinic.encoders.weights import weights_digest
 from storm_clinic.errors import CheckpointError
-from storm_clinic.files import atomic_write, digest_value, write_json
+from storm_clinic.files import atomic_write, digest_value, parse_json, write_json
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.domain import TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
@@ -46,12 +45,31 @@ class Inputs:
         Side of a tile around a spot's centre.
     side : 1, 3 or 5
         Spots along an edge of a context.
+
+    Raises
+    ------
+    CheckpointError
+        If one cannot be.
     """
 
     encoder: str
     encoder_digest: str
     tile_um: float
     side: Side = 5
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} is {getattr(self, name)!r}"
+            for name, right in (
+                ("encoder", isinstance(self.encoder, str)),
+                ("encoder_digest", isinstance(self.encoder_digest, str)),
+                ("tile_um", _is_length(self.tile_um)),
+                ("side", self.side in get_args(Side)),
+            )
+            if not right
+        ]
+        if wrong:
+            raise CheckpointError(f"cannot be: {'; '.join(wrong)}", where="inputs of STORM")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +175,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
     folder = Path(folder)
     path = folder / CONFIG_FILE
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         stated = (facts["format"], facts["format_version"])
         if stated != (FORMAT, FORMAT_VERSION):
             raise CheckpointError(
@@ -168,30 +186,29 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         config = StormConfig.from_json(facts["config"])
         inputs = Inputs(**facts["inputs"])
         vocabulary = GeneVocabulary.from_json(facts["genes"])
-        how, card = (facts["reliability"] or {"how": ""})["how"], dict(facts["card"])
+        how, card = str((facts["reliability"] or {"how": ""})["how"]), dict(facts["card"])
+        weights, evidence = str(facts["weights_digest"]), facts["evidence_digest"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"is no checkpoint of STORM: {error!r}", where=path) from error
     if digest_value(facts) != digest:
         raise CheckpointError("was changed after it was written", where=path, fix=_AGAIN)
-    state = _read_unchanged(folder / WEIGHTS_FILE, facts["weights_digest"])
+    state = _read_unchanged(folder / WEIGHTS_FILE, weights)
     arrays: dict[str, dict[str, NDArray[Any]]] = {_RELIABILITY: {}, _DOMAIN: {}}
-    if facts["evidence_digest"] is not None:
-        tensors = _read_unchanged(folder / EVIDENCE_FILE, facts["evidence_digest"])
+    if evidence is not None:
+        tensors = _read_unchanged(folder / EVIDENCE_FILE, evidence)
         for name, tensor in tensors.items():
             kind, _, part = name.partition(".")
             if kind not in arrays:
                 raise CheckpointError(f"unknown tensor {name}", where=folder / EVIDENCE_FILE)
             arrays[kind][part] = tensor.numpy()
     known, seen = arrays[_RELIABILITY], arrays[_DOMAIN]
-    return Checkpoint(
-        build_model(config, state, where=folder / WEIGHTS_FILE),
-        inputs,
-        vocabulary,
-        digest,
-        GeneReliability.from_arrays(known, how) if known else None,
-        TrainingDomain.from_arrays(seen) if seen else None,
-        card,
-    )
+    reliability = GeneReliability.from_arrays(known, how) if known else None
+    domain = TrainingDomain.from_arrays(seen) if seen else None
+    problem = _mismatch(config, vocabulary, reliability, domain)
+    if problem:
+        raise CheckpointError(problem, where=path)
+    model = build_model(config, state, where=folder / WEIGHTS_FILE)
+    return Checkpoint(model, inputs, vocabulary, digest, reliability, domain, card)
 
 
 def build_model(config: StormConfig, state: State, *, where: str | Path) -> StormModel:
@@ -202,8 +219,9 @@ def build_model(config: StormConfig, state: State, *, where: str | Path) -> Stor
     CheckpointError
         If a weight is missing or unexpected, or its shape is another; names them all by kind.
     """
-    model = StormModel(config)
-    own = _state(model)
+    # Sizes are compared before memory is taken for them.
+    with torch.device("meta"):
+        own = _state(StormModel(config))
     shaped = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in sorted(own.keys() & state.keys())
@@ -217,6 +235,7 @@ def build_model(config: StormConfig, state: State, *, where: str | Path) -> Stor
     problems = [f"{len(names)} {kind}: {_some(names)}" for kind, names in found.items() if names]
     if problems:
         raise CheckpointError(f"weights do not fit; {'; '.join(problems)}", where=where)
+    model = StormModel(config)
     model.load_state_dict(state)
     return model.eval()
 
@@ -271,6 +290,11 @@ def load_published(
 _RELIABILITY, _DOMAIN = "reliability", "domain"
 _CONTENT = {WEIGHTS_FILE: "weights", EVIDENCE_FILE: "tensors of evidence"}
 _AGAIN = "Fetch the checkpoint again, or use the one that it was made from."
+
+
+def _is_length(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < float("inf")
 
 
 def _state(model: StormModel) -> State:

@@ -78,8 +78,9 @@ class StormConfig:
     def _problem(self) -> str | None:
         for name in _COUNTS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                return f"{name} must be a whole number from 1, is {value!r}"
+            most = _MOST_LAYERS if name == "n_layers" else _MOST
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                return f"{name} must be a whole number from 1 to {most}, is {value!r}"
         if self.width % self.n_heads:
             return f"width ({self.width}) must be a multiple of n_heads ({self.n_heads})"
         if not 0 < self.pitch_um < float("inf"):
@@ -133,6 +134,7 @@ class StormConfig:
         return cls(**value)
 
 
+_MOST, _MOST_LAYERS = 1_000_000, 1_000  # far beyond any real network
 _COUNTS = ("width", "n_layers", "n_heads", "image_width", "n_genes", "gene_hidden", "gene_width")
 _CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {"experts": ("modality", "one"), "alibi": (True, False), "gene_encoder": ("mlp", "linear")}

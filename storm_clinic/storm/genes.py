@@ -131,8 +131,17 @@ class GeneVocabulary:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> GeneVocabulary:
-        """What `to_json` gave."""
-        return cls(tuple(value["symbols"]), dict(value["aliases"]))
+        """What `to_json` gave.
+
+        Raises
+        ------
+        TypeError
+            If a symbol or an alias is no text.
+        """
+        found = cls(tuple(value["symbols"]), dict(value["aliases"]))
+        if not all(isinstance(name, str) for name in (*found.symbols, *found.aliases.values())):
+            raise TypeError("a gene's name is no text")
+        return found
 
     def resolve(self, name: str) -> str:
         """Today's symbol of a gene; a name that is no alias is returned as it is."""

@@ -5,7 +5,6 @@ A shard is one safetensors file, written by `storm_clinic.storm.shard_writer`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from storm_clinic.errors import SectionError
-from storm_clinic.files import digest_value
+from storm_clinic.files import digest_value, parse_json, safe_name
 from storm_clinic.storm.genes import GeneVocabulary
 
 FORMAT, FORMAT_VERSION = "storm_clinic/storm-shards", 1
@@ -119,7 +118,7 @@ class ShardSet:
         SectionError
             If the file is missing or damaged.
         """
-        path = self.folder / self.files[place].name
+        path = self.folder / safe_name(self.files[place].name, what="shard")
         try:
             parts = load_file(path)
             counts = sparse.csr_array(
@@ -141,7 +140,7 @@ def read_shards(folder: str | Path) -> ShardSet:
     """
     path = Path(folder) / INDEX
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = parse_json(path.read_text(encoding="utf-8"))
         stated = (facts.pop("format"), facts.pop("format_version"))
         files = tuple(
             ShardFile(**{**file, **{name: tuple(file[name]) for name in ("sections", "patients")}})

@@ -6,7 +6,6 @@ so that the JSON never holds NaN and a gap is never silent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from storm_clinic.errors import InputError, StatisticsError
-from storm_clinic.files import digest_value, write_json
+from storm_clinic.files import digest_value, parse_json, write_json
 from storm_clinic.strict_yaml import parse
 from storm_clinic.validation.analyses import Analyses
 from storm_clinic.validation.finite import Count, Finite
@@ -362,6 +361,6 @@ class Evidence(Finite):
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot be read: {error}", where=path) from error

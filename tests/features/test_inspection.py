@@ -28,7 +28,7 @@ def plant(store, slide_id, values):
     with h5py.File(store.path(slide_id), "r+") as file:
         for name in list(file):
             del file[name]
-        file.create_dataset("features", data=values).attrs["sha256"] = digest
+        file.create_dataset("features", data=values).attrs["sha256"] = np.bytes_(digest)
 
 
 def test_a_sound_store_has_no_findings(store, toy_slide):

@@ -15,10 +15,10 @@ GENES = ["ACTB", "VHL", "MYC", "CD8A"]
 LOWER = [0.2, 0.0, -0.1, 0.05]  # of VHL and MYC nothing is known to be learnt
 
 
-def sha256(array: np.ndarray) -> bytes:
+def sha256(array: np.ndarray) -> np.bytes_:
     shape = " ".join(map(str, array.shape))
     head = f"{array.dtype.str} {shape}\n".encode()
-    return hashlib.sha256(head + array.tobytes()).hexdigest().encode()
+    return np.bytes_(hashlib.sha256(head + array.tobytes()).hexdigest())
 
 
 def write_storm(folder, slide_id, n_tiles=3, *, mean=None, genes=GENES, seed=0, **attributes):
@@ -46,7 +46,7 @@ def write_storm(folder, slide_id, n_tiles=3, *, mean=None, genes=GENES, seed=0, 
     }
     with h5py.File(folder / f"{slide_id}.h5", "w") as file:
         for name, value in (facts | attributes).items():
-            file.attrs[name] = value
+            file.attrs[name] = np.bytes_(value) if isinstance(value, bytes) else value
         for name, array in arrays.items():
             file.create_dataset(name, data=array).attrs["sha256"] = sha256(array)
         file.create_dataset("expression/values", data=np.zeros((n_tiles, 4), "f2"), chunks=(1, 4))
@@ -117,7 +117,7 @@ def test_another_file_is_named(tmp_path, changes, message):
     write_storm(tmp_path, "S1")
     with h5py.File(tmp_path / "S1.h5", "r+") as file:
         for name, value in changes.items():
-            file.attrs[name] = value
+            file.attrs[name] = np.bytes_(value) if isinstance(value, bytes) else value
     with pytest.raises(FeatureError, match=message):
         StormStore.open(tmp_path)
 

@@ -178,9 +178,11 @@ def put_storm(workspace: Workspace, slide_ids: list[str]) -> None:
         facts |= {"provenance": "declared", "checkpoint_digest": "c" * 64}
         with h5py.File(folder / f"{slide_id}.h5", "w") as file:
             for name, value in facts.items():
-                file.attrs[name] = value
+                file.attrs[name] = np.bytes_(value) if isinstance(value, str) else value
             for name, array in arrays.items():
-                file.create_dataset(name, data=array).attrs["sha256"] = digest_array(array)
+                file.create_dataset(name, data=array).attrs["sha256"] = np.bytes_(
+                    digest_array(array)
+                )
 
 
 def test_storm_is_joined_beside_the_image_and_counted(hospitals):
