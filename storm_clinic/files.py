@@ -99,9 +99,14 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def _number_of(error: OSError) -> int:
-    """The system's error number; h5py raises a plain OSError in whose text alone it stands."""
-    found = _ERRNO.search(str(error)) if error.errno is None else None
-    return int(found[1]) if found else error.errno or 0
+    """The system's error number; h5py raises a plain OSError that only says it, or its message."""
+    if error.errno is not None:
+        return error.errno
+    said = str(error)
+    found = _ERRNO.search(said)
+    if found:
+        return int(found[1])
+    return next((number for number in _STORAGE_PROBLEMS if os.strerror(number) in said), 0)
 
 
 @contextmanager
