@@ -22,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import torch
 from measuring import interleaved, section, table
 from mosaic_slide import add_slide_option, write_mosaic
 
@@ -32,6 +33,7 @@ from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.slides.whole_slide import READ_WITH
 
+CPU = torch.device("cpu")
 SCAN_MPP = 0.25
 GEOMETRY = TileGeometry(224, 0.5)
 WIDTH = (GEOMETRY.tile_px // 56) ** 2 * 3
@@ -44,6 +46,9 @@ class NullEncoder:
     """Every 56th pixel of a tile."""
 
     card: Any
+    device: torch.device = CPU
+    precision: str = "fp32"
+    runtime: str = "null"
 
     def encode(self, tiles: Any, *, pad_to: int | None = None) -> Any:  # noqa: ARG002
         return tiles[:, ::56, ::56].reshape(len(tiles), WIDTH).float()
