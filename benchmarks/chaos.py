@@ -43,6 +43,8 @@ FAILED = 3  # some slides failed, as `extract` reports it
 KINDS = ("driver", "reader", "worker")
 _GRACE_S = 20.0
 # What a run of 1,000 slides may keep more of at its end than after a fifth of it.
+# One looks while files are being written; a leak of one a slide would be hundreds.
+_GROWTH_FILES = 5
 _GROWTH_MIB = 24.0
 _SABOTAGE = """
 import os, time
@@ -444,7 +446,8 @@ def flat_memory(bench: Bench, n_slides: int) -> None:
     for what, k in (("the driver", 0), ("a reader", 1)):
         grown = late[k] - early[k]
         bench.report.expect(grown < _GROWTH_MIB, f"{what} grew by {grown:.0f} MiB")
-    bench.report.expect(early[2] == late[2], f"open files grew from {early[2]} to {late[2]}")
+    more = late[2] - early[2]
+    bench.report.expect(more < _GROWTH_FILES, f"open files grew by {more:.0f}")
     seen = ", ".join(
         f"{what} {early[k]:.0f} → {late[k]:.0f} MiB" for what, k in (("driver", 0), ("reader", 1))
     )
