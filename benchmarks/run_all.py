@@ -61,18 +61,19 @@ def main() -> None:
         if done.returncode:
             failed.append(name)
             continue
-        sections[name] = as_section(name, done.stdout)
+        sections[name] = as_section(name, arguments, done.stdout)
         print(sections[name], flush=True)
         write(sections)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def as_section(name: str, printed: str) -> str:
+def as_section(name: str, arguments: tuple[str, ...], printed: str) -> str:
     """What a script printed under a heading, with a mark by which it is found again."""
     found = re.search(r"^## .*", printed, flags=re.MULTILINE | re.DOTALL)
     text = found[0] if found else f"## {name}\n\n```\n{printed.strip()}\n```"
-    return f"<!-- {name} -->\n{text.strip()}\n\nReproduce: `python benchmarks/{name}.py`\n"
+    command = " ".join(["python", f"benchmarks/{name}.py", *arguments])
+    return f"<!-- {name} -->\n{text.strip()}\n\nReproduce: `{command}`\n"
 
 
 def kept() -> dict[str, str]:
