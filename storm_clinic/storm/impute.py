@@ -94,7 +94,7 @@ class TaughtSection:
         around = neighbourhoods(
             section.centres_um, pitch_um=section.pitch_um, grid=section.grid, side=side
         )
-        seen = scale_slide(image) if scaled else np.asarray(image, dtype=np.float32)
+        seen = scale_slide(image) if scaled else np.array(image, dtype=np.float32)
         return cls(
             name=section.name,
             patient=section.patient,
