@@ -126,10 +126,12 @@ class FinetunePlan:
     warm_up : float
         Share of all updates in which the rate rises.
     l1, l2 : float
-        Weights of the absolute and of the squared error, both in spreads of each gene.
+        Weights of the absolute and of the squared error, both in spreads of each gene; where there
+        is a teacher, from the weighted mean of what was measured and what it says.
     teacher : float
         Weight, beside 1 for what was measured, of what a ridge fitted on other sections foretells
-        of a spot; see `linear_teacher`. 0: no teacher.
+        of a spot; see `linear_teacher`. 0: no teacher. It says nothing of genes that some training
+        section was not looked through for.
     seed : int
         Of order and dropout, and of weights where a network is new.
 
@@ -288,8 +290,8 @@ def _wanted(
         )
         for section, target in zip(sections, measured, strict=True)
     ]
+    # A ridge would take a gene that a panel lacks to be at its mean there.
+    everywhere = np.all([section.panel for section in sections], axis=0)
+    weight = (plan.teacher * everywhere).astype(np.float32)
     taught = zip(measured, foretold_by_others(views), strict=True)
-    return [
-        torch.from_numpy((target + plan.teacher * said) / (1 + plan.teacher))
-        for target, said in taught
-    ]
+    return [torch.from_numpy((target + weight * said) / (1 + weight)) for target, said in taught]

@@ -130,6 +130,28 @@ def test_a_network_that_heeds_its_teacher_alone_learns_no_chance_by_heart(sectio
     assert r[1000.0] < 0.1
 
 
+def test_a_teacher_says_nothing_of_a_gene_that_some_section_was_not_looked_through_for(sections):
+    vocabulary = GeneVocabulary(("A", "B"))
+    taught = [
+        TaughtSection.of(one.section, one.images["plain"], vocabulary, side=3, scaled=True)
+        for one in sections
+    ]
+
+    def weights(teacher: float, looked_for_b: bool) -> torch.Tensor:
+        changed = replace(taught[0], panel=np.array([True, looked_for_b]))
+        torch.manual_seed(0)
+        config = StormConfig.of_size(
+            "tiny", image_width=WIDTH, n_genes=2, pitch_um=100.0, image_axes=WIDTH
+        )
+        model = StormModel(config)
+        only_b = [replace(one, panel=one.panel & [False, True]) for one in (changed, *taught[1:])]
+        finetune(model, only_b, FinetunePlan(epochs=1, batch=64, teacher=teacher))
+        return model.head.genes.weight
+
+    assert torch.equal(weights(0.0, looked_for_b=False), weights(1.0, looked_for_b=False))
+    assert not torch.equal(weights(0.0, looked_for_b=True), weights(1.0, looked_for_b=True))
+
+
 def test_extraction_imputes_what_evaluation_measured(sections):
     """Contexts of a slide's tiles and of a section's spots must be the same thing."""
     recipe = replace(RECIPE, finetune=FinetunePlan(epochs=1, batch=32))
