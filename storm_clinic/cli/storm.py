@@ -86,10 +86,19 @@ def finetune(
                 "digest": made.digest,
                 "n_genes": made.n_genes,
                 "n_with_evidence": made.n_with_evidence,
+                "n_kept": made.n_kept,
+                "n_new": made.n_new,
             }
         )
         return
-    print_table(made.table.round(3), title="Held out, over all genes taught")
+    if made.table is None:
+        say(
+            "Nothing could be left out: the checkpoint that it started from was trained on "
+            f"{', '.join(made.seen_by_start)} or their patients. No gene has evidence."
+        )
+    else:
+        print_table(made.table.round(3), title="Held out, over all genes taught")
+        say(_fits(made.n_kept, made.n_new))
     say(f"{made.n_with_evidence} of {made.n_genes} genes have evidence: {made.checkpoint}")
 
 
@@ -101,6 +110,8 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Leave sections out; compare STORM, its ablations and its rivals on them.
+
+    Fits are kept in the workspace: interrupted or changed, it makes only those that are missing.
 
     Example: storm-clinic storm evaluate pipelines/storm_her2st.yaml
     """
@@ -114,8 +125,13 @@ def evaluate(
         print_json(found.table.to_dict(orient="records"))
         return
     print_table(found.table.round(3), title=f"Imputed expression: {found.how}")
+    say(_fits(found.n_kept, found.n_new))
     say(
         "r: Pearson a gene over spots, mean over genes and sections; its interval is over seeds, "
         "not over patients. library sees each spot's own counts: a control, no rival."
     )
     say(f"Every gene of every section: {found.folder / 'genes.csv'}")
+
+
+def _fits(n_kept: int, n_new: int) -> str:
+    return f"Fits on left-out sections: {n_kept} kept from before, {n_new} new."

@@ -11,17 +11,20 @@ from storm_clinic.files import Workspace, csv_text, write_json, write_text
 from storm_clinic.progress import Progress, silent
 from storm_clinic.provenance import environment
 from storm_clinic.slides.reader import open_slide
+from storm_clinic.steps.storm_fits import (
+    done_or_kept,
+    kept_fits,
+    network_work,
+    rival_work,
+)
 from storm_clinic.steps.storm_folds import (
-    NetworkWork,
     PairedData,
-    RivalWork,
-    Work,
     how_left_out,
-    in_processes,
     log_held_out,
     read_paired,
 )
 from storm_clinic.steps.storm_pictures import GeneMaps, draw_gene_maps
+from storm_clinic.steps.storm_starts import refuse_seen, starts_of
 from storm_clinic.storm.evaluate import folds
 from storm_clinic.storm.evaluation_file import EvaluationFile, read_evaluation
 from storm_clinic.storm.evaluation_table import by_gene, summary
@@ -46,12 +49,16 @@ class EvaluationResult:
     folder : Path
         Both as CSV, ``evaluation.json`` with settings and versions, and ``maps.png``: six genes of
         one section, two best, two in the middle and two worst by their r in it.
+    n_kept, n_new : int
+        Fits that were there from an earlier run, and those made by this one.
     """
 
     table: pd.DataFrame
     genes: pd.DataFrame
     how: str
     folder: Path
+    n_kept: int
+    n_new: int
 
 
 def evaluate_storm(
@@ -63,13 +70,16 @@ def evaluate_storm(
 ) -> EvaluationResult:
     """Leave sections out, and compare what a YAML names on them.
 
+    Each fit is kept as soon as it is done, and made only where the same was not kept before: an
+    evaluation that was interrupted goes on, and a changed row refits that row alone.
+
     Parameters
     ----------
     config_path : str or Path
         Such as ``pipelines/storm_her2st.yaml``; relative to the workspace.
     workspace : Workspace, optional
-        The current folder by default. Embeddings are kept under ``storm/spots``, results go to
-        ``storm/<name>/evaluation``.
+        The current folder by default. Embeddings are kept under ``storm/spots``, fits under
+        ``storm/fits``; results go to ``storm/<name>/evaluation``.
     jobs : int
         Processes; results do not depend on it.
     progress : callable, optional
@@ -77,7 +87,9 @@ def evaluate_storm(
 
     Raises
     ------
-    InputError, SectionError, EncoderError, TrainingError
+    LeakageError
+        If a network starts from a checkpoint that was trained on a section that is left out.
+    InputError, SectionError, EncoderError, CheckpointError, TrainingError
         Naming what is wrong, where, and what to do.
     """
     workspace, progress = workspace or Workspace(), progress or silent
@@ -85,21 +97,15 @@ def evaluate_storm(
     tracker = Tracker(workspace)
     with tracker.start_storm(asked.name, kind="evaluation", digest=asked.digest) as run:
         data = read_paired(asked, asked.recipes, workspace, progress, rivals=bool(asked.baselines))
-        groups = folds(data.measured, asked.leave_out)
-        networks: list[Work] = [
-            NetworkWork(data.seen, group, recipe, seed, asked.top_genes, data.pitch_um)
-            for recipe in asked.recipes
-            for seed in asked.seeds
-            for group in groups
-        ]
-        rivals: list[Work] = [
-            RivalWork(data.views, group, name, asked.top_genes)
-            for name in asked.baselines
-            for group in groups
-        ]
+        starts = starts_of(asked, asked.recipes, data, workspace)
+        refuse_seen(asked, starts, data)
+        groups, fits = folds(data.measured, asked.leave_out), kept_fits(workspace)
+        networks = network_work(asked, data, asked.recipes, groups, asked.top_genes, starts)
+        rivals = rival_work(asked, data, groups)
         # Rivals take seconds: what they refuse is known before the networks' minutes.
-        beside = in_processes(rivals, jobs, progress)
-        found = in_processes(networks, jobs, progress) + beside
+        beside = done_or_kept(rivals, fits, jobs, progress)
+        done = done_or_kept(networks, fits, jobs, progress)
+        found = done.found + beside.found
         genes = by_gene(found, {section.name: section for section in data.measured})
         rival = RIDGE if RIDGE in asked.baselines else None
         table, how = summary(genes, rival=rival), how_left_out(asked, data.measured)
@@ -112,11 +118,13 @@ def evaluate_storm(
             "how": how,
             "left_out": left_out,
             "settings": asked.resolved(),
+            "starts": {name: start.digest for name, start in starts.items()},
             "environment": environment(),
         }
         write_json(folder / "evaluation.json", {**facts, "encoder_digest": data.encoder.digest})
         log_held_out(run, asked, table, {"encoder_digest": data.encoder.digest})
-    return EvaluationResult(table, genes, how, folder)
+    n_kept, n_new = done.n_kept + beside.n_kept, done.n_new + beside.n_new
+    return EvaluationResult(table, genes, how, folder, n_kept, n_new)
 
 
 def _maps(

@@ -1,15 +1,12 @@
-"""What evaluation and fine-tuning share: sections and embeddings, and work on left-out sections."""
+"""What evaluation and fine-tuning share: sections, their embeddings, and what is said of a run."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -19,17 +16,16 @@ from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.files import Workspace, csv_text, write_json, write_text
 from storm_clinic.progress import Progress
-from storm_clinic.storm.evaluate import Recipe, Seen, hold_out
+from storm_clinic.storm.evaluate import Recipe, Seen
 from storm_clinic.storm.evaluation_file import EvaluationFile
-from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.lattice import with_points_between
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.rivals import RivalView, hold_out_rival
+from storm_clinic.storm.rivals import RivalView
 from storm_clinic.storm.section_sources import read_sources
 from storm_clinic.storm.spot_cache import cached_embeddings
 from storm_clinic.tracking import Metric, RunLog
 
-_EMBEDDING, _FITTING = "embed sections", "leave out and impute"
+_EMBEDDING = "embed sections"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +40,8 @@ class PairedData:
         The same on their lattices.
     views : list of RivalView
         The same for rivals; empty where there are none.
-    encoder : LoadedEncoder
+    encoders : mapping of str to LoadedEncoder
+        By the kinds of `Recipe.encoder`; "plain" is always there.
     pitch_um : float
         Step of the lattices.
     """
@@ -52,8 +49,13 @@ class PairedData:
     measured: list[PairedSection]
     seen: list[Seen]
     views: list[RivalView]
-    encoder: LoadedEncoder
+    encoders: Mapping[str, LoadedEncoder]
     pitch_um: float
+
+    @property
+    def encoder(self) -> LoadedEncoder:
+        """With the catalogue's weights."""
+        return self.encoders["plain"]
 
 
 def read_paired(
@@ -102,7 +104,7 @@ def read_paired(
             group = section.patient if asked.leave_out == "patient" else section.name
             views.append(RivalView(section, lattice, images["plain"], wide, group))
         progress(_EMBEDDING, len(measured), len(sections))
-    return PairedData(measured, seen, views, encoder, seen[0].section.pitch_um)
+    return PairedData(measured, seen, views, kinds, seen[0].section.pitch_um)
 
 
 def _embed(
@@ -124,75 +126,6 @@ def _random(name: str) -> LoadedEncoder:
     return replace(loaded, digest=f"random:{loaded.digest}")
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkWork:
-    """Teach a network without some sections, and impute them."""
-
-    seen: list[Seen]
-    left_out: tuple[str, ...]
-    recipe: Recipe
-    seed: int
-    n_genes: int
-    pitch_um: float
-
-    def run(self) -> list[HeldOut]:
-        """What was imputed."""
-        return hold_out(
-            self.seen,
-            self.left_out,
-            self.recipe,
-            seed=self.seed,
-            n_genes=self.n_genes,
-            pitch_um=self.pitch_um,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class RivalWork:
-    """Fit a rival without some sections, and let it answer for them."""
-
-    views: list[RivalView]
-    left_out: tuple[str, ...]
-    name: str
-    n_genes: int
-
-    def run(self) -> list[HeldOut]:
-        """What was imputed."""
-        return hold_out_rival(self.name, self.views, self.left_out, n_genes=self.n_genes)
-
-
-Work = NetworkWork | RivalWork
-
-
-def in_processes(work: list[Work], jobs: int, progress: Progress) -> list[HeldOut]:
-    """Do all of it; results come in its order, whatever the number of processes."""
-    found: list[HeldOut] = []
-    if not work:
-        return found
-    pool = joblib.Parallel(n_jobs=min(jobs, len(work)), return_as="generator")
-    run: Callable[[Any], Any] = joblib.delayed(_run)
-    for done, part in enumerate(pool(run(one) for one in work), 1):
-        found += part
-        progress(_FITTING, done, len(work))
-    return found
-
-
-def _run(work: Work) -> list[HeldOut]:
-    with one_thread():
-        return work.run()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute in one thread: sums then do not depend on how many the machine has."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def how_left_out(asked: EvaluationFile, sections: list[PairedSection]) -> str:
     """What was left out, as a sentence."""
     patients = {section.patient for section in sections}
@@ -204,19 +137,25 @@ def how_left_out(asked: EvaluationFile, sections: list[PairedSection]) -> str:
 
 
 def log_held_out(
-    run: RunLog, asked: EvaluationFile, table: pd.DataFrame, tags: Mapping[str, str]
+    run: RunLog, asked: EvaluationFile, table: pd.DataFrame | None, tags: Mapping[str, str]
 ) -> None:
-    """Keep settings, the network's figures and the table; sections are counted, not named."""
+    """Keep settings, the network's figures and the table; sections are counted, not named.
+
+    The table is None where nothing was left out.
+    """
     settings = asked.resolved()
     settings.pop("sections")
-    own = table[table["recipe"] == asked.network.name].iloc[0]
     figures = ("r", "lower", "upper", "worst", "best", "mse", "ssim", "moran_kept")
+    metrics = []
     with tempfile.TemporaryDirectory() as scratch:
         files = Path(scratch)
         write_json(files / "settings.json", settings)
-        write_text(files / "table.csv", csv_text(table))
+        if table is not None:
+            own = table[table["recipe"] == asked.network.name].iloc[0]
+            metrics = [Metric(name, float(own[name]), 0) for name in figures]
+            write_text(files / "table.csv", csv_text(table))
         run.log(
-            metrics=[Metric(name, float(own[name]), 0) for name in figures],
+            metrics=metrics,
             params={f"network.{name}": value for name, value in settings["network"].items()},
             tags=tags,
             artifacts=files,

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from storm_clinic.errors import SectionError
+from storm_clinic.storm.checkpoint import Checkpoint
 from storm_clinic.storm.config import Size, StormConfig
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
@@ -35,6 +36,7 @@ from storm_clinic.storm.pretrain import PretrainPlan, pretrain
 from storm_clinic.storm.processes import Processes
 from storm_clinic.storm.shard_writer import Embedded, write_shards
 from storm_clinic.storm.shards import read_shards
+from storm_clinic.storm.starting_checkpoint import take_over
 from storm_clinic.storm.variable_genes import most_variable_genes
 
 Unit = Literal["section", "patient"]
@@ -58,6 +60,8 @@ class Recipe:
         Updates of masked modelling on the training sections before fine-tuning; 0 for none.
     encoder : "plain" or "random"
         The catalogue's weights, or the same network with random ones.
+    start : str or None
+        A checkpoint's folder or name, from whose weights fine-tuning starts; None: new weights.
     finetune : FinetunePlan
         Its seed is replaced by the evaluation's.
     """
@@ -74,7 +78,23 @@ class Recipe:
     n_genes: int = 200
     pretrain_steps: int = 0
     encoder: Literal["plain", "random"] = "plain"
+    start: str | None = None
     finetune: FinetunePlan = field(default_factory=FinetunePlan)
+
+    def config(self, *, image_width: int, n_genes: int, pitch_um: float) -> StormConfig:
+        """The network's shape, once data have said what goes in."""
+        return StormConfig.of_size(
+            self.size,
+            image_width=image_width,
+            n_genes=n_genes,
+            pitch_um=pitch_um,
+            experts=self.experts,
+            alibi=self.alibi,
+            dropout=self.dropout,
+            image_axes=self.image_axes,
+            readout=self.readout,
+            gene_encoder=self.gene_encoder,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +127,12 @@ def folds(sections: Sequence[PairedSection], unit: Unit) -> list[tuple[str, ...]
 
 
 def taught_network(
-    sections: Sequence[Seen], recipe: Recipe, *, seed: int, pitch_um: float
+    sections: Sequence[Seen],
+    recipe: Recipe,
+    *,
+    seed: int,
+    pitch_um: float,
+    start: Checkpoint | None = None,
 ) -> tuple[StormModel, GeneVocabulary]:
     """A network taught on some sections by a recipe, and the genes that it knows.
 
@@ -121,28 +146,23 @@ def taught_network(
         Of weights, order and dropout.
     pitch_um : float
         What counts as one step of distance.
+    start : Checkpoint, optional
+        What the recipe's ``start`` names: weights and image axes come from it, see `take_over`.
     """
     vocabulary = most_variable_genes((one.section for one in sections), recipe.n_genes)
     images = [one.images[recipe.encoder] for one in sections]
-    config = StormConfig.of_size(
-        recipe.size,
-        image_width=images[0].shape[1],
-        n_genes=len(vocabulary),
-        pitch_um=pitch_um,
-        experts=recipe.experts,
-        alibi=recipe.alibi,
-        dropout=recipe.dropout,
-        image_axes=recipe.image_axes,
-        readout=recipe.readout,
-        gene_encoder=recipe.gene_encoder,
+    config = recipe.config(
+        image_width=images[0].shape[1], n_genes=len(vocabulary), pitch_um=pitch_um
     )
     axes = None
-    if recipe.image_axes:
+    if recipe.image_axes and start is None:
         scaled = (scale_slide(image) for image in images)
         axes = torch.from_numpy(principal_axes(scaled, recipe.image_axes))
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         model = StormModel(config)
+    if start is not None:
+        take_over(start, model, vocabulary)
     if axes is not None:
         model.set_image_axes(axes)
     if recipe.pretrain_steps:
@@ -171,6 +191,7 @@ def hold_out(
     seed: int,
     n_genes: int,
     pitch_um: float,
+    start: Checkpoint | None = None,
 ) -> list[HeldOut]:
     """Teach on all other sections, impute on those left out.
 
@@ -180,13 +201,13 @@ def hold_out(
         All of them.
     left_out : sequence of str
         Names; see `folds`.
-    recipe, seed, pitch_um
+    recipe, seed, pitch_um, start
         See `taught_network`.
     n_genes : int
         How many of the training sections' most variable genes are looked at.
     """
     training = [one for one in sections if one.section.name not in left_out]
-    model, vocabulary = taught_network(training, recipe, seed=seed, pitch_um=pitch_um)
+    model, vocabulary = taught_network(training, recipe, seed=seed, pitch_um=pitch_um, start=start)
     chosen = most_variable_genes((one.section for one in training), n_genes).symbols
     columns = [vocabulary.symbols.index(symbol) for symbol in chosen]
     found = []

@@ -53,6 +53,9 @@ class RecipeChoice(StrictModel):
     encoder: Literal["plain", "random"] = Field(
         default=Recipe.encoder, description="The encoder's weights, or random ones."
     )
+    start: Annotated[str, Field(min_length=1)] | None = Field(
+        default=Recipe.start, description="Checkpoint to start from: a folder, or a shipped name."
+    )
     epochs: Count = Field(default=FinetunePlan.epochs, description="Passes over the spots.")
     batch: Count = Field(default=FinetunePlan.batch, description="Spots a batch.")
     learning_rate: Positive = Field(default=FinetunePlan.learning_rate, description="Highest.")
@@ -147,5 +150,12 @@ def read_evaluation(path: Path) -> EvaluationFile:
             f"{few[0]} teaches fewer genes than the {found.top_genes} to be looked at",
             where=path,
             fix="Raise n_genes.",
+        )
+    both = [recipe.name for recipe in found.recipes if recipe.start and recipe.pretrain_steps]
+    if both:
+        raise InputError(
+            f"{both[0]} starts from a checkpoint and is pretrained too",
+            where=path,
+            fix="Set start: null or pretrain_steps: 0 in this row.",
         )
     return found
