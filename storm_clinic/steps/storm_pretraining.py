@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from storm_clinic.encoders.encoding import LoadedEncoder
-from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.files import Workspace, digest_value, write_json, write_text
 from storm_clinic.progress import Progress, silent
 from storm_clinic.steps.storm_pictures import draw_curve, draw_reconstruction
+from storm_clinic.steps.storm_shards import TrainingSections, prepare_shards
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
-from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
-from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretrain import Point, Pretrained, pretrain
 from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
 from storm_clinic.storm.processes import joined_processes
 from storm_clinic.storm.reconstruction import reconstruct
-from storm_clinic.storm.section_sources import read_sources
-from storm_clinic.storm.shard_writer import Embedded, write_shards
 from storm_clinic.storm.shards import ShardSet, read_shards
-from storm_clinic.storm.spot_cache import cached_embeddings
-from storm_clinic.storm.variable_genes import most_variable_genes
+from storm_clinic.storm.trained_on import TRAINED_ON, to_card
 from storm_clinic.tracking import Metric, RunLog, Tracker
 
-STATE = "state.safetensors"
-_MOST_SAMPLES = 40_000  # spots that describe the training domain; thinned beyond that
-_EMBEDDING, _TRAINING = "embed sections", "pretrain"
+STATE, SHARDS = "state.safetensors", "shards"
+_TRAINING = "pretrain"
 
 
 @dataclass(frozen=True)
@@ -74,8 +65,9 @@ def pretrain_storm(
     """Pretrain STORM as a YAML says.
 
     Everything lies under ``storm/`` of the workspace: ``spots/`` holds embeddings, which other
-    pretrainings share; ``<name>/`` shards, the training's state and the checkpoint. Started by
-    ``torchrun``, the processes train together; the first one embeds, writes and logs.
+    pretrainings share; ``<name>/`` shards, which are written again only where what they are made of
+    has changed, the training's state and the checkpoint. Started by ``torchrun``, the processes
+    train together; the first one embeds, writes and logs.
 
     Parameters
     ----------
@@ -105,11 +97,11 @@ def pretrain_storm(
     asked = read_pretraining(workspace.path(config_path))
     folder = workspace.root / "storm" / asked.name
     with joined_processes(device) as processes, ExitStack() as stack:
-        facts: _Facts | None = None
+        facts: TrainingSections | None = None
         if processes.is_first:
-            facts = _prepare(asked, workspace, folder, device, progress)
+            facts = prepare_shards(asked, workspace, folder / SHARDS, device, progress)
         processes.wait()
-        shards = read_shards(folder / "shards")
+        shards = read_shards(folder / SHARDS)
         config = asked.config(image_width=shards.image_width, n_genes=len(shards.vocabulary))
         if not resume and processes.is_first:
             (folder / STATE).unlink(missing_ok=True)
@@ -141,65 +133,6 @@ def pretrain_storm(
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Facts:
-    n_sections: int
-    n_patients: int
-    technologies: list[str]
-    domain: TrainingDomain | None
-
-
-def _prepare(
-    asked: PretrainingFile, workspace: Workspace, folder: Path, device: str, progress: Progress
-) -> _Facts:
-    """Embed all spots and write the shards; sections are read twice rather than kept."""
-    encoder = load_encoder(asked.encoder.name, device=device)
-    names: list[str] = []
-
-    def noted() -> Iterator[PairedSection]:
-        for section in read_sources(asked.sections, workspace):
-            names.append(section.name)
-            yield section
-
-    vocabulary = most_variable_genes(noted(), asked.n_genes)
-    patients: set[str] = set()
-    technologies: set[str] = set()
-    samples: dict[str, NDArray[np.float32]] = {}
-
-    def embedded() -> Iterator[Embedded]:
-        for section in read_sources(asked.sections, workspace):
-            image = _embed(section, encoder, asked.encoder.tile_um, workspace)
-            patients.add(section.patient)
-            technologies.add(section.technology)
-            few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
-            samples[section.name] = image[few]
-            if sum(map(len, samples.values())) > _MOST_SAMPLES:
-                samples.update({name: rows[::2] for name, rows in samples.items()})
-            progress(_EMBEDDING, len(samples), len(names))
-            yield Embedded(section, image)
-
-    write_shards(
-        folder / "shards",
-        embedded(),
-        vocabulary,
-        encoder=encoder.card.name,
-        encoder_digest=encoder.digest,
-        tile_um=asked.encoder.tile_um,
-        side=asked.network.side,
-        spots_per_shard=asked.spots_per_shard,
-    )
-    # Its limits are measured on sections that are left out, which takes two.
-    domain = TrainingDomain.fit(samples) if len(samples) > 1 else None
-    return _Facts(len(samples), len(patients), sorted(technologies), domain)
-
-
-def _embed(
-    section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
-) -> NDArray[np.float32]:
-    folder = workspace.root / "storm" / "spots" / encoder.card.name
-    return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
-
-
 def _open_run(
     asked: PretrainingFile, shards: ShardSet, workspace: Workspace, *, resume: bool
 ) -> AbstractContextManager[RunLog]:
@@ -218,7 +151,11 @@ def _logging(run: RunLog) -> Callable[[Point], None]:
 
 
 def _save(
-    asked: PretrainingFile, shards: ShardSet, made: Pretrained, facts: _Facts, folder: Path
+    asked: PretrainingFile,
+    shards: ShardSet,
+    made: Pretrained,
+    facts: TrainingSections,
+    folder: Path,
 ) -> str:
     card = {
         "name": asked.name,
@@ -229,6 +166,7 @@ def _save(
         "technologies": facts.technologies,
         "settings_digest": asked.digest,
         "shards_digest": shards.digest,
+        TRAINED_ON: to_card(facts.trained_on),
     }
     return save_checkpoint(
         folder,

@@ -47,6 +47,7 @@ def write_shards(
     tile_um: float,
     side: Side = 5,
     spots_per_shard: int = SPOTS_PER_SHARD,
+    made_of: str = "",
 ) -> ShardSet:
     """Write sections as shards; one section and one shard are in memory at a time.
 
@@ -67,6 +68,8 @@ def write_shards(
         Spots along an edge of a neighbourhood.
     spots_per_shard : int
         Most own spots of a shard.
+    made_of : str
+        Digest of all of this, for `reusable_shards`; empty if they are not to be used again.
 
     Raises
     ------
@@ -93,7 +96,15 @@ def write_shards(
         raise SectionError("there are no sections", where=folder)
     files.append(_write(folder, len(files), waiting))
     made = ShardSet(
-        folder, tuple(files), vocabulary, width, side * side, encoder, encoder_digest, tile_um
+        folder,
+        tuple(files),
+        vocabulary,
+        width,
+        side * side,
+        encoder,
+        encoder_digest,
+        tile_um,
+        made_of,
     )
     write_json(folder / INDEX, made.to_json())
     return made

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from scipy import sparse
 from torch import Tensor
 
+from storm_clinic.encoders.weights import weights_digest
 from storm_clinic.errors import SectionError
 from storm_clinic.files import digest_value, parse_json, safe_name
 from storm_clinic.storm.genes import GeneVocabulary
@@ -76,6 +77,8 @@ class ShardSet:
     encoder, encoder_digest : str
     tile_um : float
         How the image embeddings were made.
+    made_of : str
+        Digest of all that they were written from; empty where their writer did not say.
     """
 
     folder: Path
@@ -86,6 +89,7 @@ class ShardSet:
     encoder: str
     encoder_digest: str
     tile_um: float
+    made_of: str = ""
 
     @property
     def n_spots(self) -> int:
@@ -108,7 +112,20 @@ class ShardSet:
             "encoder": self.encoder,
             "encoder_digest": self.encoder_digest,
             "tile_um": self.tile_um,
+            "made_of": self.made_of,
         }
+
+    def is_whole(self) -> bool:
+        """Whether every file is there and holds the very tensors that were written; reads all."""
+        for file in self.files:
+            path = self.folder / safe_name(file.name, what="shard")
+            try:
+                state = load_file(path)
+            except (SafetensorError, OSError):
+                return False
+            if weights_digest(state) != file.digest:
+                return False
+        return True
 
     def read(self, place: int) -> Shard:
         """Read the shard of that place in ``files``.
@@ -157,6 +174,26 @@ def read_shards(folder: str | Path) -> ShardSet:
             fix=_AGAIN,
         )
     return found
+
+
+def reusable_shards(folder: str | Path, made_of: str) -> ShardSet | None:
+    """Shards that were written from the very same before, or None where they must be written.
+
+    Nothing is lost with shards that are of other data, damaged or not all there: they are made of
+    what is at hand, and come out the same.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where they would lie.
+    made_of : str
+        Digest of all that they would be written from.
+    """
+    try:
+        found = read_shards(folder)
+    except SectionError:
+        return None
+    return found if found.made_of == made_of and found.is_whole() else None
 
 
 _AGAIN = "Write the shards again."

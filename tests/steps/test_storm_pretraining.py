@@ -11,7 +11,7 @@ from PIL import Image
 
 from storm_clinic.errors import SectionError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_pretraining
+from storm_clinic.steps import storm_shards
 from storm_clinic.steps.storm_pretraining import STATE, PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.section_sources import Her2stSource, read_sources
@@ -48,10 +48,10 @@ def workspace(tmp_path_factory, tiny_encoder, module_patch, empty_mlflow_databas
     (root / "mlruns").mkdir()
     shutil.copy(empty_mlflow_database, root / "mlruns")
     card, weights = tiny_encoder
-    load = storm_pretraining.load_encoder
+    load = storm_shards.load_encoder
     module_patch.setenv("SECTIONS", str(root / "data"))
     module_patch.setattr(
-        storm_pretraining,
+        storm_shards,
         "load_encoder",
         lambda name, *, device: load(card, weights=weights, device=device),
     )

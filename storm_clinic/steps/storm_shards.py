@@ -1,0 +1,144 @@
+"""Training sections of a pretraining: read, embedded, and written as shards unless they are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storm_clinic.encoders.encoding import LoadedEncoder
+from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.files import Workspace, digest_value
+from storm_clinic.progress import Progress
+from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
+from storm_clinic.storm.genes import GeneVocabulary
+from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.pretraining_file import PretrainingFile
+from storm_clinic.storm.section_digest import section_digest
+from storm_clinic.storm.section_sources import read_sources
+from storm_clinic.storm.shard_writer import Embedded, write_shards
+from storm_clinic.storm.shards import FORMAT_VERSION, reusable_shards
+from storm_clinic.storm.spot_cache import cached_embeddings
+from storm_clinic.storm.trained_on import TrainedSection
+from storm_clinic.storm.variable_genes import most_variable_genes
+
+_MOST_SAMPLES = 40_000  # spots that describe the training domain; thinned beyond that
+_EMBEDDING = "embed sections"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSections:
+    """What a card says of them.
+
+    Attributes
+    ----------
+    n_sections, n_patients : int
+    technologies : list of str
+        Sorted.
+    domain : TrainingDomain or None
+        None of one section: its limits are measured on sections that are left out.
+    trained_on : list of TrainedSection
+        By which another section is known to be one of these.
+    """
+
+    n_sections: int
+    n_patients: int
+    technologies: list[str]
+    domain: TrainingDomain | None
+    trained_on: list[TrainedSection]
+
+
+def prepare_shards(
+    asked: PretrainingFile, workspace: Workspace, folder: Path, device: str, progress: Progress
+) -> TrainingSections:
+    """Embed all spots, and write shards unless the same were written before.
+
+    Sections are read twice rather than kept.
+
+    Parameters
+    ----------
+    asked : PretrainingFile
+        Whose sections.
+    workspace : Workspace
+        Where embeddings are kept.
+    folder : Path
+        For the shards.
+    device : str
+        See `load_encoder`.
+    progress : callable
+        See `Progress`.
+    """
+    encoder = load_encoder(asked.encoder.name, device=device)
+    trained_on: list[TrainedSection] = []
+    digests: list[str] = []
+
+    def noted() -> Iterator[PairedSection]:
+        for section in read_sources(asked.sections, workspace):
+            trained_on.append(TrainedSection.of(section))
+            digests.append(section_digest(section, {}))
+            digests.append(digest_value([trained_on[-1].image, section.mpp]))
+            yield section
+
+    vocabulary = most_variable_genes(noted(), asked.n_genes)
+    patients: set[str] = set()
+    technologies: set[str] = set()
+    samples: dict[str, NDArray[np.float32]] = {}
+
+    def embedded() -> Iterator[Embedded]:
+        for section in read_sources(asked.sections, workspace):
+            image = _embed(section, encoder, asked.encoder.tile_um, workspace)
+            patients.add(section.patient)
+            technologies.add(section.technology)
+            few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
+            samples[section.name] = image[few]
+            if sum(map(len, samples.values())) > _MOST_SAMPLES:
+                samples.update({name: rows[::2] for name, rows in samples.items()})
+            progress(_EMBEDDING, len(samples), len(trained_on))
+            yield Embedded(section, image)
+
+    made_of = _made_of(asked, digests, encoder, vocabulary)
+    if reusable_shards(folder, made_of) is None:
+        write_shards(
+            folder,
+            embedded(),
+            vocabulary,
+            encoder=encoder.card.name,
+            encoder_digest=encoder.digest,
+            tile_um=asked.encoder.tile_um,
+            side=asked.network.side,
+            spots_per_shard=asked.spots_per_shard,
+            made_of=made_of,
+        )
+    else:
+        deque(embedded(), maxlen=0)  # the card's facts are still asked for
+    domain = TrainingDomain.fit(samples) if len(samples) > 1 else None
+    return TrainingSections(len(samples), len(patients), sorted(technologies), domain, trained_on)
+
+
+def _made_of(
+    asked: PretrainingFile,
+    sections: list[str],
+    encoder: LoadedEncoder,
+    vocabulary: GeneVocabulary,
+) -> str:
+    """Digest of all that decides what stands in the shards, beside the code of this format."""
+    return digest_value(
+        [
+            FORMAT_VERSION,
+            sections,
+            vocabulary.digest,
+            [encoder.card.name, encoder.digest, encoder.precision],
+            [asked.encoder.tile_um, asked.network.side, asked.spots_per_shard],
+        ]
+    )
+
+
+def _embed(
+    section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
+) -> NDArray[np.float32]:
+    folder = workspace.root / "storm" / "spots" / encoder.card.name
+    return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
