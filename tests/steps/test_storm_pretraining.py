@@ -6,13 +6,13 @@ import shutil
 
 import pandas as pd
 import pytest
-from her2st_files import GENES, write_sections
+from her2st_files import GENES, write_section, write_sections
 from PIL import Image
 
 from storm_clinic.errors import SectionError
 from storm_clinic.files import Workspace
 from storm_clinic.steps import storm_shards
-from storm_clinic.steps.storm_pretraining import STATE, PretrainingResult, pretrain_storm
+from storm_clinic.steps.storm_pretraining import SHARDS, STATE, PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.section_sources import Her2stSource, read_sources
 from storm_clinic.tracking import Tracker
@@ -76,6 +76,7 @@ def test_the_checkpoint_says_what_it_was_made_of_and_nothing_about_held_out_tiss
     assert found.domain.n_sections == 3
     assert found.card["licence"] == "CC0"
     assert (found.card["n_sections"], found.card["n_patients"]) == (3, 2)
+    assert len(found.card["trained_on"]) == 3
     assert (result.n_sections, result.n_patients, result.n_spots) == (3, 2, 75)
 
 
@@ -125,3 +126,40 @@ def test_a_training_that_was_killed_goes_on_in_its_run_to_the_same_weights(works
     assert once_more == again
     runs = Tracker(workspace).database.search("small", {})
     assert sorted(run.info.status for run in runs) == ["FINISHED", "FINISHED"]
+
+
+def test_shards_are_written_again_only_where_something_they_are_made_of_has_changed(
+    workspace, result
+):
+    shards = workspace.root / "storm" / "small" / SHARDS
+
+    def written(text: str = YAML) -> tuple[dict[str, int], dict[str, bytes]]:
+        path = workspace.root / "small.yaml"
+        path.write_text(text, encoding="utf-8")
+        pretrain_storm("small.yaml", workspace=workspace, device="cpu", resume=False)
+        files = sorted(shards.iterdir())
+        return (
+            {path.name: path.stat().st_mtime_ns for path in files},
+            {path.name: path.read_bytes() for path in files},
+        )
+
+    first_times, first_bytes = written()
+    assert written()[0] == first_times
+    # How it is taught does not stand in shards.
+    assert written(YAML.replace("n_steps: 4", "n_steps: 3"))[0] == first_times
+    for change in (("tile_um: 60.0", "tile_um: 55.0"), ("n_genes: 4", "n_genes: 3")):
+        assert written(YAML.replace(*change))[1] != first_bytes
+    assert written(YAML.replace("side: 3", "side: 5"))[1] != first_bytes
+    again = written()[1]
+    assert again == first_bytes
+    # A shard that lost its end, or another's bytes, is made whole.
+    damaged = shards / "shard-00000.safetensors"
+    whole = damaged.read_bytes()
+    for spoiled in (whole[:-4], whole[:-1] + bytes([whole[-1] ^ 1])):
+        damaged.write_bytes(spoiled)
+        assert written()[1] == first_bytes
+    # Counts of a section that is read from the same place.
+    write_section(workspace.root / "data", "B1", seed=77)
+    assert written()[1] != first_bytes
+    write_section(workspace.root / "data", "B1", seed=3)
+    assert written()[1] == first_bytes
