@@ -20,6 +20,7 @@ from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretrainin
 from storm_clinic.storm.processes import joined_processes
 from storm_clinic.storm.reconstruction import reconstruct
 from storm_clinic.storm.shards import ShardSet, read_shards
+from storm_clinic.storm.spot_batches import measure_axes
 from storm_clinic.storm.trained_on import TRAINED_ON, to_card
 from storm_clinic.tracking import Metric, RunLog, Tracker
 
@@ -114,6 +115,7 @@ def pretrain_storm(
             shards,
             asked.plan,
             processes,
+            axes=measure_axes(shards, config.image_axes),
             state=folder / STATE,
             on_point=None if run is None else _logging(run),
             on_step=lambda done, total: progress(_TRAINING, done, total),

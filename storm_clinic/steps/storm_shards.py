@@ -16,6 +16,7 @@ from storm_clinic.files import Workspace, digest_value
 from storm_clinic.progress import Progress
 from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
+from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretraining_file import PretrainingFile
 from storm_clinic.storm.section_digest import section_digest
@@ -87,6 +88,7 @@ def prepare_shards(
     patients: set[str] = set()
     technologies: set[str] = set()
     samples: dict[str, NDArray[np.float32]] = {}
+    scaled = bool(asked.network.image_axes)
 
     def embedded() -> Iterator[Embedded]:
         for section in read_sources(asked.sections, workspace):
@@ -98,7 +100,7 @@ def prepare_shards(
             if sum(map(len, samples.values())) > _MOST_SAMPLES:
                 samples.update({name: rows[::2] for name, rows in samples.items()})
             progress(_EMBEDDING, len(samples), len(trained_on))
-            yield Embedded(section, image)
+            yield Embedded(section, scale_slide(image) if scaled else image)
 
     made_of = _made_of(asked, digests, encoder, vocabulary)
     if reusable_shards(folder, made_of) is None:
@@ -133,6 +135,7 @@ def _made_of(
             vocabulary.digest,
             [encoder.card.name, encoder.digest, encoder.precision],
             [asked.encoder.tile_um, asked.network.side, asked.spots_per_shard],
+            bool(asked.network.image_axes),
         ]
     )
 

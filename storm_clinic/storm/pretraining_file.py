@@ -44,6 +44,10 @@ class NetworkChoice(StrictModel):
         default=StormConfig.experts, description="Feed-forward networks: one a modality, or one."
     )
     alibi: bool = Field(default=StormConfig.alibi, description="Attention falls with distance.")
+    image_axes: Annotated[int, Field(ge=0)] = Field(
+        default=StormConfig.image_axes,
+        description="Principal axes of slide-scaled embeddings; 0: raw embeddings.",
+    )
 
 
 class Masking(StrictModel):

@@ -13,6 +13,7 @@ from torch import Tensor
 from storm_clinic.errors import TrainingError
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.genes import Panel
+from storm_clinic.storm.image_scale import principal_axes
 from storm_clinic.storm.shards import Shard, ShardSet
 from storm_clinic.storm.targets import log1p_cp10k
 
@@ -173,6 +174,19 @@ def measure_scales(shards: ShardSet) -> Scales:
         image_mean,
         torch.where(image_spread > 0, image_spread, torch.ones(())),
     )
+
+
+def measure_axes(shards: ShardSet, n_axes: int) -> Tensor | None:
+    """Principal axes of all own spots' embeddings, (n_axes, image_width); None for 0.
+
+    The embeddings must have been scaled slide by slide before they were written; see
+    `image_scale.principal_axes`, also for errors.
+    """
+    if not n_axes:
+        return None
+    opened = (shards.read(place) for place in range(len(shards.files)))
+    scaled = (shard.image[: shard.n_own].float().numpy() for shard in opened)
+    return torch.from_numpy(principal_axes(scaled, n_axes))
 
 
 class _Moments:

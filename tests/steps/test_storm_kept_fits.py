@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from her2st_files import write_section, write_sections
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from storm_clinic.cli.main import app
@@ -207,6 +210,30 @@ def test_a_network_starts_from_a_checkpoint_of_other_sections(started, first):
     facts = json.loads((found.folder / "evaluation.json").read_text(encoding="utf-8"))
     digest = load_checkpoint(started.root / "storm" / "before" / "checkpoint").digest
     assert facts["starts"] == {"storm/before/checkpoint": digest}
+
+
+def test_image_axes_come_from_the_checkpoint(started):
+    text = PRETRAIN.replace("name: before", "name: axes").replace(
+        "pitch_um: 200.0", "pitch_um: 200.0, image_axes: 2"
+    )
+    (started.root / "axes.yaml").write_text(text, encoding="utf-8")
+    made = pretrain_storm("axes.yaml", workspace=started, device="cpu")
+    assert made is not None
+    asked = STARTED.replace("storm/before/", "storm/axes/").replace(
+        "image_axes: 0", "image_axes: 2"
+    )
+    fine = finetune_storm(_yaml(started, asked), workspace=started)
+    given = load_checkpoint(made.checkpoint).model.image_axes
+    assert torch.equal(load_checkpoint(fine.checkpoint).model.image_axes, given)
+    # The two axes of the pretraining's own spots, each scaled on its slide.
+    images = []
+    for path in (started.root / "storm" / "spots" / "tiny").glob("[XY]1-*"):
+        image = load_file(path)["image"].astype(np.float64)
+        images.append((image - image.mean(axis=0)) / (image.std(axis=0) + 1e-6))
+    scaled = np.concatenate(images)
+    values, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    for axis, direction, value in zip(given.numpy(), axes.T[::-1], values[::-1], strict=False):
+        assert abs(axis @ direction) == pytest.approx(value**-0.25, rel=1e-3)
 
 
 def test_a_row_may_start_with_new_weights_where_the_network_has_a_start(started):
