@@ -93,8 +93,8 @@ def finetune(
         return
     if made.table is None:
         say(
-            "Nothing could be left out: the checkpoint that it started from was trained on "
-            f"{', '.join(made.seen_by_start)} or their patients. No gene has evidence."
+            "The checkpoint that it started from had seen what would be left out: "
+            f"{', '.join(made.seen_by_start)}. No gene has evidence."
         )
     else:
         print_table(made.table.round(3), title="Held out, over all genes taught")

@@ -90,7 +90,8 @@ Work = NetworkWork | RivalWork
 
 def kept_fits(workspace: Workspace) -> KeptFits:
     """Where a workspace's fits are kept: evaluations and fine-tunings share them."""
-    return KeptFits(workspace.root / "storm" / "fits")
+    # Absolute: processes that are used again may stand in another folder.
+    return KeptFits((workspace.root / "storm" / "fits").absolute())
 
 
 def network_work(

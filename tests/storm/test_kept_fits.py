@@ -14,6 +14,7 @@ from storm_clinic.storm.evaluate import Recipe, Seen, hold_out
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.impute import FinetunePlan
 from storm_clinic.storm.kept_fits import FITS_VERSION, KeptFits, network_key, of_genes, rival_key
+from storm_clinic.storm.rivals import RIVALS, RivalView, hold_out_rival
 from storm_clinic.storm.section_digest import section_digest
 
 KEY = "a" * 64
@@ -156,8 +157,8 @@ def test_a_section_is_known_by_all_that_is_read_of_it():
     assert section_digest(again.section, {"image": again.image}) == own
 
 
-# By version: means of six genes, and what is imputed of the first spot. Three kinds of fits, so
-# that all their code takes part.
+# By version: means of six genes, and what is imputed of the first spot. Kinds of fits and
+# all rivals, so that all their code takes part.
 NUMBERS = {
     1: {
         "plain": (
@@ -202,6 +203,76 @@ NUMBERS = {
             7.833,
             8.212,
         ),
+        "mean": (
+            7.085,
+            7.107,
+            7.125,
+            7.106,
+            7.088,
+            7.085,
+            7.085,
+            7.107,
+            7.125,
+            7.106,
+            7.088,
+            7.085,
+        ),
+        "library": (
+            7.071,
+            7.095,
+            7.113,
+            7.093,
+            7.074,
+            7.068,
+            7.053,
+            7.080,
+            7.099,
+            7.077,
+            7.055,
+            7.048,
+        ),
+        "hest-probe": (
+            7.144,
+            7.139,
+            7.134,
+            7.094,
+            7.059,
+            7.022,
+            5.923,
+            6.451,
+            6.915,
+            7.384,
+            7.787,
+            8.300,
+        ),
+        "ridge": (
+            7.203,
+            7.174,
+            7.153,
+            7.095,
+            7.048,
+            6.998,
+            6.057,
+            6.513,
+            6.937,
+            7.360,
+            7.749,
+            8.202,
+        ),
+        "ridge, scaled by slide": (
+            7.112,
+            7.121,
+            7.130,
+            7.100,
+            7.073,
+            7.062,
+            6.063,
+            6.517,
+            6.938,
+            7.354,
+            7.730,
+            8.186,
+        ),
     }
 }
 KINDS = {
@@ -211,12 +282,23 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SECTIONS = [planted_section(seed) for seed in (1, 2, 3, 4)]
+
+
+def imputed(kind: str) -> HeldOut:
+    if kind in KINDS:
+        seen = [Seen(one.section, {"plain": one.image}) for one in SECTIONS]
+        return hold_out(seen, ["planted1"], KINDS[kind], seed=0, n_genes=6, pitch_um=200.0)[0]
+    views = [
+        RivalView(one.section, one.section, one.image, one.image[:, :3], one.section.name)
+        for one in SECTIONS
+    ]
+    return hold_out_rival(kind, views, ["planted1"], n_genes=6)[0]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *RIVALS])
 def test_code_that_gives_other_numbers_has_another_version(kind):
     """If this fails on purpose: raise FITS_VERSION, and write the new numbers under it."""
-    sections = [
-        Seen(one.section, {"plain": one.image}) for one in map(planted_section, (1, 2, 3, 4))
-    ]
-    (one,) = hold_out(sections, ["planted1"], KINDS[kind], seed=0, n_genes=6, pitch_um=200.0)
-    numbers = [*one.imputed.mean(axis=0), *one.imputed[0]]
+    found = imputed(kind).imputed
+    numbers = [*found.mean(axis=0), *found[0]]
     np.testing.assert_allclose(numbers, NUMBERS[FITS_VERSION][kind], atol=2e-3)
