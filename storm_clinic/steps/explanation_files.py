@@ -137,11 +137,9 @@ def write_tables(folder: Path, scored: StudyPatients, explained: Sequence[Patien
     """Write ``tiles.csv``, ``inputs.csv``, ``genes.csv`` and ``deletion.csv``."""
     _write_csv(folder / "tiles.csv", _joined(_tiles(scored, explained)))
     _write_csv(folder / "inputs.csv", input_table(scored, explained))
-    genes = list(_genes(scored, explained))
-    if genes:
-        _write_csv(folder / "genes.csv", _joined(genes))
-    else:  # of a model that does not look at genes, or of no patient
-        (folder / "genes.csv").unlink(missing_ok=True)
+    if any(VIRTUAL in item.layouts for item in explained):
+        genes = _joined(_genes(scored, explained))
+        _write_csv(folder / "genes.csv", genes.reindex(columns=list(_GENE_COLUMNS)))
     _write_csv(folder / "deletion.csv", _joined(_steps(scored, explained)))
 
 
@@ -176,7 +174,7 @@ def _genes(scored: StudyPatients, explained: Sequence[PatientMaps]) -> Iterator[
         table["expression"] = "imputed"
         table["adds_to_risk"] = found.by_column(VIRTUAL)
         order = table["adds_to_risk"].abs().sort_values(ascending=False, kind="stable").index
-        yield table.loc[order, list(_GENE_COLUMNS)]
+        yield table.loc[order]
 
 
 def _steps(scored: StudyPatients, explained: Sequence[PatientMaps]) -> Iterator[pd.DataFrame]:
@@ -198,7 +196,7 @@ def _steps(scored: StudyPatients, explained: Sequence[PatientMaps]) -> Iterator[
                 )
 
 
-def _joined(parts: Iterator[pd.DataFrame] | Sequence[pd.DataFrame]) -> pd.DataFrame:
+def _joined(parts: Iterator[pd.DataFrame]) -> pd.DataFrame:
     tables = list(parts)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
