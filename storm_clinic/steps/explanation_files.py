@@ -45,6 +45,7 @@ def write_maps(folder: Path, scored: StudyPatients, item: PatientMaps) -> list[d
     """Write one patient's maps on slides; returns what was written of each, one row a sheet."""
     paths = dict(zip(scored.cohort.slides["slide_id"], scored.cohort.slides["path"], strict=True))
     rows: list[dict[str, Any]] = []
+    mapped: set[str] = set()
     for sheet in sheets(item):
         slide, why_no_picture = sheet.layout, None
         if slide.coords is None or slide.side_px is None or slide.slide_mpp is None:
@@ -54,8 +55,8 @@ def write_maps(folder: Path, scored: StudyPatients, item: PatientMaps) -> list[d
                 slide.slide_id, slide.coords, slide.side_px, slide.slide_mpp, sheet.values
             )
             # A slide whose inputs lie on different tiles has files of its own for the later ones.
-            again = any(row["slide_id"] == slide.slide_id for row in rows)
-            suffix = f"-{sheet.inputs[0]}" if again else ""
+            suffix = f"-{sheet.inputs[0]}" if slide.slide_id in mapped else ""
+            mapped.add(slide.slide_id)
             why_no_picture = write_slide(folder, map_, paths.get(slide.slide_id), suffix=suffix)
         reasons = [why_no_picture]
         shown = {kind: _shown(sheet, kind) for kind in _KINDS}
