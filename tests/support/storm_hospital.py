@@ -46,6 +46,8 @@ cohort: {name}
 tables:
   clinical: {{path: clinical.csv, patient_id: patient}}
   slides: {{path: slides.csv, patient_id: patient, slide_id: slide}}
+columns:
+  age: {{from: age, kind: continuous, unit: years}}
 endpoints:
   pfs:
     kind: survival
@@ -160,6 +162,7 @@ def write_hospital(
     training.
     """
     rng = np.random.default_rng(seed)
+    ages = np.random.default_rng(seed + 1).normal(62, 9, n_patients)  # tell nothing
     folder = workspace.cohorts / name
     folder.mkdir(parents=True)
     store = FeatureStore.create(
@@ -167,13 +170,14 @@ def write_hospital(
         FeatureContract("toy", None, WIDTH, None, None, dtype="float32", provenance="declared"),
     )
     storm = workspace.store(name, "simulated-storm")
-    clinical, slides = ["patient,months,progressed"], ["patient,slide"]
+    clinical, slides = ["patient,age,months,progressed"], ["patient,slide"]
     for number in range(n_patients):
         seen, hidden = rng.normal(size=2)
         time = rng.exponential(12 * np.exp(-1.5 * (seen + hidden)))
         censored = rng.uniform(6, 36)
         patient = f"{name.upper()}-{number:03d}"
-        clinical.append(f"{patient},{max(min(time, censored), 0.5):.1f},{int(time <= censored)}")
+        months = max(min(time, censored), 0.5)
+        clinical.append(f"{patient},{ages[number]:.0f},{months:.1f},{int(time <= censored)}")
         for part in range(0 if number == 0 else 2 if number == 3 else 1):
             slide, n_tiles = f"{patient}-S{part}", int(rng.integers(3, 7))
             tiles = rng.normal(size=(n_tiles, WIDTH)).astype(np.float32)
