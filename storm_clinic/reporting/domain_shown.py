@@ -10,8 +10,8 @@ from storm_clinic.validation.domain_warnings import DomainWarnings, PatientOutsi
 
 MEANING = (
     "more tiles of such a slide look unlike the training sections than of any section left out: "
-    "what STORM says of it, imputed genes and embeddings alike, was not shown to hold, and held-out "
-    "correlations are about other tissue"
+    "what STORM says of it, imputed genes and embeddings alike, was not shown to hold, and "
+    "held-out correlations are about other tissue"
 )
 _OPEN = 15  # patients beyond whom the table is folded
 _KEY = 12  # characters of a key on the page; the CSV has all of it
@@ -55,7 +55,7 @@ def _table(item: DomainWarnings, slug: str) -> Table:
         Cell("Slides", numeric=True),
         Cell("Outside", numeric=True),
         Cell("Tiles outside", "largest of a slide", numeric=True),
-        Cell("Distance", "1 in training", numeric=True),
+        Cell("Distance", "about 1 in training", numeric=True),
     )
     everybody = (
         Cell("all", f"{count(item.n_patients)} patients"),
