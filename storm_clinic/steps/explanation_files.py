@@ -47,7 +47,8 @@ def write_maps(folder: Path, scored: StudyPatients, item: PatientMaps) -> list[d
     rows: list[dict[str, Any]] = []
     mapped: set[str] = set()
     for sheet in sheets(item):
-        slide, why_no_picture = sheet.layout, None
+        slide = sheet.layout
+        why_no_picture: str | None
         if slide.coords is None or slide.side_px is None or slide.slide_mpp is None:
             why_no_picture = "the position of tiles on the slide is not known"
         else:

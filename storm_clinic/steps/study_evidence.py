@@ -89,7 +89,8 @@ def collect_evidence(
             sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
-    domain = tuple(found for item in evaluated if (found := domain_record(item.patients)))
+    known = (domain_record(item.patients) for item in evaluated)
+    domain = tuple(found for found in known if found is not None)
     analyses = Analyses(drift=tuple(drift), attributions=tuple(attributions), domain=domain)
     for item in evaluated:
         data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
