@@ -212,7 +212,7 @@ def explain(
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
-    """Where on the slides a model's risks come from: attention, occlusion, QuPath, OME-TIFF.
+    """Where a model's risks come from: attention, occlusion, attribution, on slides and by gene.
 
     Example: storm-clinic explain demo-pfs --cohort demo_b --out maps/
     """
@@ -229,9 +229,13 @@ def explain(
         )
     if json:
         judged = {name: vars(found) for name, found in result.faithfulness.items()}
-        print_json({"slides": result.table.to_dict("records"), "faithfulness": judged})
+        inputs = result.inputs.astype(object).where(result.inputs.notna(), None)
+        tables = {"slides": result.table, "inputs": inputs}
+        records = {name: table.to_dict("records") for name, table in tables.items()}
+        print_json({**records, "faithfulness": judged})
         return
     print_table(result.table.drop(columns="patient_key"))
+    say(f"attribution: {result.attribution_sentence}")
     for name, found in result.faithfulness.items():
         interval = f"{found.gain:.3f} ({found.lower:.3f} to {found.upper:.3f})"
         say(f"{name}: area {interval}, {found.n_patients} patients. {found.sentence}")

@@ -75,7 +75,12 @@ class Faithfulness:
 
 
 def deletion_curve(
-    model: FittedModel, patient: PatientData, scores: Floats, *, seed: int
+    model: FittedModel,
+    patient: PatientData,
+    scores: Floats,
+    *,
+    seed: int,
+    input_name: str = "image",
 ) -> DeletionCurve:
     """Take a patient's tiles away by their scores, and at random.
 
@@ -84,11 +89,13 @@ def deletion_curve(
     model : FittedModel
         Whose weights are asked.
     patient : PatientData
-        Of one patient with at least two tiles.
+        Of one patient with at least two tiles of that input.
     scores : float array, shape (n_tiles,)
         What the map says of each tile.
     seed : int
         Of the random orders.
+    input_name : str
+        An input of tiles that the model sees; tiles of other inputs stay.
 
     Raises
     ------
@@ -107,7 +114,8 @@ def deletion_curve(
     highest = np.argsort(-scores, kind="stable")
     orders = [highest, highest[::-1], *(rng.permutation(n) for _ in range(_RANDOM_ORDERS))]
     parts = [np.sort(order[k:]) for order in orders for k in gone]
-    risks = risks_of_parts(model, patient, parts).reshape(len(orders), len(gone))
+    risks = risks_of_parts(model, patient, parts, input_name=input_name)
+    risks = risks.reshape(len(orders), len(gone))
     moved = risks - risks[:, :1]
     return DeletionCurve(gone / n, moved[0], moved[1], moved[2:].mean(axis=0))
 

@@ -11,11 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.files import atomic_write, write_text
+from storm_clinic.study import VIRTUAL
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 _OPACITY = 0.55
+_SAYS = {  # of a tile, by the kind of map
+    "attention": "attention (1 = an equal share)",
+    "occlusion": "change of risk by a tile",
+    "attribution": "what a tile adds to the risk",
+}
+_SIGNED = ("occlusion", "attribution")  # of these 0 means nothing, and stands in the middle
+_OF = {"image": "image", "storm": "STORM context", VIRTUAL: "imputed expression"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +40,10 @@ class SlideMap:
     slide_mpp : float
         µm per level-0 px.
     values : dict of str to float64 array, shape (n_tiles,)
-        ``attention`` (times the patient's tiles: 1 is an equal share) and ``occlusion`` (change
-        of the risk a tile makes; NaN where it cannot be told), as far as they are known.
+        ``attention`` (times the patient's tiles: 1 is an equal share), ``occlusion`` (change
+        of the risk a tile makes; NaN where it cannot be told) and ``attribution`` (what a tile
+        adds to the risk), as far as they are known. Where tiles are not the image's alone, a dash
+        and the input follow: ``occlusion-storm``.
     """
 
     slide_id: str
@@ -129,7 +139,7 @@ def write_overlay(
     map_ : SlideMap
         What is drawn.
     name : str
-        Of its values: ``attention`` from low to high, ``occlusion`` from lowering to raising.
+        Of its values: attention from low to high, others from lowering to raising, 0 in the middle.
     thumbnail : uint8 array, shape (height, width, 3)
         Of the whole slide.
     thumbnail_mpp : float
@@ -143,10 +153,11 @@ def write_overlay(
 
     values = map_.values[name]
     limit = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
-    signed = name == "occlusion"
+    kind, _, input_name = name.partition("-")
+    signed = kind in _SIGNED
     # Both maps are told apart by colour-blind readers: cividis, and blue against orange-brown.
     colours = colormaps["PuOr_r" if signed else "cividis"]
-    scale = Normalize(-limit if signed else 0.0, limit or 1.0)
+    scale = Normalize(-(limit or 1.0) if signed else 0.0, limit or 1.0)
     pixels = draw_tiles(thumbnail, map_, colours(scale(values))[:, :3], thumbnail_mpp)
     height, width = pixels.shape[:2]
     figure = Figure(
@@ -156,7 +167,7 @@ def write_overlay(
     axes = figure.subplots()
     axes.imshow(pixels)
     axes.set_axis_off()
-    label = "change of risk by a tile" if signed else "attention (1 = an equal share)"
+    label = f"{_SAYS[kind]}, {_OF[input_name]}" if input_name else _SAYS[kind]
     figure.colorbar(ScalarMappable(scale, colours), ax=axes, label=label, shrink=0.8)
     with atomic_write(path) as part:
         figure.savefig(part, format="png", metadata={"Software": "storm_clinic"})

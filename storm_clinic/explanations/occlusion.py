@@ -17,38 +17,50 @@ Ints = NDArray[np.int64]
 _TILES_AT_ONCE = 200_000  # copied tiles of the bags that are predicted together
 
 
-def risks_of_parts(model: FittedModel, patient: PatientData, parts: Sequence[Ints]) -> Floats:
-    """Risk of one patient if only some tiles of the image were there, part by part.
+def risks_of_parts(
+    model: FittedModel, patient: PatientData, parts: Sequence[Ints], *, input_name: str = "image"
+) -> Floats:
+    """Risk of one patient if only some tiles of an input were there, part by part.
 
-    Everything else of the patient, such as covariates, stays.
+    Everything else of the patient, such as covariates and other inputs of tiles, stays.
 
     Parameters
     ----------
     model : FittedModel
         Whose weights are asked.
     patient : PatientData
-        Of one patient, with image bags.
+        Of one patient, with bags of that input.
     parts : sequence of int64 arrays
         Rows of the tiles that stay; none may be empty.
+    input_name : str
+        An input of tiles that the model sees.
 
     Returns
     -------
     float64 array, shape (n_parts,)
     """
-    bags = patient.tiles("image")
+    bags = patient.tiles(input_name)
+    n_besides = sum(int(own.sizes[0]) for own in patient.all_tiles.values() if own is not bags)
     found = []
-    for chunk in _chunks(parts):
+    for chunk in _chunks(parts, n_besides):
         values = [bags.bag(0)[rows] for rows in chunk]
         places = None
         if bags.has_places:
             whole = bags.gather_places(slice(0, 1))
             places = [whole[rows] for rows in chunk]
         copies = patient.take(np.zeros(len(chunk), dtype=np.int64))
-        found.append(model.predict(replace(copies, bags=Bags.from_arrays(values, places))).risk)
+        some = replace(Bags.from_arrays(values, places), columns=bags.columns)
+        found.append(model.predict(copies.with_tiles(input_name, some)).risk)
     return np.concatenate(found) if found else np.empty(0)
 
 
-def occlusion(model: FittedModel, patient: PatientData, groups: NDArray[np.int64]) -> Floats:
+def occlusion(
+    model: FittedModel,
+    patient: PatientData,
+    groups: NDArray[np.int64],
+    *,
+    input_name: str = "image",
+) -> Floats:
     """How much of the risk goes when a group of tiles is left out, for every tile.
 
     Parameters
@@ -59,6 +71,8 @@ def occlusion(model: FittedModel, patient: PatientData, groups: NDArray[np.int64
         Of one patient.
     groups : int64 array, shape (n_tiles,)
         Tiles of one number are left out together; a number a tile leaves out each alone.
+    input_name : str
+        An input of tiles that the model sees; tiles of other inputs stay.
 
     Returns
     -------
@@ -72,7 +86,7 @@ def occlusion(model: FittedModel, patient: PatientData, groups: NDArray[np.int64
     rows = np.arange(len(groups))
     parts = [rows[of_tile != number] for number in range(len(names))]
     whole = model.predict(patient).risk[0]
-    lost = (whole - risks_of_parts(model, patient, parts)) / sizes
+    lost = (whole - risks_of_parts(model, patient, parts, input_name=input_name)) / sizes
     return np.asarray(lost[of_tile])
 
 
@@ -110,14 +124,15 @@ def blocks(coords: Ints | None, n_tiles: int, pitch_px: float | None, most: int)
             return np.asarray(groups.ravel(), dtype=np.int64)
 
 
-def _chunks(parts: Sequence[Ints]) -> Iterator[list[Ints]]:
+def _chunks(parts: Sequence[Ints], n_besides: int) -> Iterator[list[Ints]]:
+    """Parts that are looked at together; each comes with a copy of the tiles of other inputs."""
     chunk: list[Ints] = []
     n_tiles = 0
     for part in parts:
-        if chunk and n_tiles + len(part) > _TILES_AT_ONCE:
+        if chunk and n_tiles + len(part) + n_besides > _TILES_AT_ONCE:
             yield chunk
             chunk, n_tiles = [], 0
         chunk.append(part)
-        n_tiles += len(part)
+        n_tiles += len(part) + n_besides
     if chunk:
         yield chunk

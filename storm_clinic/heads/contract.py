@@ -7,8 +7,8 @@ needs to be known to tune, fit, store and restore it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from storm_clinic.cohort.outcome import Outcome
 from storm_clinic.errors import InputError, StudyError
 from storm_clinic.heads.bags import Bags
-from storm_clinic.study import VIRTUAL, Kind, Scalar, kind_of
+from storm_clinic.study import TILES, VIRTUAL, Kind, Scalar, kind_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,6 +106,12 @@ class PatientData:
             )
         return bags
 
+    def with_tiles(self, input_name: str, bags: Bags) -> PatientData:
+        """The same patients with other tiles of one input; all else stays."""
+        own = {"image": "bags", "storm": "storm", VIRTUAL: "virtual_expression"}[input_name]
+        changed: dict[str, Any] = {own: bags}
+        return replace(self, **changed)
+
     def table(self, input_name: str) -> pd.DataFrame:
         """The table of that name: measurements or imputed expression.
 
@@ -128,6 +134,12 @@ class PatientData:
         if kind == "table":
             return self.table(input_name).notna().any(axis=1).to_numpy()
         return np.ones(len(self), dtype=np.bool_)
+
+
+def attended_input(inputs: Iterable[str]) -> str:
+    """Whose tiles `FittedModel.attention` weighs: the image's, else the first input of tiles."""
+    seen = set(inputs)
+    return next(name for name in TILES if name in seen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +213,7 @@ class FittedModel(Protocol):
         """
 
     def attention(self, data: PatientData) -> list[NDArray[np.float32]] | None:
-        """Weight of each tile of each patient, summing to one; None where there is no such."""
+        """Weight of each tile of `attended_input`, a patient's summing to one; None if none."""
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""

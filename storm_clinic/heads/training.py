@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storm_clinic.errors import TrainingError
+from storm_clinic.heads.contract import attended_input
 from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.objectives import Objective
 from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches
@@ -104,12 +105,8 @@ def outputs_of(network: TileNetwork, batches: PatientBatches) -> Floats:
 
 
 def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[np.float32]] | None:
-    """Weights of each patient's tiles of the image, averaged over branches.
-
-    Of a model that does not see the image: of its first input of tiles.
-    """
-    tiles = network.architecture.tiles
-    name = "image" if "image" in tiles else next(iter(tiles))
+    """Weights of each patient's tiles of the `attended_input`, averaged over branches."""
+    name = attended_input(network.architecture.tiles)
     found: list[NDArray[np.float32]] = []
     with one_thread(), torch.no_grad():
         for batch in batches.passing():

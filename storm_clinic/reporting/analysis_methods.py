@@ -33,6 +33,7 @@ def _made(found: Analyses) -> Analyses:
             "sites": tuple(item for item in found.sites if item.pooled.value is not None),
             "probes": tuple(item for item in found.probes if item.auroc.value is not None),
             "drift": tuple(item for item in found.drift if item.comparisons),
+            "domain": tuple(item for item in found.domain if item.n_judged),
             "internal": tuple(
                 item for item in found.internal if item.learning or item.apparent is not None
             ),
@@ -54,6 +55,9 @@ def _patients(found: Analyses) -> tuple[str, ...]:
         "Features are compared with development's by energy distance, and by how many patients lie "
         "beyond what development has shown."
         if found.drift
+        else "",
+        "At extraction each slide was held against the training data of the STORM checkpoint."
+        if found.domain
         else "",
     )
 

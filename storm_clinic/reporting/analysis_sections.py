@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from storm_clinic.reporting.attributions_shown import attributions_shown
 from storm_clinic.reporting.blocks import Block, Heading
 from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.domain_shown import domain_shown
 from storm_clinic.reporting.drift_shown import drift_shown
 from storm_clinic.reporting.effects_shown import shapes_shown, time_effects_shown
 from storm_clinic.reporting.groups_shown import groups_shown
@@ -30,6 +31,7 @@ _SHOWN: Mapping[str, Callable[[CohortPart], list[Block]]] = {
     "missingness": missingness_shown,
     "case_mix": case_mix_shown,
     "drift": drift_shown,
+    "domain": domain_shown,
     "attributions": attributions_shown,
     "decision": utility_shown,
     "groups": groups_shown,

@@ -43,6 +43,7 @@ SECTIONS: tuple[Section, ...] = (
     Section("missingness", "Missing values", "statistician", "missingness", infers=True),
     Section("case-mix", "Case mix", "statistician", "case_mix"),
     Section("drift", "Do features look like development's?", "statistician", "drift", infers=True),
+    Section("storm-domain", "Slides unlike STORM's training", "statistician", "domain"),
     Section(
         "imputed-genes",
         "Imputed genes behind risks",

@@ -8,6 +8,7 @@ import numpy as np
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome
 from storm_clinic.predictions import Predictions
+from storm_clinic.steps.domain_record import domain_record
 from storm_clinic.steps.evaluation_input import SITE, evaluation_data, lacking_subgroups
 from storm_clinic.steps.evaluation_plan import EvaluationPlan
 from storm_clinic.steps.further_analyses import analyse
@@ -88,7 +89,9 @@ def collect_evidence(
             sites=item.patients.sites if SITE in item.patients.cohort.patients else None,
         )
     ]
-    analyses = Analyses(drift=tuple(drift), attributions=tuple(attributions))
+    known = (domain_record(item.patients) for item in evaluated)
+    domain = tuple(found for found in known if found is not None)
+    analyses = Analyses(drift=tuple(drift), attributions=tuple(attributions), domain=domain)
     for item in evaluated:
         data = evaluation_data(plan, predictions, item, kind=kind, risk_cuts=thresholds or {})
         analyses += analyse(

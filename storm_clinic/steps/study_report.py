@@ -16,6 +16,7 @@ from storm_clinic.steps.attended_tiles import gather_tiles
 from storm_clinic.steps.cohort_summary import read_summaries
 from storm_clinic.steps.stored_validations import Validation, stored_validations
 from storm_clinic.steps.study_patients import needs_slides, scored_patients
+from storm_clinic.steps.tile_sources import TileSource
 from storm_clinic.steps.training_files import EVIDENCE
 from storm_clinic.tracking import Tracker
 from storm_clinic.validation.evidence import Evidence
@@ -80,7 +81,8 @@ def _galleries(
     for name in cohorts:
         try:
             patients = scored_patients(study, name, workspace=workspace, keys=load_keys(workspace))
-            found = gather_tiles(bundle.restore(), study.candidate, patients)
+            source = TileSource.of(patients, "image")
+            found = gather_tiles(bundle.restore(), study.candidate, patients, source)
         except (CohortError, FeatureError, StorageError) as error:
             found = f"its data cannot be read any more ({type(error).__name__})"
         if isinstance(found, TileGallery):

@@ -1,7 +1,7 @@
 """What a statistician asks beyond the headline numbers, as values that a report shows.
 
 One class an analysis. Each is about one cohort, says how it was made in ``method``, and gives the
-reason for whatever is missing in ``note``. Nothing here names a patient, and nothing is NaN.
+reason for whatever is missing in ``note``. Patients appear by key at most, and nothing is NaN.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from storm_clinic.validation.attributed_genes import GeneAttributions
+from storm_clinic.validation.domain_warnings import DomainWarnings
 from storm_clinic.validation.finite import Count, Finite
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -407,13 +408,14 @@ class Analyses(Finite):
     internal: tuple[InternalValidity, ...] = ()
     drift: tuple[FeatureDrift, ...] = ()
     attributions: tuple[GeneAttributions, ...] = ()
+    domain: tuple[DomainWarnings, ...] = ()
 
     # All of them came after the first evidence was sealed.
     _later: ClassVar[frozenset[str]] = frozenset(
         {
             *("adequacy", "missingness", "case_mix", "decision", "groups", "regressions"),
             *("time_effects", "shapes", "subgroups", "sites", "probes", "internal", "drift"),
-            "attributions",
+            *("attributions", "domain"),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Checks of what the analyses of an evaluation found: codes SC113 to SC127.
+"""Checks of what the analyses of an evaluation found: codes SC113 to SC128.
 
 They look at the candidate, and apply only where the analysis was made. A test that finds nothing
 does not prove that nothing is there; the reasons say "was not shown".
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from storm_clinic.validation.analyses import Analyses
 from storm_clinic.validation.check_words import LEVEL, check, deciding_p
+from storm_clinic.validation.domain_check import slides_in_domain
 from storm_clinic.validation.drift_check import features_alike
 from storm_clinic.validation.effect_checks import (
     added_value,
@@ -66,6 +67,7 @@ def analysis_checks(
         _range_named(thresholds_named),
         _cut_points(cut_points_from),
         features_alike(analyses),
+        slides_in_domain(analyses),
     )
 
 

@@ -29,8 +29,9 @@
 | SC125 | Does the study name its range of thresholds? |
 | SC126 | Was no threshold tuned on the patients it is judged on? |
 | SC127 | Do features look like those of development? |
+| SC128 | Do slides look like what STORM was trained on? |
 
-A code is never reused for another question. SC113 to SC127 look at analyses, in a module of their
+A code is never reused for another question. SC113 to SC128 look at analyses, in a module of their
 own, and do not apply where the analysis was not made. Thresholds are conventions of the field,
 named beside each check; they prompt a reader to look, and settle nothing.
 """

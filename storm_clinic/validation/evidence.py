@@ -1,7 +1,7 @@
 """Evidence: what a protocol found, as numbers with intervals, checks, curves and digests.
 
-Nothing here names a patient. A number that the data cannot give is None with the reason beside it,
-so that the JSON never holds NaN and a gap is never silent.
+Patients appear by key at most. A number that the data cannot give is None with the reason beside
+it, so that the JSON never holds NaN and a gap is never silent.
 """
 
 from __future__ import annotations

@@ -205,3 +205,19 @@ def test_landing_is_the_chance_that_a_planted_tile_has_more():
     assert land([-s for s in scores], shares, seed=0).auc == 0.0
     with pytest.raises(StatisticsError, match="all of one kind"):
         land(scores, [np.ones(3), np.ones(2)], seed=0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_signed_scale_has_its_middle_at_zero_whatever_the_values(tmp_path, sign):
+    from PIL import Image
+
+    # All on one side of 0: on a scale from the lowest to the highest some would have the other hue.
+    map_ = replace(MAP, values={"attribution-virtual_expression": sign * np.array([1.0, 0.5, 0.2])})
+    thumbnail = np.full((100, 120, 3), 255, np.uint8)
+    write_overlay(tmp_path / "m.png", map_, "attribution-virtual_expression", thumbnail, 4.0)
+    with Image.open(tmp_path / "m.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    left = pixels[:, : int(0.7 * pixels.shape[1])]  # the colour bar stands at the right
+    warmer = sign * (left[..., 0] - left[..., 2])
+    assert warmer.max() > 60
+    assert warmer.min() > -20

@@ -7,7 +7,8 @@ import pandas as pd
 from PIL import Image
 
 from storm_clinic.explanations.maps import SlideMap
-from storm_clinic.steps.explanation import _write_maps, explain
+from storm_clinic.steps.explanation import explain
+from storm_clinic.steps.explanation_files import write_slide
 
 
 def test_risks_of_a_model_are_explained_without_a_single_patient_id(finished, tmp_path):
@@ -37,11 +38,11 @@ def test_a_picture_lies_over_the_slide_and_a_bad_slide_stops_nothing(tmp_path, w
     )
     out = tmp_path / "out"
     out.mkdir()
-    assert _write_maps(out, map_, str(slide)) is None
+    assert write_slide(out, map_, str(slide)) is None
     with Image.open(out / "s-occlusion.png") as image:
         assert min(image.size) > 200
     slide.write_bytes(slide.read_bytes()[:2000])
-    assert "no picture" in _write_maps(out, map_, str(slide))
-    assert "not on this machine" in _write_maps(out, map_, str(tmp_path / "gone.tiff"))
+    assert "no picture" in write_slide(out, map_, str(slide))
+    assert "not on this machine" in write_slide(out, map_, str(tmp_path / "gone.tiff"))
     assert (out / "s.geojson").exists()
     assert (out / "s.ome.tiff").exists()

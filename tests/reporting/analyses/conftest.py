@@ -39,6 +39,7 @@ from storm_clinic.validation.analyses import (
     TimeEffect,
 )
 from storm_clinic.validation.attributed_genes import AttributedGene, GeneAttributions, InputShare
+from storm_clinic.validation.domain_warnings import DomainWarnings, PatientOutside
 
 SYNTHETIC = "Synthetic numbers, made up for a test"
 
@@ -458,8 +459,30 @@ def made_up_attributions(cohort: str) -> GeneAttributions:
     )
 
 
+def made_up_domain(cohort: str) -> DomainWarnings:
+    return DomainWarnings(
+        cohort=cohort,
+        checkpoint="storm-made-up",
+        checkpoint_digest="c" * 64,
+        n_slides=91,
+        n_outside=3,
+        n_unknown=1,
+        n_patients=80,
+        outside=(
+            PatientOutside(
+                patient_key="0" * 32, n_slides=2, n_outside=2, share_outside=0.64, distance=1.93
+            ),
+            PatientOutside(
+                patient_key="f" * 32, n_slides=1, n_outside=1, share_outside=0.31, distance=None
+            ),
+        ),
+        note="the file is of another program",
+    )
+
+
 def made_up_analyses(cohort: str) -> Analyses:
     return Analyses(
+        domain=(made_up_domain(cohort),),
         drift=(made_up_drift(cohort),),
         attributions=(made_up_attributions(cohort),),
         decision=tuple(
@@ -502,6 +525,18 @@ def noted_analyses(cohort: str) -> Analyses:
         ),
         drift=(FeatureDrift(cohort=cohort, features="image", note=why),),
         attributions=(GeneAttributions(cohort=cohort, model="fusion", note=why),),
+        domain=(
+            DomainWarnings(
+                cohort=cohort,
+                checkpoint="storm-made-up",
+                checkpoint_digest=None,
+                n_slides=20,
+                n_outside=0,
+                n_unknown=20,
+                n_patients=20,
+                note=why,
+            ),
+        ),
         adequacy=(
             Adequacy(
                 cohort=cohort,

@@ -128,6 +128,7 @@ def test_an_analysis_has_its_section_only_where_it_was_asked_for(html, section):
         "internal",
         "drift",
         "imputed-genes",
+        "storm-domain",
     ],
 )
 def test_an_analysis_that_could_not_be_made_says_why(html, key):
@@ -141,6 +142,7 @@ def test_an_analysis_that_could_not_be_made_says_why(html, key):
         ("missingness", 0, 1),
         ("case-mix", 1, 1),
         ("drift", 0, 1),
+        ("storm-domain", 0, 1),
         ("imputed-genes", 0, 1),
         ("utility", 1, 1),
         ("group-comparison", 0, 4),
