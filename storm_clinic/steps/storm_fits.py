@@ -119,10 +119,9 @@ def network_work(
     starts : mapping of str to Start
         By what a recipe's ``start`` says.
     """
-    kinds = sorted({recipe.encoder for recipe in recipes})
     digests = {
-        kind: [section_digest(one.section, {"image": one.images[kind]}) for one in data.seen]
-        for kind in kinds
+        looks: [section_digest(one.section, {"image": one.shown(looks)}) for one in data.seen]
+        for looks in {recipe.looks for recipe in recipes}
     }
     genes = {group: _genes(data, group, n_genes) for group in groups}
     work: list[Work] = []
@@ -131,7 +130,7 @@ def network_work(
         for seed in asked.seeds:
             for group in groups:
                 key = network_key(
-                    digests[recipe.encoder],
+                    digests[recipe.looks],
                     _is_left_out(data, group),
                     recipe,
                     seed=seed,

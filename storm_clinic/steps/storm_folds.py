@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.encoders.runtimes import use_runtime
 from storm_clinic.files import Workspace, csv_text, write_json, write_text
 from storm_clinic.progress import Progress
-from storm_clinic.storm.evaluate import Recipe, Seen
+from storm_clinic.storm.evaluate import Looks, Recipe, Seen
 from storm_clinic.storm.evaluation_file import EvaluationFile
 from storm_clinic.storm.lattice import with_points_between
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.rivals import RivalView
 from storm_clinic.storm.section_sources import read_sources
-from storm_clinic.storm.spot_cache import cached_embeddings
+from storm_clinic.storm.spot_cache import cached_embeddings, cached_views
+from storm_clinic.storm.tile_views import tile_views
 from storm_clinic.tracking import Metric, RunLog
 
 _EMBEDDING = "embed sections"
+_STAIN_SEED = 0  # of the dyes of other looks: every seed of an evaluation is taught by the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,8 +100,13 @@ def read_paired(
             kind: _embed(lattice, one, asked.encoder.tile_um, workspace)
             for kind, one in kinds.items()
         }
+        others = {
+            looks: _embed_looks(lattice, kinds[looks.encoder], looks, asked, workspace)
+            for looks in {recipe.looks for recipe in recipes}
+            if looks.n_looks > 1
+        }
         measured.append(section)
-        seen.append(Seen(lattice, images))
+        seen.append(Seen(lattice, images, others))
         if rivals:
             wide = _embed(section, encoder, asked.wide_um, workspace)
             group = section.patient if asked.leave_out == "patient" else section.name
@@ -110,8 +118,33 @@ def read_paired(
 def _embed(
     section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
 ) -> NDArray[np.float32]:
-    folder = workspace.root / "storm" / "spots" / encoder.card.name
+    folder = _folder(encoder, workspace)
     return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
+
+
+def _embed_looks(
+    section: PairedSection,
+    encoder: LoadedEncoder,
+    looks: Looks,
+    asked: EvaluationFile,
+    workspace: Workspace,
+) -> NDArray[np.float32]:
+    """All looks but the first, by the fastest runtime at hand: nothing at inference is like them.
+
+    It differs from the others' by rounding alone, see `storm_clinic.encoders.runtimes`.
+    """
+    fastest, _ = use_runtime(encoder, "auto")
+    return cached_views(
+        section,
+        fastest,
+        tile_views(looks.n_looks, stain=looks.stain, seed=_STAIN_SEED)[1:],
+        tile_um=asked.encoder.tile_um,
+        folder=_folder(encoder, workspace),
+    )
+
+
+def _folder(encoder: LoadedEncoder, workspace: Workspace) -> Path:
+    return workspace.root / "storm" / "spots" / encoder.card.name
 
 
 def _random(name: str) -> LoadedEncoder:

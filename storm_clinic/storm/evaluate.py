@@ -26,7 +26,7 @@ from storm_clinic.storm.config import Size, StormConfig
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.image_scale import principal_axes, scale_slide
-from storm_clinic.storm.impute import FinetunePlan, TaughtSection, finetune, impute
+from storm_clinic.storm.impute import FinetunePlan, finetune, impute
 from storm_clinic.storm.masking import MaskingMix
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import Side
@@ -37,9 +37,19 @@ from storm_clinic.storm.processes import Processes
 from storm_clinic.storm.shard_writer import Embedded, write_shards
 from storm_clinic.storm.shards import read_shards
 from storm_clinic.storm.starting_checkpoint import take_over
+from storm_clinic.storm.taught_section import TaughtSection
 from storm_clinic.storm.variable_genes import most_variable_genes
 
 Unit = Literal["section", "patient"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Embeddings by a kind of encoder of tiles as they are, and of ``n_looks - 1`` other looks."""
+
+    encoder: Literal["plain", "random"]
+    n_looks: int
+    stain: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,11 @@ class Recipe:
         Updates of masked modelling on the training sections before fine-tuning; 0 for none.
     encoder : "plain" or "random"
         The catalogue's weights, or the same network with random ones.
+    n_looks : int
+        In how many ways each tile is shown in fine-tuning, one a batch, as it is among them; see
+        `tile_views`. Inference shows it as it is.
+    stain : float
+        By what share amounts of dyes differ in other looks than the first.
     start : str or None
         A checkpoint's folder or name, from whose weights fine-tuning starts; None: new weights.
     finetune : FinetunePlan
@@ -78,8 +93,15 @@ class Recipe:
     n_genes: int = 200
     pretrain_steps: int = 0
     encoder: Literal["plain", "random"] = "plain"
+    n_looks: int = 1
+    stain: float = 0.0
     start: str | None = None
     finetune: FinetunePlan = field(default_factory=FinetunePlan)
+
+    @property
+    def looks(self) -> Looks:
+        """Which embeddings it wants beside those of tiles as they are."""
+        return Looks(self.encoder, self.n_looks, self.stain)
 
     def config(self, *, image_width: int, n_genes: int, pitch_um: float) -> StormConfig:
         """The network's shape, once data have said what goes in."""
@@ -99,10 +121,25 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """A section, and embeddings of its points by each kind of encoder."""
+    """A section, and embeddings of its points.
+
+    Attributes
+    ----------
+    section : PairedSection
+    images : mapping of kind of encoder to float32 array, shape (n_points, width)
+        Of tiles as they are.
+    others : mapping of Looks to float32 array, shape (n_looks - 1, n_points, width)
+        Of the other looks; empty where no recipe wants any.
+    """
 
     section: PairedSection
     images: Mapping[str, NDArray[np.float32]]
+    others: Mapping[Looks, NDArray[np.float32]] = field(default_factory=dict)
+
+    def shown(self, looks: Looks) -> NDArray[np.float32]:
+        """As it is first, then all other looks: (n_looks, n_points, width)."""
+        plain = self.images[looks.encoder][None]
+        return plain if looks.n_looks == 1 else np.concatenate([plain, self.others[looks]])
 
 
 def folds(sections: Sequence[PairedSection], unit: Unit) -> list[tuple[str, ...]]:
@@ -176,7 +213,7 @@ def taught_section(one: Seen, recipe: Recipe, vocabulary: GeneVocabulary) -> Tau
     """A section as a recipe's network sees it."""
     return TaughtSection.of(
         one.section,
-        one.images[recipe.encoder],
+        one.shown(recipe.looks),
         vocabulary,
         side=recipe.side,
         scaled=bool(recipe.image_axes),
@@ -214,7 +251,7 @@ def hold_out(
     for one in sections:
         if one.section.name not in left_out:
             continue
-        section = taught_section(one, recipe, vocabulary)
+        section = taught_section(one, replace(recipe, n_looks=1), vocabulary)
         measured = np.where(section.panel, section.target, np.nan)[:, columns]
         found.append(
             HeldOut(

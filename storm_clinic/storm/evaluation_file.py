@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +16,7 @@ from storm_clinic.storm.impute import FinetunePlan
 from storm_clinic.storm.neighbourhood import Side
 from storm_clinic.storm.pretraining_file import CardTexts, EncoderChoice
 from storm_clinic.storm.section_sources import Source
+from storm_clinic.storm.tile_views import MOST_VIEWS
 from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
@@ -53,6 +55,12 @@ class RecipeChoice(StrictModel):
     encoder: Literal["plain", "random"] = Field(
         default=Recipe.encoder, description="The encoder's weights, or random ones."
     )
+    n_looks: Annotated[int, Field(ge=1, le=MOST_VIEWS)] = Field(
+        default=Recipe.n_looks, description="Ways in which a tile is shown in fine-tuning."
+    )
+    stain: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=Recipe.stain, description="Share by which dyes differ in other looks."
+    )
     start: Annotated[str, Field(min_length=1)] | None = Field(
         default=Recipe.start, description="Checkpoint to start from: a folder, or a shipped name."
     )
@@ -67,11 +75,16 @@ class RecipeChoice(StrictModel):
         default=FinetunePlan.teacher, description="Weight of what a ridge says; 0: no teacher."
     )
 
+    gene_axes: Annotated[int, Field(ge=0)] = Field(
+        default=FinetunePlan.gene_axes,
+        description="Axes of genes that half of the target is put on; 0: what was measured alone.",
+    )
+
     @property
     def recipe(self) -> Recipe:
         """What the evaluation works with."""
         values = self.model_dump()
-        taught = ("epochs", "batch", "learning_rate", "weight_decay", "l1", "l2", "teacher")
+        taught = [field.name for field in fields(FinetunePlan) if field.name in values]
         plan = FinetunePlan(**{name: values.pop(name) for name in taught})
         return Recipe(**values, finetune=plan)
 

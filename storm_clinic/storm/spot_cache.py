@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from storm_clinic.files import (
     safe_name,
 )
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.spot_images import embed_spots
+from storm_clinic.storm.spot_images import embed_views
+from storm_clinic.storm.tile_views import TileView
 
 _NAME = "image"
 
@@ -28,22 +31,35 @@ _NAME = "image"
 def cached_embeddings(
     section: PairedSection, encoder: LoadedEncoder, *, tile_um: float, folder: Path
 ) -> NDArray[np.float32]:
-    """As `embed_spots`, from disk where the very same was computed before.
+    """As `embed_spots`, from disk where the very same was computed before; see `cached_views`."""
+    views = [TileView()]
+    return cached_views(section, encoder, views, tile_um=tile_um, folder=folder)[0]
 
-    A file is found by the encoder's weights and device, ``tile_um``, the image's bytes, its scale
-    and the spots' places; if any of these changes, so does its name.
+
+def cached_views(
+    section: PairedSection,
+    encoder: LoadedEncoder,
+    views: Sequence[TileView],
+    *,
+    tile_um: float,
+    folder: Path,
+) -> NDArray[np.float32]:
+    """As `embed_views`, from disk where the very same was computed before.
+
+    A file is found by the encoder's weights, precision and runtime, the looks, ``tile_um``, the
+    image's bytes, its scale and the spots' places; if any of these changes, so does its name.
 
     Parameters
     ----------
-    section, encoder, tile_um
-        See `embed_spots`.
+    section, encoder, views, tile_um
+        See `embed_views`.
     folder : Path
         Holds one file a section.
 
     Raises
     ------
     SectionError, SlideError
-        As `embed_spots`, or if a kept file is damaged.
+        As `embed_views`, or if a kept file is damaged.
     """
     if section.image is None:
         raise SectionError("has no image", where=f"section {section.name}")
@@ -54,6 +70,8 @@ def cached_embeddings(
         [
             encoder.digest,
             encoder.precision,
+            encoder.runtime,
+            [asdict(view) for view in views],
             tile_um,
             digest_file(section.image),
             section.mpp,
@@ -70,7 +88,7 @@ def cached_embeddings(
                 f"kept embeddings cannot be read: {error}", where=path, fix="Remove the file."
             ) from error
         return found
-    embedded = embed_spots(section, encoder, tile_um=tile_um)
+    embedded = embed_views(section, encoder, views, tile_um=tile_um)
     remove_dead_parts(path)
     with atomic_write(path) as part:
         part.write_bytes(save({_NAME: embedded}))  # save_file would let nobody else read it

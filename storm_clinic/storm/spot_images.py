@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.errors import SectionError
 from storm_clinic.slides.reader import open_slide
 from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.tile_views import TileView
 
 
 def spot_tiles(
@@ -73,13 +74,38 @@ def embed_spots(
     SectionError, SlideError
         See `spot_tiles`.
     """
+    return embed_views(section, encoder, [TileView()], tile_um=tile_um)[0]
+
+
+def embed_views(
+    section: PairedSection, encoder: LoadedEncoder, views: Sequence[TileView], *, tile_um: float
+) -> NDArray[np.float32]:
+    """Embed several looks at the tissue around every spot; each tile is read once.
+
+    Parameters
+    ----------
+    section, encoder, tile_um
+        See `embed_spots`.
+    views : sequence of TileView
+        Looks.
+
+    Returns
+    -------
+    float32 array, shape (n_views, n_spots, width of the encoder)
+
+    Raises
+    ------
+    SectionError, SlideError
+        See `spot_tiles`.
+    """
     tiles = spot_tiles(section, tile_um=tile_um, tile_px=encoder.card.tile_px)
-    embedded = np.empty((section.n_spots, encoder.card.width), dtype=np.float32)
+    embedded = np.empty((len(views), section.n_spots, encoder.card.width), dtype=np.float32)
     size = encoder.batch_size
     for first in range(0, section.n_spots, size):
         rows = range(first, min(first + size, section.n_spots))
         batch = np.stack([next(tiles) for _ in rows])
-        # Padded, so that a spot's bits do not depend on how many spots the section has.
-        found = encoder.encode(torch.from_numpy(batch), pad_to=size)
-        embedded[rows.start : rows.stop] = found.numpy()
+        for number, view in enumerate(views):
+            # Padded, so that a spot's bits do not depend on how many spots the section has.
+            found = encoder.encode(torch.from_numpy(view(batch)), pad_to=size)
+            embedded[number, rows.start : rows.stop] = found.numpy()
     return embedded

@@ -228,7 +228,7 @@ def test_image_axes_come_from_the_checkpoint(started):
     # The two axes of the pretraining's own spots, each scaled on its slide.
     images = []
     for path in (started.root / "storm" / "spots" / "tiny").glob("[XY]1-*"):
-        image = load_file(path)["image"].astype(np.float64)
+        [image] = load_file(path)["image"].astype(np.float64)
         images.append((image - image.mean(axis=0)) / (image.std(axis=0) + 1e-6))
     scaled = np.concatenate(images)
     values, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))

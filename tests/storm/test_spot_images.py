@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.paired import PairedSection
-from storm_clinic.storm.spot_images import embed_spots, spot_tiles
+from storm_clinic.storm.spot_images import embed_spots, embed_views, spot_tiles
+from storm_clinic.storm.tile_views import tile_views
 
 MPP = 0.5
 
@@ -64,3 +66,16 @@ def test_a_section_without_image_is_refused(section, tiny_encoder):
         next(spot_tiles(replace(section, image=None), tile_um=32.0, tile_px=64))
     with pytest.raises(SectionError, match="cannot be"):
         next(spot_tiles(section, tile_um=0.0, tile_px=64))
+
+
+def test_each_look_is_embedded_as_its_tiles_alone_would_be(section, tiny_encoder):
+    card, weights = tiny_encoder
+    encoder = load_encoder(card, weights=weights, device="cpu")
+    views = tile_views(3, stain=0.2, seed=0)
+    found = embed_views(section, encoder, views, tile_um=32.0)
+    np.testing.assert_array_equal(found[0], embed_spots(section, encoder, tile_um=32.0))
+    shown = np.stack(list(spot_tiles(section, tile_um=32.0, tile_px=card.tile_px)))
+    for look, view in zip(found, views, strict=True):
+        alone = encoder.encode(torch.from_numpy(view(shown)))
+        np.testing.assert_allclose(look, alone.numpy(), atol=1e-5)
+    assert np.abs(found[1] - found[0]).max() > 1e-3
