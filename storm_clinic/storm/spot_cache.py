@@ -33,7 +33,8 @@ def cached_embeddings(
 ) -> NDArray[np.float32]:
     """As `embed_spots`, from disk where the very same was computed before; see `cached_views`."""
     views = [TileView()]
-    return cached_views(section, encoder, views, tile_um=tile_um, folder=folder)[0]
+    [embedded] = cached_views(section, encoder, views, tile_um=tile_um, folder=folder)
+    return np.asarray(embedded)
 
 
 def cached_views(

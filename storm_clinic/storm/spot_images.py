@@ -74,7 +74,8 @@ def embed_spots(
     SectionError, SlideError
         See `spot_tiles`.
     """
-    return embed_views(section, encoder, [TileView()], tile_um=tile_um)[0]
+    [embedded] = embed_views(section, encoder, [TileView()], tile_um=tile_um)
+    return np.asarray(embedded)
 
 
 def embed_views(
