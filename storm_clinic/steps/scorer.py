@@ -171,26 +171,6 @@ class Scorer:
         fitted: FittedModel = self.bundle.restore()
         return fitted
 
-    def __call__(
-        self,
-        bag: Tiles = (),
-        *,
-        clinical: Mapping[str, Any] | None = None,
-        measurements: Mapping[str, float] | None = None,
-        storm: Tiles = (),
-        virtual_expression: GeneTiles = (),
-        imputed_expression: Expression | None = None,
-    ) -> Score:
-        """As `score`."""
-        return self.score(
-            bag,
-            clinical=clinical,
-            measurements=measurements,
-            storm=storm,
-            virtual_expression=virtual_expression,
-            imputed_expression=imputed_expression,
-        )
-
     def score(
         self,
         bag: Tiles = (),
@@ -268,6 +248,8 @@ class Scorer:
             state=self.model.state,
             bundle_digest=self.bundle.digest,
         )
+
+    __call__ = score
 
     def predict(self, data: PatientData) -> Scored:
         """Score some patients; what is said of one does not depend on the others."""
