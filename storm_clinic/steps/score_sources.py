@@ -78,6 +78,12 @@ def find_slides(
             "the model sees images: name a folder of slides, a feature store, or a cohort",
             where="slides",
         )
+    if extraction.storm is not None and not scorer.storm_inputs:
+        raise InputError(
+            "is not needed: the model sees nothing that STORM made",
+            where="--storm",
+            fix="Leave it out.",
+        )
     find = _Find(scorer, cohort, extraction, workspace, progress)
     if not scorer.storm_inputs:
         return find.features(at)

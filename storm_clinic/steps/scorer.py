@@ -304,7 +304,8 @@ class Scorer:
 
     def _refuse_unseen(self, given: Mapping[str, Any]) -> None:
         for name, value in given.items():
-            if name not in self.inputs and value is not None and len(value):
+            is_given = value is not None and not (isinstance(value, tuple | list) and not value)
+            if is_given and name not in self.inputs:
                 raise InputError(
                     f"the model does not see it; it sees {', '.join(self.inputs)}", where=name
                 )

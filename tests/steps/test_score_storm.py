@@ -26,6 +26,7 @@ from storm_hospitals import (
 
 from storm_clinic.bundle import write_bundle
 from storm_clinic.errors import ContractMismatch, FeatureError, InputError
+from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
@@ -397,6 +398,25 @@ def test_other_genes_of_tiles_are_refused_before_anybody_is_scored(hospitals, sc
         find(scorers["genes-of-tiles"], workspace, tmp_path / CHECKPOINT)
 
 
+def test_a_bundle_from_before_the_declaration_scores_stores_and_says_what_it_lacks(
+    hospitals, scorers, tmp_path
+):
+    workspace, _, _ = hospitals
+    for name in ("genes-of-tiles", "image-genes-of-tiles"):
+        new = scorers[name].bundle
+        made = write_bundle(
+            tmp_path / name,
+            {key: new.restore(key).state() for key in (name, "clinical")},
+            new.manifest.model_copy(update={"storm_input": None}),
+            references=new.references,
+        )
+        assert "storm_input" not in (tmp_path / name / "manifest.json").read_text()
+        old = Scorer(ScorableModel(made, "storm-scores", 1, "locked", datetime.now(UTC)))
+        assert old.virtual_genes == SEEN
+        risks = table_of(old, workspace)["risk"]
+        assert risks.tolist() == table_of(scorers[name], workspace)["risk"].tolist()
+
+
 # ---- arrays by hand ----------------------------------------------------------------------------
 
 
@@ -419,6 +439,8 @@ def test_arrays_that_are_not_the_models_are_refused_in_words(scorers):
         genes(imputed_expression={"AAA1": 1.0, "CCC3": 2.0})
     with pytest.raises(InputError, match="storm: the model does not see it; it sees imputed_exp"):
         genes(storm=np.ones((2, 4), np.float32), imputed_expression=np.ones(5))
+    with pytest.raises(InputError, match="storm: the model does not see it"):
+        genes(storm=SlideFeatures("S", np.ones((2, 4), np.float32)), imputed_expression=np.ones(5))
 
 
 def test_a_frame_of_genes_is_what_an_array_in_their_order_is(scorers):
