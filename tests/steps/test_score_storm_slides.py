@@ -50,8 +50,6 @@ cohort: clinic
 tables:
   clinical: {path: clinical.csv, patient_id: patient}
   slides: {path: slides.csv, patient_id: patient, slide_id: slide}
-columns:
-  age: {from: age, kind: continuous, unit: years}
 endpoints:
   pfs:
     kind: survival
@@ -69,10 +67,8 @@ question: Are slides made into what the model learned from?
 endpoint: {name: pfs, horizons_months: [6], tau_months: 18}
 features: {encoder: tiny, storm: breast}
 development: [clinic]
-clinical: [age]
 candidate: both
 models:
-  - {name: clinical, head: cox, inputs: [clinical]}
   - {name: both, head: pca-cox, inputs: [image, storm, virtual_expression, imputed_expression]}
 evaluation: {folds: 2, repeats: 1, inner_folds: 2, group: patient, seed: 7, bootstraps: 200}
 """
@@ -143,8 +139,7 @@ def clinic(tmp_path_factory, encoder, inputs, slides):
     rng = np.random.default_rng(0)
     names = [f"c{number:02d}" for number in range(N_SLIDES)]
     months = rng.exponential(12, N_SLIDES).clip(0.5).round(1)
-    age, event = rng.normal(60, 8, N_SLIDES), rng.integers(0, 2, N_SLIDES)
-    rows = {"patient": names, "months": months, "progressed": event, "age": age}
+    rows = {"patient": names, "months": months, "progressed": rng.integers(0, 2, N_SLIDES)}
     pd.DataFrame(rows).to_csv(folder / "clinical.csv", index=False)
     pd.DataFrame({"patient": names, "slide": names}).to_csv(folder / "slides.csv", index=False)
     (folder / "cohort.yaml").write_text(COHORT)
@@ -270,7 +265,7 @@ def test_where_the_image_has_another_encoder_than_storm_each_gets_its_own_tiles(
     features = bundle.manifest.features | {"encoder": "other", "mpp": 0.5, "overlap_px": 0}
     made = write_bundle(
         tmp_path / "bundle",
-        {"both": bundle.restore("both").state(), "clinical": bundle.restore("clinical").state()},
+        {"both": bundle.restore("both").state()},
         bundle.manifest.model_copy(update={"features": features}),
     )
     scorer = Scorer(ScorableModel(made, "from-slides", 1, "locked", datetime.now(UTC)))
@@ -306,7 +301,7 @@ def test_a_checkpoint_for_a_model_that_sees_none_is_refused(clinic, slides, tmp_
     study["models"][0]["inputs"] = ["image"]
     made = write_bundle(
         tmp_path / "bundle",
-        {"both": bundle.restore("both").state(), "clinical": bundle.restore("clinical").state()},
+        {"both": bundle.restore("both").state()},
         bundle.manifest.model_copy(update={"study": study}),
     )
     scorer = Scorer(ScorableModel(made, "from-slides", 1, "locked", datetime.now(UTC)))
