@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,17 +94,18 @@ def gene_bags(
     InputError
         As `patient_bags`.
     """
-    one = isinstance(tiles, pd.DataFrame | SlideFeatures | np.ndarray)
-    slides: list[Any] = [tiles] if one else list(tiles)
+    alone = isinstance(tiles, pd.DataFrame | SlideFeatures | np.ndarray)
+    slides: Any = [tiles] if alone else tiles
     plain: list[Slide] = []
     for slide in slides:
-        if isinstance(slide, pd.DataFrame):
-            require_genes(list(map(str, slide.columns)), genes, where=VIRTUAL)
-            slide = slide.to_numpy(np.float32)
-        plain.append(slide)
+        if not isinstance(slide, pd.DataFrame):
+            plain.append(slide)
+            continue
+        require_genes(list(map(str, slide.columns)), genes, where=VIRTUAL)
+        plain.append(slide.to_numpy(np.float32))
     made_by = f"the {len(genes)} genes of {checkpoint.encoder} with evidence, in its order"
     bags = patient_bags(plain, where=VIRTUAL, width=len(genes), made_by=made_by, needed=needed)
-    return Bags(bags.sources, bags.source, bags.start, bags.stop, bags.places, tuple(genes))
+    return replace(bags, columns=tuple(genes))
 
 
 def expression_row(given: Expression | None, table: MeasuredInput) -> pd.DataFrame:

@@ -97,7 +97,7 @@ class ReadPatient:
     @property
     def placed(self) -> dict[str, bool]:
         """Whether it is known where the tiles lie, by input of which there are any."""
-        known = {"image": self.places is not None} if self.n_tiles else {}
+        known: dict[str, bool] = {"image": self.places is not None} if self.n_tiles else {}
         return known | {
             name: self.storm.places[name] is not None
             for name, of in self.storm.tiles.items()

@@ -123,7 +123,8 @@ def _storm_input(study: Study, development: Development) -> StormInput | None:
         held = read_contract(beneath) if (beneath / CONTRACT_NAME).is_file() else None
         tiles = held if held is not None and held.digest == files.source_digest else None
     imputes = files is not None and files.n_genes > 0
-    genes, evident = [], []
+    genes: list[str] = []
+    evident: list[str] = []
     if imputes or {IMPUTED, VIRTUAL}.intersection(study.inputs):
         table = stores[0].genes(next(iter(stores[0].headers)))
         genes = list(table.index)

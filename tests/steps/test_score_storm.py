@@ -23,8 +23,10 @@ from storm_hospitals import (
     write_hospital,
     write_storm,
 )
+from typer.testing import CliRunner
 
 from storm_clinic.bundle import write_bundle
+from storm_clinic.cli.main import app
 from storm_clinic.errors import ContractMismatch, FeatureError, InputError
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
@@ -174,6 +176,20 @@ def test_the_verb_scores_the_cohort_whose_stores_it_finds_by_name(hospitals, sco
     # Four patients of whom something lies in one store and not in the other.
     assert done.counts["with_unread_slides"] == 4
     assert done.exit_code == 3
+
+
+def test_the_command_prints_counts_and_no_id(hospitals, tmp_path):
+    workspace, _, _ = hospitals
+    out, root = str(tmp_path / "risks.csv"), str(workspace.root)
+    source = str(stores_of(workspace)[1])
+    command = ["score", source, "--model", "storm-scores", "--cohort", "east", "--out", out]
+    result = CliRunner().invoke(app, [*command, "-w", root])
+    assert result.exit_code == 3, result.output
+    assert "30 of 30 patients scored" in result.output
+    assert "1 out of storm domain; the table says why" in result.output
+    assert "4 with unread slides; the table says why" in result.output
+    assert "EAST-" not in result.output
+    assert pd.read_csv(out)["storm_out_of_domain"].notna().sum() == 1
 
 
 def test_one_patient_in_python_scores_as_in_the_cohort(hospitals, scorers):
