@@ -7,6 +7,7 @@ from storm_clinic.bundle.manifest import (
     MeasuredInput,
     ObservedRange,
     OutcomeDefinition,
+    StormInput,
     TrainingCohort,
 )
 from storm_clinic.bundle.pyfunc import write_mlflow_model
@@ -18,6 +19,7 @@ __all__ = [
     "MeasuredInput",
     "ObservedRange",
     "OutcomeDefinition",
+    "StormInput",
     "TrainingCohort",
     "read_bundle",
     "required_models",

@@ -110,6 +110,11 @@ def _inputs(manifest: Manifest) -> str:
             f"- Tile embeddings of `{contract.get('encoder')}` ({contract.get('width')} numbers, "
             f"{scale}, {contract.get('provenance')}), from any number of slides of a patient."
         )
+    if manifest.storm is not None:
+        lines.append(
+            f"- What the STORM checkpoint `{manifest.storm.get('encoder')}` made of slides' tiles, "
+            "from any number of slides of a patient."
+        )
     return "\n".join(lines) or "Nothing."
 
 

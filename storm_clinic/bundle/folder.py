@@ -167,7 +167,7 @@ def write_bundle(
         "format": FORMAT,
         "format_version": VERSION,
         "models": {name: {"settings": dict(settings)} for name, (_, settings) in models.items()},
-        "manifest": manifest.model_dump(mode="json"),
+        "manifest": manifest.to_json(),
         "files": {name: digest_bytes(data) for name, data in files.items()},
     }
     try:

@@ -137,6 +137,23 @@ class MeasuredInput(StrictModel):
         return pd.DataFrame(made, index=table.index)
 
 
+class StormInput(StrictModel):
+    """How the STORM files were made that models learned from: what it takes to make more."""
+
+    files: dict[str, Any] | None = Field(
+        description="The contract of the files' folder, where it has one and all cohorts the same."
+    )
+    tiles: dict[str, Any] | None = Field(
+        description="The feature contract of the tiles beneath, where their store is still there."
+    )
+    genes: tuple[str, ...] = Field(
+        default=(), description="Genes that the files impute, in their order."
+    )
+    evident: tuple[str, ...] = Field(
+        default=(), description="Those of them with evidence, in that order: what models see."
+    )
+
+
 class OutcomeDefinition(StrictModel):
     """What is predicted."""
 
@@ -175,6 +192,9 @@ class Manifest(StrictModel):
     storm: dict[str, Any] | None = Field(
         default=None, description="The same of STORM files, where a model reads any."
     )
+    storm_input: StormInput | None = Field(
+        default=None, description="How STORM files were made, where a model reads any."
+    )
     clinical: tuple[ClinicalColumn, ...] = Field(description="The clinical input.")
     measurements: tuple[MeasuredInput, ...] = Field(
         default=(), description="Tables of numbers that models see; any value may be missing."
@@ -205,6 +225,17 @@ class Manifest(StrictModel):
             if list(cuts) != sorted(cuts):
                 raise ValueError(f"cut points of {model} do not ascend")
         return thresholds
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``manifest.json`` holds it.
+
+        ``storm_input`` came later than the first bundles and is left out where there is none, so
+        that bundles of models without STORM are the bytes that they always were.
+        """
+        document = self.model_dump(mode="json")
+        if self.storm_input is None:
+            del document["storm_input"]
+        return document
 
     def read_study(self) -> Study:
         """The study as an object; its own checks run again."""

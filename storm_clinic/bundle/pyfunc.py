@@ -4,7 +4,7 @@ Scoring through MLflow takes a table with one row a patient: the clinical column
 (numbers as float64, levels as text, unknown values empty), where a model reads slides, a column
 ``feature_files`` with a list of paths to that patient's feature files, and where it reads
 measurements, columns such as ``rna.TP53``, any of which may be absent or empty. What STORM made is
-not read in this way; score such a model with a cohort.
+not read in this way; score such a model with ``storm-clinic score``.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ def score(
         Path | None,
         typer.Argument(
             metavar="[SLIDES_OR_STORE]",
-            help="Slides, or a feature store; without it, the store of --cohort.",
+            help="Slides, a feature store, STORM files, or the folder of both; without it, the "
+            "stores of --cohort.",
         ),
     ] = None,
     *,
@@ -46,6 +47,14 @@ def score(
     mpp: Annotated[
         float | None, typer.Option(help="Slides: microns per pixel, whatever they state.")
     ] = None,
+    storm: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CHECKPOINT",
+            help="Slides: folder or name of the STORM checkpoint that the model learned from; by "
+            "default the shipped one of that name.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Slides: auto, cpu, cuda, cuda:1.")] = "auto",
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
@@ -68,7 +77,7 @@ def score(
             patients=patients,
             allow_retired=allow_retired,
             allow_unapproved=allow_unapproved,
-            extraction=Extraction(weights, mpp, device),
+            extraction=Extraction(weights, mpp, device, storm),
             workspace=workspace_at(workspace),
             progress=progress,
         )

@@ -82,22 +82,36 @@ class StormContract:
         """
         path = folder / CONTRACT_NAME
         if not path.exists():
-            document = {"format": FORMAT, "format_version": _VERSION, **asdict(self)}
-            create_once(path, json_text(document).encode("utf-8"))
-        held = self.read(folder)
+            create_once(path, json_text(self.to_json()).encode("utf-8"))
+        self.read(folder).require_same(
+            self,
+            where=path,
+            fix="Ask for the same, or delete the folder to make it anew; the tile features "
+            "stay, and need not be extracted again.",
+        )
+
+    def require_same(self, other: StormContract, *, where: str | Path, fix: str) -> None:
+        """Refuse another contract.
+
+        Raises
+        ------
+        ContractMismatch
+            Naming every field that differs with both values: this contract's, then the other's.
+        """
         listed = [
             f"{item.name} is {ours!r}, not {theirs!r}"
             for item in fields(self)
             if item.compare
-            and (ours := getattr(held, item.name)) != (theirs := getattr(self, item.name))
+            and (ours := getattr(self, item.name)) != (theirs := getattr(other, item.name))
         ]
         if listed:
             raise ContractMismatch(
-                f"made in another way than is asked for: {'; '.join(listed)}",
-                where=path,
-                fix="Ask for the same, or delete the folder to make it anew; the tile features "
-                "stay, and need not be extracted again.",
+                f"made in another way than is asked for: {'; '.join(listed)}", where=where, fix=fix
             )
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract as `contract.json` holds it."""
+        return {"format": FORMAT, "format_version": _VERSION, **asdict(self)}
 
     @classmethod
     def read(cls, folder: Path) -> StormContract:
@@ -109,21 +123,31 @@ class StormContract:
             If there is none, or what it holds is not one.
         """
         path = folder / CONTRACT_NAME
-        document = _document(path)
-        if document is None or document.get("format") != FORMAT:
-            raise FeatureError("not the contract of STORM files", where=path)
-        if document.pop("format_version", None) != _VERSION:
+        return cls.from_json(_document(path), where=path)
+
+    @classmethod
+    def from_json(cls, document: Any, *, where: str | Path) -> StormContract:
+        """Build from what `to_json` gave; ``where`` is named in errors.
+
+        Raises
+        ------
+        FeatureError
+            If it is not such a document, is of a newer version, or a field is wrong.
+        """
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise FeatureError("not the contract of STORM files", where=where)
+        if document.get("format_version") != _VERSION:
             raise FeatureError(
                 f"its format_version is not {_VERSION}, the one this version reads",
-                where=path,
+                where=where,
                 fix="Update storm-clinic.",
             )
-        del document["format"]
-        check_types(cls, document, path)
+        given = {k: v for k, v in document.items() if k not in ("format", "format_version")}
+        check_types(cls, given, where)
         try:
-            return cls(**document)
+            return cls(**given)
         except TypeError as error:
-            raise FeatureError(f"missing or unknown field: {error}", where=path) from error
+            raise FeatureError(f"missing or unknown field: {error}", where=where) from error
 
 
 def is_storm_folder(folder: Path) -> bool:

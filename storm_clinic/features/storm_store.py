@@ -233,13 +233,33 @@ class StormStore:
                         fix="Make all STORM files with one checkpoint.",
                     )
             weights = [self.headers[slide_id].n_tiles for slide_id in slides]
-            rows.append(np.average(found, axis=0, weights=weights) if found else None)
+            rows.append(mean_over_slides(found, weights) if found else None)
         width = 0 if genes is None else len(genes)
         values = [np.full(width, np.nan) if row is None else row for row in rows]
         return pd.DataFrame(np.array(values).reshape(len(rows), width), columns=genes)
 
     def _path(self, slide_id: str) -> Path:
         return self.folder / f"{safe_name(slide_id, what='slide_id')}.h5"
+
+
+def mean_over_slides(
+    expression: Sequence[pd.Series[float]], n_tiles: Sequence[int]
+) -> NDArray[np.float64]:
+    """Imputed expression of a patient, of their slides' by the slides' tiles.
+
+    Parameters
+    ----------
+    expression : sequence of Series, each of the same genes
+        As `StormStore.expression` gives it.
+    n_tiles : sequence of int
+        Of each slide.
+
+    Returns
+    -------
+    float64 array, shape (n_genes,)
+    """
+    mean: NDArray[np.float64] = np.average(expression, axis=0, weights=n_tiles)
+    return mean
 
 
 def read_header(path: Path) -> StormHeader:

@@ -29,6 +29,7 @@ from storm_clinic.steps.slide_listing import list_slides
 from storm_clinic.steps.storm_extraction import StormResult, make_storm_files
 from storm_clinic.steps.storm_plan import (
     StormChoice,
+    StormPlan,
     plan_storm,
     require_encoder,
     settle_storm,
@@ -112,7 +113,7 @@ def extract(
     *,
     cohort: str,
     encoder: str | EncoderCard | None = None,
-    storm: str | Path | StormChoice | None = None,
+    storm: str | Path | StormChoice | StormPlan | None = None,
     workspace: Workspace | None = None,
     weights: Path | None = None,
     mpp: float | None = None,
@@ -147,10 +148,10 @@ def extract(
         pixel that its slides table states are used.
     encoder : str or EncoderCard, optional
         Name of an encoder, or its facts; default: the checkpoint's, else "efficientnet-lite0".
-    storm : str, Path or StormChoice, optional
+    storm : str, Path, StormChoice or StormPlan, optional
         Name or folder of a STORM checkpoint: tiles are laid on its grid, and its files are made of
         them in ``features/<cohort>/<checkpoint>/``. `StormChoice` picks genes, and whether every
-        tile's expression is stored.
+        tile's expression is stored; a `StormPlan` is one that was read already.
     workspace : Workspace, optional
         Default: the current folder.
     weights : Path, optional
@@ -222,7 +223,7 @@ def extract(
 
     plan = None
     if storm is not None:
-        plan = plan_storm(storm if isinstance(storm, StormChoice) else StormChoice(storm))
+        plan = _planned(storm)
         encoder = encoder or plan.checkpoint.inputs.encoder
         require_encoder(plan, encoder if isinstance(encoder, str) else encoder.name)
     loaded = load_encoder(
@@ -266,6 +267,12 @@ def extract(
         )
     result = ExtractionResult(store, slides, seconds, listing.left_out, listing.ignored, made)
     return _recorded(result, started, settings, shard)
+
+
+def _planned(storm: str | Path | StormChoice | StormPlan) -> StormPlan:
+    if isinstance(storm, StormPlan):
+        return storm
+    return plan_storm(storm if isinstance(storm, StormChoice) else StormChoice(storm))
 
 
 def _require_cluster_wide(ray: str | None, device: str, runtime: str) -> None:

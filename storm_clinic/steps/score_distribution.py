@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storm_clinic.bundle import Bundle
-from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import FittedModel, PatientData
 from storm_clinic.heads.covariates import Covariates
 from storm_clinic.heads.design_head import DesignModel
 from storm_clinic.heads.network_head import NetworkModel
-from storm_clinic.study import kind_of
+from storm_clinic.study import IMPUTED, TILES, kind_of
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Distribution:
 def compare_with_development(
     bundle: Bundle, fitted: FittedModel, data: PatientData, inputs: Sequence[str]
 ) -> Distribution:
-    """Compare covariates, and the mean of the tiles, with those of development.
+    """Compare covariates, means of tiles, and imputed expression with those of development.
 
     Parameters
     ----------
@@ -51,34 +53,44 @@ def compare_with_development(
         What the model sees.
     """
     unlike: list[list[str]] = [[] for _ in range(len(data))]
+    untold: list[list[str]] = [[] for _ in range(len(data))]
     not_compared: list[str] = []
     if "clinical" in inputs and data.clinical is not None:
         not_compared += _compare_ranges(bundle, data.clinical, unlike)
         not_compared += _compare_levels(_covariates(fitted), data.clinical, unlike)
-    if "image" in inputs:
-        not_compared += _compare_tiles(bundle, data.tiles("image"), unlike)
-    not_compared += [name for name in inputs if kind_of(name) == "table"]
-    told = [f"not compared: {', '.join(not_compared)}"] if not_compared else []
-    like: bool | None = None if not_compared else False
+    for name in (name for name in TILES if name in inputs):
+        not_compared += _compare_means(bundle, name, data.tiles(name).pooled_mean(), unlike)
+    if IMPUTED in inputs:
+        values = data.table(IMPUTED).to_numpy(np.float64)
+        lacking = np.isnan(values).sum(axis=1)
+        for at in np.flatnonzero((lacking > 0) & (lacking < values.shape[1])):
+            untold[at].append(f"{IMPUTED} ({lacking[at]} genes are not known)")
+        not_compared += _compare_means(bundle, IMPUTED, values, unlike)
+    not_compared += [name for name in inputs if kind_of(name) == "table" and name != IMPUTED]
+    missed = [[*not_compared, *of] for of in untold]
+    told = [[f"not compared: {', '.join(names)}"] if names else [] for names in missed]
     return Distribution(
-        tuple(True if found else like for found in unlike),
-        tuple("; ".join([*found, *told]) for found in unlike),
+        tuple(
+            True if found else (None if names else False)
+            for found, names in zip(unlike, missed, strict=True)
+        ),
+        tuple("; ".join([*found, *of]) for found, of in zip(unlike, told, strict=True)),
     )
 
 
 # Each of these adds what is unlike to its patients, and returns what could not be compared.
 
 
-def _compare_tiles(bundle: Bundle, bags: Bags, unlike: list[list[str]]) -> list[str]:
-    """Mean embeddings against the bundle's reference."""
-    reference = bundle.reference
+def _compare_means(bundle: Bundle, name: str, means: Floats, unlike: list[list[str]]) -> list[str]:
+    """Mean embeddings, or imputed expression, against the bundle's reference; NaN is not far."""
+    reference = bundle.references.get(name)
     if reference is None:
-        why = bundle.manifest.without_reference.get("image", "the bundle has no reference")
-        return [f"image ({why})"]
-    distances = reference.distance(bags.pooled_mean())
+        why = bundle.manifest.without_reference.get(name, "the bundle has no reference")
+        return [f"{name} ({why})"]
+    distances = reference.distance(means)
     for at in np.flatnonzero(distances > reference.threshold):
         unlike[at].append(
-            f"image: distance {distances[at]:.3g} from development, "
+            f"{name}: distance {distances[at]:.3g} from development, "
             f"99% of which lies within {reference.threshold:.3g}"
         )
     return []

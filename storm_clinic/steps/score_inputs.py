@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.heads.bag_cache import tile_places
 from storm_clinic.heads.bags import Bags
@@ -34,23 +34,32 @@ def places_of(slides: Sequence[Slide]) -> list[Array] | None:
 
 
 def bags_of(
-    patients: Sequence[tuple[Sequence[Array], Sequence[Array] | None]], contract: FeatureContract
+    patients: Sequence[tuple[Sequence[Array], Sequence[Array] | None]],
+    *,
+    width: int,
+    dtype: str,
+    columns: Sequence[str] = (),
 ) -> Bags:
     """One bag a patient, of tiles and their places; a patient may have none.
 
     Parameters
     ----------
     patients : sequence of (tiles of each slide, places of each slide or None)
-        Either all of them have places, or places are left out.
-    contract : FeatureContract
-        Gives width and type of an empty bag.
+        Either all who have a tile have places, or places are left out.
+    width, dtype : int, str
+        Of an empty bag.
+    columns : sequence of str
+        What each number of a tile is, such as a gene.
     """
-    nothing = np.empty((0, contract.width), dtype=contract.dtype)
+    nothing = np.empty((0, width), dtype=dtype)
     rows = [np.concatenate([nothing, *tiles]) for tiles, _ in patients]
-    where = [places for _, places in patients if places is not None]
-    if len(where) < len(patients):
-        return Bags.from_arrays(rows)
-    return Bags.from_arrays(rows, [np.concatenate(places) for places in where])
+    nowhere = np.empty((0, 2), np.float32)
+    where = []
+    for row, (_, places) in zip(rows, patients, strict=True):
+        if places is not None or not len(row):
+            where.append(np.concatenate([nowhere, *(places or ())]))
+    bags = Bags.from_arrays(rows, where if len(where) == len(rows) else None)
+    return replace(bags, columns=tuple(columns))
 
 
 def missing_inputs(data: PatientData, inputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -17,6 +17,7 @@ from storm_clinic.errors import CohortError
 from storm_clinic.files import Workspace
 from storm_clinic.steps.declared_inputs import require_same_inputs
 from storm_clinic.steps.scorer import Scorer
+from storm_clinic.study import IMPUTED
 
 PATIENT, SLIDE = "patient_id", "slide_id"
 _NUMBERS = NumberReader.of(())
@@ -63,9 +64,8 @@ def request_cohort(scorer: Scorer, name: str, workspace: Workspace) -> ScoreRequ
         if column.name not in cohort.columns:
             raise CohortError(f"no column {column.name} is declared", where=cohort.manifest_path)
     ids = [str(patient) for patient in cohort.patients.index]
-    wanted = [table.name for table in manifest.measurements if table.name in scorer.inputs]
-    measured = cohort.measurements(wanted)
-    used = tuple(table for table in manifest.measurements if table.name in wanted)
+    used = _measured_inputs(scorer)
+    measured = cohort.measurements([table.name for table in used])
     require_same_inputs(manifest.clinical, used, cohort, study)
     of: dict[str, list[str]] = {patient: [] for patient in ids}
     for patient, slide in zip(cohort.slides[PATIENT], cohort.slides[SLIDE], strict=True):
@@ -120,10 +120,9 @@ def request_tables(
         cells = cells.reindex(list(of))
         if scorer.sees_clinical:
             covariates = _covariates(manifest, cells, clinical, problems)
-        for table in manifest.measurements:
-            if table.name in scorer.inputs:
-                tables[table.name] = _measured(table, cells, problems)
-    elif scorer.sees_clinical or set(scorer.inputs) & {t.name for t in manifest.measurements}:
+        for table in _measured_inputs(scorer):
+            tables[table.name] = _measured(table, cells, problems)
+    elif scorer.sees_clinical or _measured_inputs(scorer):
         names = [column.name for column in manifest.clinical]
         raise CohortError(
             f"the model sees more than slides ({', '.join(scorer.inputs)}), and no table was given",
@@ -137,6 +136,12 @@ def request_tables(
         tables,
         problems,
     )
+
+
+def _measured_inputs(scorer: Scorer) -> tuple[MeasuredInput, ...]:
+    """Tables that come from the request: imputed expression comes from slides."""
+    seen = [table for table in scorer.bundle.manifest.measurements if table.name in scorer.inputs]
+    return tuple(table for table in seen if table.name != IMPUTED)
 
 
 def _slides_of_patients(table: TextTable) -> dict[str, list[str]]:

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
 from storm_clinic.progress import Progress
 from storm_clinic.steps.score_inputs import bags_of
 from storm_clinic.steps.score_request import ScoreRequest
+from storm_clinic.steps.score_result import NO_SPREAD, Scored
 from storm_clinic.steps.score_slides import FoundSlides
-from storm_clinic.steps.score_stream import ReadPatient, batches, read_patients
-from storm_clinic.steps.scorer import NO_SPREAD, Scored, Scorer
+from storm_clinic.steps.score_stream import ReadPatient, SlideFiles, batches, read_patients
+from storm_clinic.steps.scorer import Scorer
+from storm_clinic.study import IMPUTED, VIRTUAL
 
 Row = dict[str, Any]
 
@@ -30,7 +33,7 @@ class ScoredRows:
     def notices(self) -> tuple[str, ...]:
         """Slides that nobody asked for, as a count."""
         asked = {slide for slides in self._request.slide_ids for slide in slides}
-        strangers = len(set(self._found.slide_ids) - asked)
+        strangers = len(set(self._found.every_slide) - asked)
         return (f"{strangers} slides are of no patient; they were not scored",) if strangers else ()
 
     def table(self, progress: Progress | None) -> pd.DataFrame:
@@ -44,16 +47,23 @@ class ScoredRows:
         return pd.DataFrame(rows).astype({"risk": float, "risk_group": "Int64"})
 
     def _read(self) -> Iterator[ReadPatient]:
-        store = self._found.store
-        if store is None:
+        found, slides = self._found, self._request.slide_ids
+        if found.store is None and found.storm is None:
             yield from (
                 ReadPatient(at, [], None, ()) for at in range(len(self._request.patient_ids))
             )
-        else:
-            known = set(self._found.slide_ids)
-            slides = self._request.slide_ids
-            absent = {s: "has no features" for of in slides for s in of if s not in known}
-            yield from read_patients(store, slides, failed={**absent, **self._found.failed})
+            return
+        asked = {slide for of in slides for slide in of}
+        known = set(found.slide_ids)
+        without = dict.fromkeys(asked - known, "has no features")
+        no_storm = dict.fromkeys(asked - set(found.storm_slide_ids), "has no STORM file")
+        files = SlideFiles(
+            found.store,
+            found.storm,
+            failed={**without, **found.failed},
+            without_storm={**no_storm, **found.storm_failed},
+        )
+        yield from read_patients(files, slides)
 
     def _batch(self, batch: Sequence[ReadPatient]) -> list[Row]:
         problems = [self._problem(patient) for patient in batch]
@@ -66,9 +76,12 @@ class ScoredRows:
                 {
                     "patient_id": self._request.patient_ids[patient.at],
                     **numbers,
-                    "n_slides": len(patient.tiles),
+                    "n_slides": patient.n_slides,
                     "n_tiles": patient.n_tiles,
+                    "n_storm_slides": patient.storm.n_slides,
+                    "n_storm_tiles": patient.storm.n_tiles,
                     "unread_slides": "; ".join(patient.problems),
+                    "storm_out_of_domain": "; ".join(patient.storm.warnings),
                     "problem": problem,
                     **self._same,
                 }
@@ -81,8 +94,11 @@ class ScoredRows:
         stated = self._request.problems.get(self._request.patient_ids[patient.at])
         if stated:
             reasons.append(stated)
+        usable = " that can be used" if self._request.slide_ids[patient.at] else ""
         if self._scorer.requires_images and not patient.n_tiles:
-            reasons.append("no slide that can be used" if patient.problems else "no slide")
+            reasons.append(f"no slide{usable}")
+        if self._scorer.requires_storm and not patient.storm.n_slides:
+            reasons.append(f"no STORM file{usable}")
         for name, table in self._request.tables.items():
             required = name in self._scorer.bundle.study.required
             if required and table.iloc[patient.at].isna().all():
@@ -91,17 +107,46 @@ class ScoredRows:
 
     def _numbers(self, patients: Sequence[ReadPatient]) -> list[Row]:
         at = np.array([patient.at for patient in patients], dtype=np.int64)
-        contract, clinical = self._scorer.contract, self._request.clinical
+        clinical = self._request.clinical
         data = PatientData(
             keys=tuple(map(str, at)),
-            bags=None
-            if contract is None
-            else bags_of([(p.tiles, p.places) for p in patients], contract),
+            bags=self._bags(patients),
             clinical=None if clinical is None else clinical.iloc[at],
-            tables={name: table.iloc[at] for name, table in self._request.tables.items()},
+            storm=self._storm_bags("storm", patients),
+            virtual_expression=self._storm_bags(VIRTUAL, patients),
+            tables={name: table.iloc[at] for name, table in self._request.tables.items()}
+            | self._imputed(patients),
         )
         found = self._scorer.predict(data)
         return [self._row(found, i) for i in range(len(patients))]
+
+    def _bags(self, patients: Sequence[ReadPatient]) -> Bags | None:
+        contract = self._scorer.contract
+        if contract is None:
+            return None
+        tiles = [(patient.tiles, patient.places) for patient in patients]
+        return bags_of(tiles, width=contract.width, dtype=contract.dtype)
+
+    def _storm_bags(self, name: str, patients: Sequence[ReadPatient]) -> Bags | None:
+        files = self._found.storm
+        if files is None or name not in files.inputs:
+            return None
+        genes = files.genes if name == VIRTUAL else ()
+        tiles = [(patient.storm.tiles[name], patient.storm.places[name]) for patient in patients]
+        width = len(genes) if name == VIRTUAL else files.contract.width
+        return bags_of(tiles, width=width, dtype=files.contract.dtype, columns=genes)
+
+    def _imputed(self, patients: Sequence[ReadPatient]) -> dict[str, pd.DataFrame]:
+        """Imputed expression of the model's genes; NaN where there is none, as in `validate`."""
+        files = self._found.storm
+        if files is None or IMPUTED not in files.inputs:
+            return {}
+        rows = np.full((len(patients), len(files.genes)), np.nan)
+        for i, patient in enumerate(patients):
+            if patient.storm.expression is not None:
+                rows[i] = patient.storm.expression
+        table = pd.DataFrame(rows, columns=list(files.genes))
+        return {IMPUTED: table.reindex(columns=list(self._scorer.imputed_genes))}
 
     def _row(self, found: Scored, i: int) -> Row:
         group = int(found.risk_group[i])
@@ -137,7 +182,7 @@ def _about_model(scorer: Scorer) -> Row:
     """What is the same in every row: which model this was, exactly."""
     from storm_clinic import __version__
 
-    model, contract = scorer.model, scorer.contract
+    model, contract, storm = scorer.model, scorer.contract, scorer.storm_contract
     return {
         "model": model.name,
         "version": model.version,
@@ -146,5 +191,7 @@ def _about_model(scorer: Scorer) -> Row:
         "bundle_digest": scorer.bundle.digest,
         "encoder": "" if contract is None else contract.encoder,
         "encoder_digest": "" if contract is None else contract.encoder_digest or "not known",
+        "storm_checkpoint": "" if storm is None else storm.encoder,
+        "storm_checkpoint_digest": "" if storm is None else storm.encoder_digest,
         "storm_clinic_version": __version__,
     }

@@ -14,11 +14,9 @@ from storm_clinic.steps.scorable_model import ScorableModel
 from storm_clinic.steps.score_file import write_guarded_csv
 from storm_clinic.steps.score_request import request_cohort, request_tables
 from storm_clinic.steps.score_rows import ScoredRows
-from storm_clinic.steps.score_slides import Extraction, FoundSlides, find_features
+from storm_clinic.steps.score_slides import Extraction
+from storm_clinic.steps.score_sources import find_slides
 from storm_clinic.steps.scorer import Scorer
-
-_STORE_OF_NOBODY = "scored"  # where slides are extracted to that belong to no declared cohort
-_NO_STORE = FoundSlides(None, [], {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +51,7 @@ class ScoreTable:
             "out_of_distribution": int((self.table["out_of_distribution"] == "yes").sum()),
             "with_missing_inputs": int((scored & (self.table["missing_inputs"] != "")).sum()),
             "with_unread_slides": int((scored & (self.table["unread_slides"] != "")).sum()),
+            "out_of_storm_domain": int((self.table["storm_out_of_domain"] != "").sum()),
         }
 
     @property
@@ -82,7 +81,8 @@ def score(
     model : str or Path
         ``kirc-pfi@approved``, or an archive; see `Scorer.load`.
     source : path, optional
-        A folder of slides, one slide, or a feature store. Without it, the cohort's store.
+        A folder of slides, one slide, a feature store, a folder of STORM files, or the folder that
+        holds both; see `find_slides`. Without it, the cohort's stores.
     out : path
         The CSV file; it holds the patients' ids as they were given.
     cohort : str, optional
@@ -94,7 +94,7 @@ def score(
     allow_retired, allow_unapproved : bool
         Accept a retired version; a candidate, or a rejected one. Every row says so.
     extraction : Extraction, optional
-        Weights, microns per pixel, device, where slides are to be extracted.
+        Weights, microns per pixel, device, STORM checkpoint, where slides are to be extracted.
     workspace : Workspace, optional
         The current folder by default.
     progress : callable, optional
@@ -124,13 +124,20 @@ def score(
         allow_retired=allow_retired,
         allow_unapproved=allow_unapproved,
     )
-    found = _slides(scorer, source, cohort, extraction or Extraction(), workspace, progress)
+    found = find_slides(
+        scorer,
+        source,
+        cohort=cohort,
+        extraction=extraction or Extraction(),
+        workspace=workspace,
+        progress=progress,
+    )
     if cohort is not None:
         request = request_cohort(scorer, cohort, workspace)
     else:
         request = request_tables(
             scorer,
-            found.slide_ids,
+            found.every_slide,
             clinical=None if clinical is None else workspace.path(clinical),
             patients=None if patients is None else workspace.path(patients),
         )
@@ -141,37 +148,3 @@ def score(
     path = write_guarded_csv(table, workspace.path(out))
     notices = (*scorer.model.notices, *request.notices, *rows.notices)
     return ScoreTable(table, path, scorer.model, notices)
-
-
-def _slides(
-    scorer: Scorer,
-    source: str | Path | None,
-    cohort: str | None,
-    extraction: Extraction,
-    workspace: Workspace,
-    progress: Progress | None,
-) -> FoundSlides:
-    contract = scorer.contract
-    if contract is None:
-        if source is not None:
-            raise InputError(
-                "is not needed: the model sees no images", where=source, fix="Leave it out."
-            )
-        return _NO_STORE
-    if source is not None:
-        at = workspace.path(source)
-    elif cohort is not None:
-        at = workspace.store(cohort, contract.encoder)
-    else:
-        raise InputError(
-            "the model sees images: name a folder of slides, a feature store, or a cohort",
-            where="slides",
-        )
-    return find_features(
-        at,
-        contract,
-        cohort=cohort or _STORE_OF_NOBODY,
-        extraction=extraction,
-        workspace=workspace,
-        progress=progress,
-    )

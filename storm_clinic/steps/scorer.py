@@ -2,97 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from storm_clinic.bundle import Bundle
-from storm_clinic.errors import ContractMismatch, InputError
+from storm_clinic.errors import InputError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.files import Workspace
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import FittedModel, PatientData
+from storm_clinic.heads.design_head import DesignModel
+from storm_clinic.heads.network_head import NetworkModel
 from storm_clinic.steps.scorable_model import ScorableModel, load_scorable
-from storm_clinic.steps.score_distribution import Distribution, compare_with_development
-from storm_clinic.steps.score_inputs import Slide, bags_of, missing_inputs, places_of
-from storm_clinic.study import FROM_STORM
+from storm_clinic.steps.score_arrays import (
+    Expression,
+    GeneTiles,
+    Tiles,
+    expression_row,
+    gene_bags,
+    patient_bags,
+)
+from storm_clinic.steps.score_distribution import compare_with_development
+from storm_clinic.steps.score_inputs import missing_inputs
+from storm_clinic.steps.score_result import NO_SPREAD, Score, Scored
+from storm_clinic.study import FROM_STORM, IMPUTED, VIRTUAL
 
-Floats = NDArray[np.float64]
-
-NO_SPREAD = "one model; no spread"
 _LABELS = {2: ("low", "high"), 3: ("low", "intermediate", "high")}
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a model says of one patient.
-
-    Attributes
-    ----------
-    risk : float
-        Higher is worse; on the model's own scale.
-    probabilities : dict of str to float
-        ``risk_at_<months>m`` or ``p_<class>``.
-    risk_group : int
-        0 is the lowest, by thresholds that were fixed on development data.
-    risk_group_label : str
-        E.g. ``low``, ``intermediate``, ``high``.
-    spread_note : str
-        Why there is no interval: a bundle holds one fit of a model, from which none can be had.
-    out_of_distribution : bool or None
-        Whether the patient is unlike those of development; None where something that the model
-        sees could not be compared, and nothing else is unlike.
-    out_of_distribution_reason : str
-        In what, or what was not compared.
-    missing_inputs : tuple of str
-        What the model would have used and this patient lacks.
-    n_tiles : int
-    notices : tuple of str
-        What whoever reads the risk has to know of the model: not approved, retired, archived.
-    model, state, bundle_digest : str
-        Which model, exactly.
-    """
-
-    risk: float
-    probabilities: Mapping[str, float]
-    risk_group: int
-    risk_group_label: str
-    spread_note: str
-    out_of_distribution: bool | None
-    out_of_distribution_reason: str
-    missing_inputs: tuple[str, ...]
-    n_tiles: int
-    notices: tuple[str, ...]
-    model: str
-    state: str
-    bundle_digest: str
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What a model says of some patients, in their order.
-
-    Attributes
-    ----------
-    risk : float64 array, shape (n_patients,)
-    probabilities : dict of str to float64 array, shape (n_patients,)
-    risk_group : int64 array, shape (n_patients,)
-    distribution : Distribution
-    missing_inputs : tuple of tuple of str
-    """
-
-    risk: Floats
-    probabilities: Mapping[str, Floats]
-    risk_group: NDArray[np.int64]
-    distribution: Distribution
-    missing_inputs: tuple[tuple[str, ...], ...]
 
 
 class Scorer:
@@ -103,11 +42,6 @@ class Scorer:
     model : ScorableModel
         As `Scorer.load` finds it.
 
-    Raises
-    ------
-    InputError
-        If it sees what STORM made of a slide, which is not scored from here.
-
     Examples
     --------
     >>> scorer = Scorer.load("kirc-pfi@approved")  # doctest: +SKIP
@@ -117,12 +51,6 @@ class Scorer:
     def __init__(self, model: ScorableModel) -> None:
         self.model = model
         self.inputs = self.bundle.study.model(self.bundle.study.candidate).inputs
-        if FROM_STORM.intersection(self.inputs):
-            raise InputError(
-                "it sees what STORM made of a slide, which cannot be scored in this way yet",
-                where=model.reference,
-                fix="Declare the patients as a cohort and validate the model on it.",
-            )
 
     @classmethod
     def load(
@@ -185,6 +113,53 @@ class Scorer:
         return FeatureContract.from_json(self.bundle.manifest.features, where=self.bundle.folder)
 
     @property
+    def storm_inputs(self) -> frozenset[str]:
+        """What the model sees that STORM made of slides: inputs of a study, possibly none."""
+        return FROM_STORM.intersection(self.inputs)
+
+    @property
+    def requires_storm(self) -> bool:
+        """Whether a patient without a STORM file cannot be scored."""
+        return not self.storm_inputs.isdisjoint(self.bundle.study.required)
+
+    @cached_property
+    def storm_contract(self) -> FeatureContract | None:
+        """How the STORM files it learned from were made; None where it sees none."""
+        if not self.storm_inputs:
+            return None
+        return FeatureContract.from_json(self.bundle.manifest.storm, where=self.bundle.folder)
+
+    @cached_property
+    def virtual_genes(self) -> tuple[str, ...]:
+        """Genes of ``virtual_expression`` in the model's order; empty where it sees none.
+
+        Raises
+        ------
+        InputError
+            If neither bundle nor model says them.
+        """
+        if VIRTUAL not in self.inputs:
+            return ()
+        if (declared := self.bundle.manifest.storm_input) is not None:
+            return declared.evident
+        # A bundle from before they were declared: the model itself remembers.
+        if isinstance(self._fitted, DesignModel):
+            return self._fitted.design.columns[VIRTUAL]
+        if isinstance(self._fitted, NetworkModel):
+            return self._fitted.inputs.tiles[VIRTUAL].columns
+        raise InputError(
+            f"does not say which genes its {VIRTUAL} has",
+            where=self.model.reference,
+            fix="Train it anew with this version.",
+        )
+
+    @property
+    def imputed_genes(self) -> tuple[str, ...]:
+        """Genes of ``imputed_expression`` in the model's order; empty where it sees none."""
+        found = [t.columns for t in self.bundle.manifest.measurements if t.name == IMPUTED]
+        return found[0] if found and IMPUTED in self.inputs else ()
+
+    @property
     def group_labels(self) -> tuple[str, ...]:
         """A name of each risk group, lowest first."""
         n_groups = len(self.bundle.manifest.risk_thresholds[self.bundle.study.candidate]) + 1
@@ -196,22 +171,15 @@ class Scorer:
         fitted: FittedModel = self.bundle.restore()
         return fitted
 
-    def __call__(
-        self,
-        bag: Slide | Sequence[Slide] = (),
-        *,
-        clinical: Mapping[str, Any] | None = None,
-        measurements: Mapping[str, float] | None = None,
-    ) -> Score:
-        """As `score`."""
-        return self.score(bag, clinical=clinical, measurements=measurements)
-
     def score(
         self,
-        bag: Slide | Sequence[Slide] = (),
+        bag: Tiles = (),
         *,
         clinical: Mapping[str, Any] | None = None,
         measurements: Mapping[str, float] | None = None,
+        storm: Tiles = (),
+        virtual_expression: GeneTiles = (),
+        imputed_expression: Expression | None = None,
     ) -> Score:
         """Score one patient.
 
@@ -224,25 +192,41 @@ class Scorer:
             Every covariate of the model; None or NaN where it is unknown.
         measurements : dict, optional
             Columns such as ``rna.TP53``; any may be absent.
+        storm : float array (n_tiles, width), SlideFeatures, or a sequence of either
+            The checkpoint's embeddings of tiles, as `StormStore.read` gives them of each slide.
+        virtual_expression : array, DataFrame (n_tiles, n_genes), or a sequence of either
+            Imputed expression of tiles, log1p of counts per 10,000, of `virtual_genes` in their
+            order; a frame's columns are held to them.
+        imputed_expression : dict or Series by gene, or float array (n_genes,), optional
+            Imputed expression of the patient: the mean over slides by their tiles, of
+            `imputed_genes`.
 
         Raises
         ------
         InputError, CohortError
-            If an input that the model needs is not given, or a value is not legal.
+            If an input that the model needs is not given, one that it does not see is, or a value
+            is not legal.
         ContractMismatch
-            If embeddings have another width.
+            If embeddings have another width, or genes are others or in another order.
         """
-        slides = [bag] if isinstance(bag, SlideFeatures | np.ndarray) else list(bag)
+        self._refuse_unseen(
+            {"storm": storm, VIRTUAL: virtual_expression, IMPUTED: imputed_expression}
+        )
         data = PatientData(
             keys=("patient",),
-            bags=self._bags(slides) if self.sees_images else None,
+            bags=self._bags(bag),
             clinical=self._covariates(clinical) if self.sees_clinical else None,
+            storm=self._storm_bags(storm),
+            virtual_expression=self._gene_bags(virtual_expression),
             tables={
-                table.name: table.typed(pd.DataFrame([dict(measurements or {})], index=[0]))
+                table.name: expression_row(imputed_expression, table)
+                if table.name == IMPUTED
+                else table.typed(pd.DataFrame([dict(measurements or {})], index=[0]))
                 for table in self.bundle.manifest.measurements
                 if table.name in self.inputs
             },
         )
+        self._require_expression(data)
         found = self.predict(data)
         group = int(found.risk_group[0])
         return Score(
@@ -255,11 +239,17 @@ class Scorer:
             out_of_distribution_reason=found.distribution.reasons[0],
             missing_inputs=found.missing_inputs[0],
             n_tiles=0 if data.bags is None else int(data.bags.sizes[0]),
+            n_storm_tiles=max(
+                (int(bags.sizes[0]) for name, bags in data.all_tiles.items() if name != "image"),
+                default=0,
+            ),
             notices=self.model.notices,
             model=self.model.reference,
             state=self.model.state,
             bundle_digest=self.bundle.digest,
         )
+
+    __call__ = score
 
     def predict(self, data: PatientData) -> Scored:
         """Score some patients; what is said of one does not depend on the others."""
@@ -272,22 +262,53 @@ class Scorer:
             missing_inputs=missing_inputs(data, self.inputs),
         )
 
-    def _bags(self, slides: Sequence[Slide]) -> Bags:
+    def _bags(self, tiles: Tiles) -> Bags | None:
         contract = self.contract
-        assert contract is not None
-        tiles = [slide.features if isinstance(slide, SlideFeatures) else slide for slide in slides]
-        for array in tiles:
-            if array.ndim != 2 or array.shape[1] != contract.width:
-                raise ContractMismatch(
-                    f"tiles of shape {array.shape}; the model takes (n_tiles, {contract.width})",
-                    where="bag",
-                    fix=f"Give embeddings of {contract.encoder}.",
+        if contract is None:
+            return None
+        return patient_bags(
+            tiles,
+            where="bag",
+            width=contract.width,
+            made_by=contract.encoder,
+            needed=self.requires_images,
+            dtype=contract.dtype,
+        )
+
+    def _storm_bags(self, tiles: Tiles) -> Bags | None:
+        contract = self.storm_contract
+        if contract is None or "storm" not in self.inputs:
+            return None
+        return patient_bags(
+            tiles,
+            where="storm",
+            width=contract.width,
+            made_by=f"the checkpoint {contract.encoder}",
+            needed=self._needs("storm"),
+        )
+
+    def _gene_bags(self, tiles: GeneTiles) -> Bags | None:
+        contract = self.storm_contract
+        if contract is None or VIRTUAL not in self.inputs:
+            return None
+        return gene_bags(
+            tiles, self.virtual_genes, checkpoint=contract, needed=self._needs(VIRTUAL)
+        )
+
+    def _needs(self, name: str) -> bool:
+        return name in self.bundle.study.required
+
+    def _require_expression(self, data: PatientData) -> None:
+        if IMPUTED in self.inputs and self._needs(IMPUTED) and not data.present(IMPUTED)[0]:
+            raise InputError("is not given, and the model needs it", where=IMPUTED)
+
+    def _refuse_unseen(self, given: Mapping[str, Any]) -> None:
+        for name, value in given.items():
+            is_given = value is not None and not (isinstance(value, tuple | list) and not value)
+            if is_given and name not in self.inputs:
+                raise InputError(
+                    f"the model does not see it; it sees {', '.join(self.inputs)}", where=name
                 )
-            if not np.isfinite(array).all():
-                raise InputError("holds NaN or infinity", where="bag")
-        if not sum(map(len, tiles)) and self.requires_images:
-            raise InputError("holds no tile, and the model needs some", where="bag")
-        return bags_of([(tiles, places_of(slides))], contract)
 
     def _covariates(self, clinical: Mapping[str, Any] | None) -> pd.DataFrame | None:
         if clinical is None:

@@ -17,6 +17,7 @@ from storm_clinic.slides.tiles import TileGeometry
 
 if TYPE_CHECKING:
     from storm_clinic.encoders.contract import EncoderCard
+    from storm_clinic.features.contract import FeatureContract
     from storm_clinic.features.store import FeatureStore
     from storm_clinic.storm.checkpoint import Checkpoint
 
@@ -58,13 +59,23 @@ class StormPlan:
     per_tile: bool
 
 
-def plan_storm(choice: StormChoice) -> StormPlan:
+def plan_storm(choice: StormChoice, *, same_as: StormContract | None = None) -> StormPlan:
     """Read a checkpoint and choose its genes.
+
+    Parameters
+    ----------
+    choice : StormChoice
+        What is wanted.
+    same_as : StormContract, optional
+        Of files that a model learned from: the checkpoint must be theirs by its digest, whatever
+        its folder is called, and its files go by their name.
 
     Raises
     ------
     CheckpointError
         If there is none, or it cannot be read.
+    ContractMismatch
+        If it is another checkpoint than that of ``same_as``; with both digests.
     InputError
         If genes are unknown or lack the evidence asked for, or expression of tiles is asked for
         where no gene is imputed.
@@ -76,6 +87,15 @@ def plan_storm(choice: StormChoice) -> StormPlan:
     folder = checkpoint_folder(choice.checkpoint)
     name = safe_name(folder.name, what="checkpoint")
     checkpoint = load_checkpoint(folder)
+    if same_as is not None:
+        if checkpoint.digest != same_as.checkpoint_digest:
+            raise ContractMismatch(
+                f"its digest is {checkpoint.digest!r}, not {same_as.checkpoint_digest!r}, the one "
+                f"of {same_as.checkpoint} that the model learned from",
+                where=folder,
+                fix="Name the model's checkpoint with --storm FOLDER.",
+            )
+        name = same_as.checkpoint
     asked = None if choice.genes is None else read_gene_names(choice.genes)
     genes = choose_genes(
         checkpoint.vocabulary, checkpoint.reliability, asked=asked, min_r=choice.min_r
@@ -145,14 +165,23 @@ def settle_storm(
     StorageError
         If it cannot be written.
     """
+    contract = storm_contract(plan, geometry, store.contract)
+    contract.settle(folder)
+    return contract
+
+
+def storm_contract(
+    plan: StormPlan, geometry: TileGeometry, tiles: FeatureContract
+) -> StormContract:
+    """What all STORM files of this plan have in common that are made from such tiles."""
     checkpoint, genes = plan.checkpoint, plan.genes
     licence = checkpoint.card.get("licence")
-    contract = StormContract(
+    return StormContract(
         checkpoint=plan.name,
         checkpoint_digest=checkpoint.digest,
         encoder=checkpoint.inputs.encoder,
         encoder_digest=checkpoint.inputs.encoder_digest,
-        source_digest=store.contract.digest,
+        source_digest=tiles.digest,
         width=checkpoint.model.config.width,
         mpp=geometry.mpp,
         tile_px=geometry.tile_px,
@@ -161,10 +190,8 @@ def settle_storm(
         genes_digest=None if genes is None else digest_value(list(genes.symbols)),
         min_r=plan.min_r,
         per_tile=plan.per_tile,
-        licence=joined(None if licence is None else str(licence), store.contract.licence),
+        licence=joined(None if licence is None else str(licence), tiles.licence),
     )
-    contract.settle(folder)
-    return contract
 
 
 def _require(plan: StormPlan, pairs: Sequence[tuple[str, Any, Any]], fix: str) -> None:

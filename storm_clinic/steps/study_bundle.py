@@ -12,17 +12,21 @@ from storm_clinic.bundle import (
     Manifest,
     ObservedRange,
     OutcomeDefinition,
+    StormInput,
     TrainingCohort,
 )
 from storm_clinic.cohort.outcome import Classes, CompetingRisks, Outcome, Survival
 from storm_clinic.errors import StatisticsError
+from storm_clinic.features.contract import CONTRACT_NAME, read_contract
 from storm_clinic.features.reference import FeatureReference
+from storm_clinic.features.storm_contract import StormContract, is_storm_folder
+from storm_clinic.features.storm_store import EVIDENCE
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
 from storm_clinic.steps.declared_inputs import clinical_columns, measured_inputs
 from storm_clinic.steps.development_record import DevelopmentRecord
 from storm_clinic.steps.study_patients import Development, Evaluated
-from storm_clinic.study import TILES, Study
+from storm_clinic.study import IMPUTED, TILES, VIRTUAL, Study
 from storm_clinic.validation.comparison import headline
 from storm_clinic.validation.evidence import Estimate, Evidence
 
@@ -48,6 +52,7 @@ def describe_bundle(
         study=study.resolved(),
         features=None if store is None else store.contract.to_json(),
         storm=None if development.storm is None else development.storm.contract.to_json(),
+        storm_input=_storm_input(study, development),
         clinical=tuple(_observed(c, development) for c in clinical_columns(study, cohort)),
         measurements=measured_inputs(cohort, development.data),
         outcome=_definition(study, development),
@@ -76,7 +81,7 @@ def describe_bundle(
 def feature_references(
     development: Development, *, seed: int
 ) -> tuple[dict[str, FeatureReference], dict[str, str]]:
-    """How development's patients look in each input of tiles; and why there is no such record.
+    """How development's patients look in what comes of slides; and why there is no such record.
 
     Parameters
     ----------
@@ -86,12 +91,14 @@ def feature_references(
         Of the halves and the sample.
     """
     references, reasons = {}, {}
-    for name in TILES:
+    for name in (*TILES, IMPUTED):
         means = [
             p
             for part in development.parts
             if (p := part.patients.mean_embeddings.get(name)) is not None
         ]
+        if name in development.data.tables:  # joined by gene, which cohorts may have others of
+            means = [development.data.table(name).to_numpy(np.float64)]
         if not means:
             continue
         try:
@@ -99,6 +106,35 @@ def feature_references(
         except StatisticsError as error:
             reasons[name] = error.problem
     return references, reasons
+
+
+def _storm_input(study: Study, development: Development) -> StormInput | None:
+    """How development's STORM files were made, and from which tiles."""
+    stores = [s for part in development.parts if (s := part.patients.storm) is not None]
+    if not stores:
+        return None
+    contracts = [
+        StormContract.read(s.folder) if is_storm_folder(s.folder) else None for s in stores
+    ]
+    files = contracts[0] if all(c == contracts[0] for c in contracts) else None
+    tiles = None
+    if files is not None:
+        beneath = stores[0].folder.parent / files.encoder
+        held = read_contract(beneath) if (beneath / CONTRACT_NAME).is_file() else None
+        tiles = held if held is not None and held.digest == files.source_digest else None
+    imputes = files is not None and files.n_genes > 0
+    genes: list[str] = []
+    evident: list[str] = []
+    if imputes or {IMPUTED, VIRTUAL}.intersection(study.inputs):
+        table = stores[0].genes(next(iter(stores[0].headers)))
+        genes = list(table.index)
+        evident = list(table.index[table["heldout_r_lower"] > EVIDENCE])
+    return StormInput(
+        files=None if files is None else files.to_json(),
+        tiles=None if tiles is None else tiles.to_json(),
+        genes=tuple(genes),
+        evident=tuple(evident),
+    )
 
 
 def _observed(column: ClinicalColumn, development: Development) -> ClinicalColumn:
