@@ -84,6 +84,10 @@ def _signature(bundle: Bundle) -> Any:
         if table.name != IMPUTED
         for column in table.columns
     ]
+    if not columns:
+        # Where models see STORM alone no table can be scored, which `predict` says; MLflow still
+        # wants to hear of a column.
+        columns = [ColSpec(DataType.string, "patient_id", required=False)]
     outputs: list[Any] = [
         ColSpec(DataType.double, name)
         for name in ("risk", *bundle.manifest.outcome.probability_columns)
@@ -137,7 +141,7 @@ class BundleScorer:
             raise InputError(
                 f"{name!r} sees what STORM made of a slide, which a table cannot hold",
                 where="table to score",
-                fix="Score these patients as a cohort of the study.",
+                fix="Score their slides or stores with storm-clinic score.",
             )
         data = PatientData(
             keys=tuple(str(row) for row in range(len(table))),

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,7 @@ from storm_hospitals import (
 from typer.testing import CliRunner
 
 from storm_clinic.bundle import write_bundle
+from storm_clinic.bundle.pyfunc import write_mlflow_model
 from storm_clinic.cli.main import app
 from storm_clinic.errors import ContractMismatch, FeatureError, InputError
 from storm_clinic.features.slide_features import SlideFeatures
@@ -469,3 +471,21 @@ def test_a_frame_of_genes_is_what_an_array_in_their_order_is(scorers):
     row = values.mean(axis=0)
     named = dict(zip(SEEN, row.tolist(), strict=True)) | {"CCC3": 99.0}
     assert genes(imputed_expression=named).risk == genes(imputed_expression=row).risk
+
+
+def test_a_bundle_that_sees_storm_alone_is_kept_in_mlflow_which_refuses_tables_in_words(
+    scorers, tmp_path
+):
+    bundle = scorers["spots"].model.bundle
+    alone = replace(
+        bundle,
+        manifest=bundle.manifest.model_copy(
+            update={"features": None, "clinical": (), "measurements": ()}
+        ),
+    )
+    write_mlflow_model(alone, tmp_path / "model", model_id="m", run_id="r")
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    assert [column.name for column in loaded.metadata.get_input_schema()] == ["patient_id"]
+    with pytest.raises(InputError, match="sees what STORM made of a slide") as refused:
+        loaded.predict(pd.DataFrame({"patient_id": ["a"]}))
+    assert "storm-clinic score" in str(refused.value)
