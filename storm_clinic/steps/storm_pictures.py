@@ -93,12 +93,14 @@ def draw_gene_maps(maps: GeneMaps, path: Path) -> None:
     less than measured ones, as every mean does.
     """
     n_genes = len(maps.genes)
-    figure = Figure(figsize=(9.6, 2.7 * n_genes + 0.5), layout="constrained")
+    low, high = maps.xy_um.min(axis=0) - 300, maps.xy_um.max(axis=0) + 300
+    # Rows as high as the section is for its width, so that none is mostly blank.
+    row_in = float(np.clip(2.7 * (high - low)[1] / (high - low)[0], 1.0, 5.0)) + 0.15
+    figure = Figure(figsize=(9.6, row_in * n_genes + 0.5), layout="constrained")
     figure.suptitle(maps.title, fontsize=10)
     grid = figure.subplots(n_genes, 3, squeeze=False)
     height, width = maps.tissue.shape[:2]
     extent = (0.0, width * maps.tissue_mpp, height * maps.tissue_mpp, 0.0)
-    low, high = maps.xy_um.min(axis=0) - 300, maps.xy_um.max(axis=0) + 300
     for row, gene in enumerate(maps.genes):
         grid[row][0].imshow(maps.tissue, extent=extent)
         for column, (name, values) in enumerate(
