@@ -14,6 +14,7 @@ from storm_clinic.errors import CohortError, UnsafeName
 from storm_clinic.files import safe_name
 
 _MOST_VALUES = 5
+_CHECKSUM = r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,17 @@ def identifier(column: str, declared_by: str) -> Rule:
         "Ids are letters, digits, '.', '_', '-', '@', '+' and inner spaces, at most 180, "
         "starting with a letter or digit.",
         quoted=False,
+    )
+
+
+def checksum(column: str, declared_by: str, missing: Collection[str]) -> Rule:
+    """Cells are 32 or 64 hexadecimal digits, or missing."""
+    return Rule(
+        column,
+        declared_by,
+        lambda cells: is_among(cells, missing) | cells.str.fullmatch(_CHECKSUM),
+        "is neither an MD5 (32 hexadecimal digits) nor a SHA-256 (64)",
+        "Write the digits alone, as md5sum and sha256sum print them.",
     )
 
 

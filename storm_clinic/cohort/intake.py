@@ -9,13 +9,24 @@ from pathlib import Path
 import pandas as pd
 
 from storm_clinic.cohort.attrition import Attrition, AttritionStep
-from storm_clinic.cohort.checks import Rule, check_cells, declared, identifier, inside, numeric
+from storm_clinic.cohort.checks import (
+    Rule,
+    check_cells,
+    checksum,
+    declared,
+    identifier,
+    inside,
+    numeric,
+)
 from storm_clinic.cohort.declarations import BinnedColumn, ContinuousColumn
 from storm_clinic.cohort.endpoints import endpoint_columns, endpoint_rules
 from storm_clinic.cohort.manifest import Manifest, SlidesTable
 from storm_clinic.cohort.text_table import TextTable, read_text_table, say_rows
 from storm_clinic.cohort.values import is_among, to_numbers
 from storm_clinic.errors import CohortError
+
+# Columns that a slides table may have, and the declarations that name them.
+_OPTIONAL = {"path": "slide_path", "mpp": "mpp", "scanner": "scanner", "checksum": "checksum"}
 
 
 @dataclass(frozen=True)
@@ -69,17 +80,17 @@ def read_clinical(manifest: Manifest, root: Path) -> Intake:
 
 
 def read_slides(manifest: Manifest, root: Path, patient_ids: pd.Index[str]) -> Intake:
-    """Slides of the cohort's patients: ``slide_id, patient_id, path, mpp, scanner``.
+    """Slides of the cohort's patients: ``slide_id, patient_id, path, mpp, scanner, checksum``.
 
     Raises
     ------
     CohortError
-        If an id is unsafe, a slide belongs to two patients, a path leaves data_root, or an mpp is
-        no number.
+        If an id is unsafe, a slide belongs to two patients, a path leaves data_root, an mpp is no
+        number, or a checksum neither an MD5 nor a SHA-256.
     """
     spec = manifest.tables.slides
     if spec is None:
-        columns = ["slide_id", "patient_id", "path", "mpp", "scanner"]
+        columns = ["slide_id", "patient_id", *_OPTIONAL]
         empty = pd.DataFrame(columns=columns, dtype=object).astype({"mpp": float})
         return Intake(empty, Attrition(), ())
     table = read_text_table(root / spec.path)
@@ -128,9 +139,9 @@ def _anything(column: str, declared_by: str) -> Rule:
 
 
 def _optional_columns(spec: SlidesTable, table: TextTable) -> dict[str, str]:
-    """Which of path, mpp and scanner the table has; one that is named in the manifest must be."""
+    """Which of path, mpp, scanner and checksum there are; one that the manifest names must be."""
     found = {}
-    for name, field in (("path", "slide_path"), ("mpp", "mpp"), ("scanner", "scanner")):
+    for name, field in _OPTIONAL.items():
         column = getattr(spec, field)
         if field in spec.model_fields_set:
             table.column(column, asked_by=f"tables.slides.{field}")
@@ -152,6 +163,8 @@ def _slide_rules(
         rules.append(numeric(optional["mpp"], "tables.slides.mpp", markers))
     if "path" in optional:
         rules.append(inside(optional["path"], "tables.slides.slide_path", markers))
+    if "checksum" in optional:
+        rules.append(checksum(optional["checksum"], "tables.slides.checksum", markers))
     return rules
 
 
@@ -164,7 +177,7 @@ def _slide_frame(
 ) -> pd.DataFrame:
     slides = rows[[spec.slide_id, spec.patient_id]].set_axis(["slide_id", "patient_id"], axis=1)
     markers = {*missing, ""}
-    for name in ("path", "mpp", "scanner"):
+    for name in _OPTIONAL:
         if name not in optional:
             slides[name] = float("nan") if name == "mpp" else None
         elif name == "mpp":

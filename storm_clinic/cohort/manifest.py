@@ -49,6 +49,9 @@ class SlidesTable(StrictModel):
     slide_path: str = Field(default="path", description="Column with the slide's file.")
     mpp: str = Field(default="mpp", description="Column with µm per pixel at level 0.")
     scanner: str = Field(default="scanner", description="Column with the scanner.")
+    checksum: str = Field(
+        default="checksum", description="Column with the file's MD5 or SHA-256, in hexadecimal."
+    )
 
 
 class MeasurementTable(StrictModel):

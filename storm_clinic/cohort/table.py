@@ -57,7 +57,7 @@ class Cohort:
         with the declared levels; and ``site`` (str or None) if declared. No outcomes.
     slides : DataFrame
         ``slide_id, patient_id`` (str), ``path`` (absolute, str or None), ``mpp`` (float64, µm per
-        px, or NaN), ``scanner`` (str or None); only slides of these patients.
+        px, or NaN), ``scanner``, ``checksum`` (str or None); only slides of these patients.
     columns : mapping of name to Column
     endpoints : mapping of name to declaration
     measured : mapping of name to declaration

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.errors import MppError, NoTissue, SlideError, StormClinicError, UnreadableSlide
+from storm_clinic.slides.checksum import require_checksum
 from storm_clinic.slides.quality import draw_qc, write_picture
 from storm_clinic.slides.reader import Slide, open_slide
 from storm_clinic.slides.tiles import TileGeometry, lay_tissue_tiles
@@ -37,6 +38,8 @@ class SlideJob:
         Microns per pixel, see `open_slide`.
     mask : Path, optional
         A tissue mask instead of the tissue finder.
+    checksum : str, optional
+        MD5 or SHA-256 that the file must have, see `require_checksum`.
     """
 
     slide_id: str
@@ -44,6 +47,7 @@ class SlideJob:
     mpp_override: float | None = None
     mpp_manifest: float | None = None
     mask: Path | None = None
+    checksum: str | None = None
 
     def open(self) -> Slide:
         """Open the slide under this job's statement of microns per pixel."""
@@ -157,6 +161,8 @@ class TileReader:
         return self._plan(task) if isinstance(task, PlanTask) else self._read(task)
 
     def _plan(self, task: PlanTask) -> Reply:
+        if task.stored is None and task.job.checksum is not None:
+            require_checksum(task.job.path, task.job.checksum)
         slide = self._slide(task.job)
         if task.stored is not None:
             _require_unchanged(slide, task.stored)

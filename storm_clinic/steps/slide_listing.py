@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
-
 from storm_clinic.cohort.manifest import MANIFEST
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError, InputError, SlideError, StormClinicError, UnsafeName
@@ -60,7 +58,8 @@ def list_slides(
 ) -> SlideListing:
     """List the slides under ``source``, or without it those of the cohort's slides table.
 
-    Microns per pixel that the table states go with the slides either way, if there is a table.
+    Microns per pixel and checksums that the table states go with the slides either way, if there
+    is a table.
 
     Raises
     ------
@@ -77,7 +76,9 @@ def list_slides(
     else:
         table = Cohort.read(cohort, workspace) if manifest.is_file() else None
         listing = _from_files(source, workspace)
-    stated = {} if table is None else _stated_mpp(table.slides)
+    slides = None if table is None else table.slides.set_index("slide_id")
+    stated = {} if slides is None else slides["mpp"].dropna().astype(float).to_dict()
+    checksums = {} if slides is None else slides["checksum"].dropna().to_dict()
     found_masks = {} if masks is None else _masks(workspace.path(masks))
     jobs = tuple(
         replace(
@@ -85,6 +86,7 @@ def list_slides(
             mpp_override=mpp,
             mpp_manifest=stated.get(job.slide_id),
             mask=found_masks.get(job.slide_id),
+            checksum=checksums.get(job.slide_id),
         )
         for job in listing.jobs
     )
@@ -151,11 +153,6 @@ def _refusal(slide_id: str, path: Path | None) -> StormClinicError | None:
     except UnsafeName as error:
         return error
     return None
-
-
-def _stated_mpp(slides: pd.DataFrame) -> dict[str, float]:
-    known = slides[slides["mpp"].notna()]
-    return dict(zip(known["slide_id"], known["mpp"].astype(float), strict=True))
 
 
 def _masks(folder: Path) -> dict[str, Path]:

@@ -118,7 +118,9 @@ def test_features_of_other_slides_are_noticed_at_once(hospital):
 def test_a_cohort_may_have_no_slides_table(write_cohort):
     edit = ("  slides: {path: slides.csv, patient_id: case, slide_id: slide}\n", "")
     cohort = Cohort.read("hospital", write_cohort(edit))
-    assert cohort.slides.columns.tolist() == ["slide_id", "patient_id", "path", "mpp", "scanner"]
+    assert cohort.slides.columns.tolist() == [
+        *("slide_id", "patient_id", "path", "mpp", "scanner", "checksum")
+    ]
     assert cohort.slides.empty
 
 

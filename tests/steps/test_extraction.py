@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import (
     CohortError,
     ContractMismatch,
@@ -294,6 +296,37 @@ def test_without_paths_the_slides_are_those_of_the_cohorts_table(run, cohort):
     assert list(result.left_out) == ["S-3"]
     record = json.loads(result.record_path.read_text())
     assert record["settings"]["left_out"] == dict(result.left_out)
+
+
+def test_a_slide_whose_file_is_not_the_one_of_the_tables_checksum_fails_alone(
+    run, cohort, three_slides, workspace
+):
+    md5, sha256 = (
+        hashlib.new(name, (three_slides / path).read_bytes()).hexdigest()
+        for name, path in (("md5", "a.tif"), ("sha256", "b.tif"))
+    )
+    table = f"sid,pid,path,checksum\nA,P1,a.tif,{md5}\nB,P1,b.tif,{sha256.upper()}\nC,P2,c.tif,\n"
+    cohort(table)
+    store = run().store
+    assert store.slide_ids() == ["A", "B", "C"]
+    (store.folder / "A.h5").unlink()
+    copy = Cohort.read("toy", workspace).slides.set_index("slide_id").loc["A", "path"]
+    whole = bytearray(Path(copy).read_bytes())
+    whole[-1] ^= 1  # OpenSlide would not notice
+    Path(copy).write_bytes(bytes(whole))
+    result = run()
+    assert result.store.slide_ids() == ["B", "C"]
+    assert result.exit_code == 3
+    assert result.failures["slide_id"].tolist() == ["A"]
+    reason = result.failures["reason"][0]
+    assert f"the slides table says {md5}" in reason
+    assert hashlib.md5(bytes(whole)).hexdigest() in reason
+
+
+def test_a_checksum_that_is_none_is_refused_by_cell(run, cohort):
+    cohort("sid,pid,path,checksum\nS-1,P1,a.tif,d41d8cd98f\n")
+    with pytest.raises(CohortError, match=r"neither an MD5 .* nor a SHA-256 .*'d41d8cd98f'"):
+        run()
 
 
 def test_a_table_without_files_asks_for_them(run, cohort):
