@@ -56,6 +56,9 @@ def score(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Slides: auto, cpu, cuda, cuda:1.")] = "auto",
+    runtime: Annotated[
+        str, typer.Option(help="Slides: torch, onnxruntime, openvino, auto; as in extract.")
+    ] = "torch",
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -77,7 +80,7 @@ def score(
             patients=patients,
             allow_retired=allow_retired,
             allow_unapproved=allow_unapproved,
-            extraction=Extraction(weights, mpp, device, storm),
+            extraction=Extraction(weights, mpp, device, storm, runtime),
             workspace=workspace_at(workspace),
             progress=progress,
         )

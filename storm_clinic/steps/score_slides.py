@@ -67,12 +67,15 @@ class Extraction:
     storm : str or Path, optional
         Folder, or name of a shipped one, of the STORM checkpoint that the model learned from; by
         default the shipped one of the model's name.
+    runtime : str
+        What computes the encoder, see `extract`; embeddings then differ by rounding from torch's.
     """
 
     weights: Path | None = None
     mpp: float | None = None
     device: str = "auto"
     storm: str | Path | None = None
+    runtime: str = "torch"
 
 
 def find_features(
@@ -186,5 +189,6 @@ def extract_alike(
         tissue=tissue,
         storm=storm,
         device=extraction.device,
+        runtime=extraction.runtime,
         progress=progress,
     )

@@ -134,6 +134,30 @@ def test_slides_are_extracted_as_the_models_were_and_failures_are_kept(
     assert FeatureStore.open(tmp_path / "features" / "scored" / "tiny").slide_ids() == ["good"]
 
 
+def test_slides_are_embedded_by_the_runtime_that_is_asked_for(
+    named_encoder, write_tissue_slide, tmp_path
+):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    card, weights, digest = named_encoder
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    write_tissue_slide(folder / "good.tif")
+    tiles = {}
+    for runtime in ("torch", "onnxruntime"):
+        store = find_features(
+            folder,
+            contract_of(card, digest),
+            cohort=runtime,
+            extraction=Extraction(weights=weights, device="cpu", runtime=runtime),
+            workspace=Workspace(tmp_path),
+            progress=None,
+        ).store
+        tiles[runtime] = store.read("good")
+    assert tiles["onnxruntime"].runtime == f"onnxruntime {onnxruntime.__version__}"
+    one, other = (tiles[runtime].features for runtime in ("torch", "onnxruntime"))
+    np.testing.assert_allclose(one.astype(float), other.astype(float), rtol=1e-3, atol=1e-5)
+
+
 def test_other_weights_than_the_models_are_refused_before_a_slide_is_read(
     named_encoder, write_tissue_slide, tmp_path
 ):
