@@ -207,8 +207,9 @@ def test_landing_is_the_chance_that_a_planted_tile_has_more():
         land(scores, [np.ones(3), np.ones(2)], seed=0)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_a_signed_scale_has_its_middle_at_zero_whatever_the_values(tmp_path, sign):
+# Orange has far more red than blue, deep purple only a little more blue than red.
+@pytest.mark.parametrize(("sign", "least"), [(1, 60), (-1, 15)])
+def test_a_signed_scale_has_its_middle_at_zero_whatever_the_values(tmp_path, sign, least):
     from PIL import Image
 
     # All on one side of 0: on a scale from the lowest to the highest some would have the other hue.
@@ -219,5 +220,5 @@ def test_a_signed_scale_has_its_middle_at_zero_whatever_the_values(tmp_path, sig
         pixels = np.asarray(image.convert("RGB")).astype(int)
     left = pixels[:, : int(0.7 * pixels.shape[1])]  # the colour bar stands at the right
     warmer = sign * (left[..., 0] - left[..., 2])
-    assert warmer.max() > 60
-    assert warmer.min() > -20
+    assert warmer.max() > least
+    assert warmer.min() > -10

@@ -68,6 +68,7 @@ def evaluated(outcome) -> SimpleNamespace:
         data=SimpleNamespace(clinical=None),
         sites=["a"] * N,
         store=None,
+        storm=None,
         inputs={"clinical table, north": "ab" * 32},
         lacking={"rna": 3},
     )
