@@ -23,7 +23,7 @@ from storm_clinic.storm.lattice import with_points_between
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.rivals import RivalView
 from storm_clinic.storm.section_sources import read_sources
-from storm_clinic.storm.spot_cache import cached_embeddings, cached_views
+from storm_clinic.storm.spot_cache import cached_embeddings, cached_views, spots_folder
 from storm_clinic.storm.tile_views import tile_views
 from storm_clinic.tracking import Metric, RunLog
 
@@ -118,7 +118,7 @@ def read_paired(
 def _embed(
     section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
 ) -> NDArray[np.float32]:
-    folder = _folder(encoder, workspace)
+    folder = spots_folder(workspace, encoder)
     return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)
 
 
@@ -139,12 +139,8 @@ def _embed_looks(
         fastest,
         tile_views(looks.n_looks, stain=looks.stain, seed=_STAIN_SEED)[1:],
         tile_um=asked.encoder.tile_um,
-        folder=_folder(encoder, workspace),
+        folder=spots_folder(workspace, encoder),
     )
-
-
-def _folder(encoder: LoadedEncoder, workspace: Workspace) -> Path:
-    return workspace.root / "storm" / "spots" / encoder.card.name
 
 
 def _random(name: str) -> LoadedEncoder:

@@ -23,7 +23,7 @@ from storm_clinic.storm.section_digest import section_digest
 from storm_clinic.storm.section_sources import read_sources
 from storm_clinic.storm.shard_writer import Embedded, write_shards
 from storm_clinic.storm.shards import FORMAT_VERSION, reusable_shards
-from storm_clinic.storm.spot_cache import cached_embeddings
+from storm_clinic.storm.spot_cache import cached_embeddings, spots_folder
 from storm_clinic.storm.trained_on import TrainedSection
 from storm_clinic.storm.variable_genes import most_variable_genes
 
@@ -92,7 +92,12 @@ def prepare_shards(
 
     def embedded() -> Iterator[Embedded]:
         for section in read_sources(asked.sections, workspace):
-            image = _embed(section, encoder, asked.encoder.tile_um, workspace)
+            image = cached_embeddings(
+                section,
+                encoder,
+                tile_um=asked.encoder.tile_um,
+                folder=spots_folder(workspace, encoder),
+            )
             patients.add(section.patient)
             technologies.add(section.technology)
             few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
@@ -138,10 +143,3 @@ def _made_of(
             bool(asked.network.image_axes),
         ]
     )
-
-
-def _embed(
-    section: PairedSection, encoder: LoadedEncoder, tile_um: float, workspace: Workspace
-) -> NDArray[np.float32]:
-    folder = workspace.root / "storm" / "spots" / encoder.card.name
-    return cached_embeddings(section, encoder, tile_um=tile_um, folder=folder)

@@ -164,6 +164,13 @@ def read_evaluation(path: Path) -> EvaluationFile:
             where=path,
             fix="Raise n_genes.",
         )
+    unseen = [recipe.name for recipe in found.recipes if recipe.stain and recipe.n_looks == 1]
+    if unseen:
+        raise InputError(
+            f"{unseen[0]} varies the stain of other looks, and shows one look a tile",
+            where=path,
+            fix="Raise n_looks, or set stain: 0.0 in this row.",
+        )
     both = [recipe.name for recipe in found.recipes if recipe.start and recipe.pretrain_steps]
     if both:
         raise InputError(

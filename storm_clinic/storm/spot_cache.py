@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.errors import SectionError
 from storm_clinic.files import (
+    Workspace,
     atomic_write,
     digest_bytes,
     digest_file,
@@ -26,6 +27,11 @@ from storm_clinic.storm.spot_images import embed_views
 from storm_clinic.storm.tile_views import TileView
 
 _NAME = "image"
+
+
+def spots_folder(workspace: Workspace, encoder: LoadedEncoder) -> Path:
+    """Where a workspace keeps an encoder's embeddings of spots; all verbs share them."""
+    return workspace.root / "storm" / "spots" / encoder.card.name
 
 
 def cached_embeddings(

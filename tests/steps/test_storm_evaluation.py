@@ -131,6 +131,27 @@ def test_more_genes_to_look_at_than_are_taught_is_refused(workspace):
         evaluate_storm(path, workspace=workspace)
 
 
+def test_other_looks_and_axes_of_genes_reach_the_fits_and_change_them(workspace):
+    plain = evaluate_storm("small.yaml", workspace=workspace).table.set_index("recipe")
+    path = workspace.root / "looks.yaml"
+    taught = "epochs: 1, n_looks: 3, stain: 0.2, gene_axes: 1}\nablations"
+    path.write_text(YAML.replace("epochs: 1}\nablations", taught), encoding="utf-8")
+    looked = evaluate_storm(path, workspace=workspace).table.set_index("recipe")
+    assert set(looked.index) == set(plain.index)
+    for row in ("STORM", "random encoder"):  # the ablation has its looks from the network
+        assert looked.loc[row, "mse"] != plain.loc[row, "mse"]
+    assert looked.loc["ridge", "mse"] == plain.loc["ridge", "mse"]  # rivals see tiles as they are
+
+
+def test_stain_that_no_look_would_show_is_refused(workspace):
+    path = workspace.root / "stain.yaml"
+    path.write_text(
+        YAML.replace("epochs: 1}\nabl", "epochs: 1, stain: 0.1}\nabl"), encoding="utf-8"
+    )
+    with pytest.raises(InputError, match="STORM varies the stain of other looks, and shows one"):
+        evaluate_storm(path, workspace=workspace)
+
+
 def test_one_section_alone_cannot_be_left_out(workspace):
     path = workspace.root / "alone.yaml"
     one = YAML.replace('root: "${SECTIONS}"', 'root: "${SECTIONS}", sections: [A1]')

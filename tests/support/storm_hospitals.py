@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from storm_hospital import COHORT
 
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
@@ -34,25 +35,6 @@ CONTRACT = StormContract(
     per_tile=True,
 )
 UNUSUAL = "61% of tiles lie beyond the training domain"
-
-COHORT = """\
-format: 1
-cohort: {name}
-tables:
-  clinical: {{path: clinical.csv, patient_id: patient}}
-  slides: {{path: slides.csv, patient_id: patient, slide_id: slide}}
-columns:
-  age: {{from: age, kind: continuous, unit: years}}
-endpoints:
-  pfs:
-    kind: survival
-    time: months
-    unit: months
-    event: progressed
-    codes: {{0: censored, 1: event}}
-missing: [""]
-origin: {{source: simulated for a test, licence: CC0, simulated: true}}
-"""
 
 
 def imputed(genes: tuple[str, ...] = GENES, lower: np.ndarray = LOWER) -> ImputedGenes:
