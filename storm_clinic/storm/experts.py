@@ -25,14 +25,21 @@ class Experts(nn.Module):
         self.of = nn.ModuleDict({name: _feed_forward(config.width) for name in names})
         self.one = config.experts == "one"
 
-    def forward(self, tokens: Tensor, modalities: tuple[Modality, ...]) -> Tensor:
-        """Tokens (b, n_tokens, width): equal parts along n_tokens, a modality each, in order."""
+    def forward(self, tokens: Tensor, modalities: tuple[Modality, ...], present: Tensor) -> Tensor:
+        """Tokens (b, n_tokens, width): equal parts along n_tokens, a modality each, in order.
+
+        What comes out where a token is not ``present``, bool (b, n_tokens), means nothing.
+        """
         if self.one:
-            result: Tensor = self.of["one"](tokens)
-            return result
-        parts = tokens.chunk(len(modalities), dim=1)
+            return _of_present(self.of["one"], tokens, present)
+        parts = zip(
+            modalities,
+            tokens.chunk(len(modalities), dim=1),
+            present.chunk(len(modalities), dim=1),
+            strict=True,
+        )
         return torch.cat(
-            [self.of[name](part) for name, part in zip(modalities, parts, strict=True)], dim=1
+            [_of_present(self.of[name], part, shown) for name, part, shown in parts], dim=1
         )
 
 
@@ -47,11 +54,29 @@ class Block(nn.Module):
         self.experts = Experts(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor, bias: Tensor, modalities: tuple[Modality, ...]) -> Tensor:
-        """Tokens of the same shape, (b, n_tokens, width)."""
+    def forward(
+        self, tokens: Tensor, bias: Tensor, modalities: tuple[Modality, ...], present: Tensor
+    ) -> Tensor:
+        """Tokens of the same shape, (b, n_tokens, width); ``present`` is bool (b, n_tokens)."""
         tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens), bias))
-        forwarded: Tensor = self.dropout(self.experts(self.norm_experts(tokens), modalities))
+        forwarded: Tensor = self.dropout(
+            self.experts(self.norm_experts(tokens), modalities, present)
+        )
         return tokens + forwarded
+
+
+def _of_present(network: nn.Module, tokens: Tensor, present: Tensor) -> Tensor:
+    """What a network makes of each token that is present, and 0 of others.
+
+    On a GPU it sees all: picking some out would make it wait to be told how many.
+    """
+    if tokens.device.type != "cpu":
+        every: Tensor = network(tokens)
+        return every
+    rows = present.flatten().nonzero().flatten()
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    made: Tensor = network(flat.index_select(0, rows))
+    return made.new_zeros(flat.shape).index_copy(0, rows, made).view(tokens.shape)
 
 
 def _feed_forward(width: int) -> nn.Sequential:

@@ -9,7 +9,7 @@ all training spots is added back by the network's `GeneScale`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -118,6 +118,8 @@ def finetune(model: StormModel, sections: Sequence[TaughtSection], plan: Finetun
         gene_axes=plan.gene_axes,
         pitch_um=model.config.pitch_um,
     )
+    with torch.no_grad():
+        sections = [replace(one, image=model.along_axes(one.image)) for one in sections]
     index = [(place, row) for place, one in enumerate(sections) for row in range(len(one.spots))]
     order, looks = np.random.default_rng(plan.seed), np.random.default_rng([plan.seed, 1])
     per_epoch = -(-len(index) // plan.batch)
@@ -159,6 +161,7 @@ def _loss(
     look: int,
     plan: FinetunePlan,
 ) -> Tensor:
+    """Of a batch of spots (place of section, row), whose sections' images lie along the axes."""
     by_section: dict[int, list[int]] = {}
     for place, row in drawn:
         by_section.setdefault(place, []).append(row)
@@ -172,8 +175,8 @@ def _loss(
     contexts = Contexts(
         valid=torch.cat([part.valid for part in parts]),
         xy_um=torch.cat([part.xy_um for part in parts]),
-        image=torch.cat(images),
+        image=model.embed_along_axes(torch.cat(images)),
     )
-    foretold = model.head.in_spreads(model.head.hidden(model(contexts).spot))
+    foretold = model.head.in_spreads(model.head.hidden(model(contexts, embedded=True).spot))
     away = (foretold - torch.cat(targets))[torch.cat(panels)]
     return plan.l1 * away.abs().mean() + plan.l2 * away.square().mean()

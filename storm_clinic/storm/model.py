@@ -122,9 +122,9 @@ class StormModel(nn.Module):
         )
         for block in self.blocks:
             if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, bias, modalities, use_reentrant=False)
+                tokens = checkpoint(block, tokens, bias, modalities, present, use_reentrant=False)
             else:
-                tokens = block(tokens, bias, modalities)
+                tokens = block(tokens, bias, modalities, present)
         readout_um = self.config.readout * self.config.pitch_um
         return _summarise(self.norm(tokens), present, contexts, readout_um)
 
@@ -150,8 +150,19 @@ class StormModel(nn.Module):
 
     def embed_image(self, image: Tensor) -> Tensor:
         """Image embeddings (..., image_width) as tokens (..., width)."""
-        if self.config.image_axes:
-            image = functional.linear(image, self.image_axes)
+        return self.embed_along_axes(self.along_axes(image))
+
+    def along_axes(self, image: Tensor) -> Tensor:
+        """Image embeddings (..., image_width) along the axes (..., image_axes), if there are any.
+
+        No axis is ever learned: whoever shows the same embeddings again and again does this once.
+        """
+        if not self.config.image_axes:
+            return image
+        return functional.linear(image, self.image_axes)
+
+    def embed_along_axes(self, image: Tensor) -> Tensor:
+        """What `along_axes` gave as tokens (..., width)."""
         tokens: Tensor = self.image_in(self.image_norm(image))
         return tokens
 
