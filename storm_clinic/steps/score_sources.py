@@ -21,6 +21,7 @@ from storm_clinic.steps.score_slides import (
 )
 from storm_clinic.steps.score_storm import StormFiles, holds_storm_files
 from storm_clinic.steps.scorer import Scorer
+from storm_clinic.steps.storm_origin import of_other_origin
 
 if TYPE_CHECKING:
     from storm_clinic.steps.storm_plan import StormPlan
@@ -164,7 +165,10 @@ class _Find:
             found = self.features(folders.image)
         genes = scorer.virtual_genes or None
         storm = StormFiles.open(folders.storm, self._storm, scorer.storm_inputs, genes=genes)
-        return replace(found, storm=storm, storm_slide_ids=storm.slide_ids())
+        wrong: dict[str, str] = {}
+        if found.store is not None:
+            wrong = of_other_origin(found.store, storm.folder, storm.headers())
+        return replace(found, storm=storm, storm_slide_ids=storm.slide_ids(), storm_failed=wrong)
 
     def made_of_slides(self, at: Path) -> FoundSlides:
         """Tile features and STORM files, made as those were that the model learned from."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from storm_clinic.errors import ContractMismatch, FeatureError
+from storm_clinic.errors import ContractMismatch, FeatureError, UnsafeName
 from storm_clinic.features.contract import CONTRACT_NAME, FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.storm_contract import is_storm_folder
@@ -110,6 +110,16 @@ class StormFiles:
     def slide_ids(self) -> list[str]:
         """Ids of all slides that have a file, sorted."""
         return sorted(path.stem for path in self.folder.glob(f"*{_SUFFIX}"))
+
+    def headers(self) -> dict[str, StormHeader]:
+        """What each file says of itself; one that cannot be read is told where it is asked for."""
+        found: dict[str, StormHeader] = {}
+        for slide_id in self.slide_ids():
+            try:
+                found[slide_id] = read_header(self._path(slide_id))
+            except (FeatureError, UnsafeName):
+                continue
+        return found
 
     def read(self, slide_id: str) -> StormSlide:
         """What the model sees of one slide, every array of it checked against its digest.

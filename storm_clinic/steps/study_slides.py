@@ -17,6 +17,7 @@ from storm_clinic.files import Workspace
 from storm_clinic.heads.bag_cache import Store, build_bags
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
+from storm_clinic.steps.storm_origin import require_one_origin
 from storm_clinic.study import FROM_STORM, IMPUTED, VIRTUAL, Study
 
 _FILES = {"image": "features", "storm": "a STORM file"}
@@ -81,6 +82,8 @@ def join_slides(
     ------
     CohortError, FeatureError
         If there are no such files, or nobody has one.
+    ContractMismatch
+        If STORM files were not made of the slides and tiles whose features lie beside them.
     """
     stores: dict[str, Store] = {}
     if "image" in study.inputs:
@@ -88,7 +91,11 @@ def join_slides(
         stores["image"] = FeatureStore.open(folder)
     if FROM_STORM.intersection(study.inputs):
         assert study.features.storm is not None  # the study file is held to it
-        stores["storm"] = StormStore.open(workspace.store(cohort.name, study.features.storm))
+        made = StormStore.open(workspace.store(cohort.name, study.features.storm))
+        tiles = stores.get("image")
+        if isinstance(tiles, FeatureStore):
+            require_one_origin(tiles, made.folder, made.headers)
+        stores["storm"] = made
     needed = list(dict.fromkeys(_FILE_OF[n] for n in study.required if n in _FILE_OF))
     order = sorted(patient_ids)
     attrition = Attrition()

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import h5py
 import mlflow
 import numpy as np
 import pandas as pd
@@ -352,6 +353,19 @@ def test_a_damaged_or_foreign_file_takes_out_its_slide_and_no_other(hospitals, s
     np.testing.assert_allclose(
         table.loc[others, "risk"], whole.loc[others, "risk"], rtol=0, atol=1e-6
     )
+
+
+def test_a_storm_file_of_another_slide_is_not_put_beside_the_tiles_of_its_id(
+    hospitals, scorers, copied
+):
+    workspace, _, _ = hospitals
+    store = FeatureStore.open(copied / ENCODER)
+    store.write(replace(store.read("EAST-005-S0"), slide_digest="1" * 64))
+    with h5py.File(copied / CHECKPOINT / "EAST-005-S0.h5", "r+") as file:
+        file.attrs["slide_digest"] = np.bytes_(b"2" * 64)  # of fixed length, as we write it
+    row = table_of(scorers["all"], workspace, copied).loc["EAST-005"]
+    assert "EAST-005-S0: its STORM file was made of another slide" in row["unread_slides"]
+    assert tuple(row[["n_slides", "n_storm_slides"]]) == (2, 1)
 
 
 # ---- where files are found ---------------------------------------------------------------------

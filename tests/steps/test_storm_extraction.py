@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import torch
 
 from storm_clinic.encoders.weights import read_weights, weights_digest
 from storm_clinic.errors import CheckpointError, ContractMismatch, FeatureError, InputError
+from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.files import Workspace
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.steps.extraction import extract
 from storm_clinic.steps.feature_store import check_features, list_features
+from storm_clinic.steps.storm_origin import of_other_origin, require_one_origin
 from storm_clinic.steps.storm_plan import StormChoice
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
 from storm_clinic.storm.config import StormConfig
@@ -100,6 +103,15 @@ def made(run, slides, checkpoint, tmp_path_factory):
     return run(root, slides, StormChoice(checkpoint, per_tile=True))
 
 
+@pytest.fixture
+def copied(made, tmp_path):
+    """Tiles and STORM files of the two slides, which a test may change; and their workspace."""
+    for store in (made.store.folder, made.storm.folder):
+        shutil.copytree(store, tmp_path / store.relative_to(made.store.folder.parents[2]))
+    folder = tmp_path / made.store.folder.relative_to(made.store.folder.parents[2])
+    return FeatureStore.open(folder), StormStore.open(folder.parent / made.storm.folder.name)
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.h5"))}
 
@@ -147,6 +159,38 @@ def test_a_second_run_leaves_all_as_it_is_and_a_lost_file_comes_back_the_same(
     assert once_more.storm.count("written") == 2
     assert once_more.count("unchanged") == 2
     assert contents(made.storm.folder) == before
+
+
+def test_what_an_extraction_made_belongs_together(copied):
+    tiles, files = copied
+    assert of_other_origin(tiles, files.folder, files.headers) == {}
+    require_one_origin(tiles, files.folder, files.headers)
+
+
+def test_storm_files_of_tiles_that_have_changed_since_are_refused_until_they_are_made_again(
+    copied, run, slides, checkpoint
+):
+    tiles, files = copied
+    slide = tiles.read("b")
+    tiles.write(replace(slide, features=slide.features + 1))
+    with pytest.raises(ContractMismatch, match=r"b\.h5.*1 of 2 STORM files.*other tile") as told:
+        require_one_origin(tiles, files.folder, files.headers)
+    assert "extract --storm" in str(told.value)
+    run(tiles.folder.parents[2], slides, StormChoice(checkpoint, per_tile=True))
+    require_one_origin(tiles, files.folder, StormStore.open(files.folder).headers)
+
+
+def test_a_slide_that_was_scanned_again_is_known_even_where_tiles_are_of_another_encoder(copied):
+    tiles, files = copied
+    other = FeatureStore.create(
+        tiles.folder.parent / "other",
+        replace(tiles.contract, encoder="other", encoder_digest="f" * 64),
+    )
+    slide = tiles.read("a")
+    other.write(replace(slide, features=slide.features + 1))
+    other.write(replace(tiles.read("b"), slide_digest="0" * 64))
+    wrong = of_other_origin(other, files.folder, files.headers)
+    assert wrong == {"b": "its STORM file was made of another slide than its tile features"}
 
 
 def test_other_genes_in_the_same_folder_are_refused_with_both_values(made, run, slides, checkpoint):

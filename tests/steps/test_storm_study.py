@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 from storm_hospital import BLIND, DRIVER, GENES, imputed, make_west, study_of, write_storm
 
 from storm_clinic.errors import ContractMismatch, FeatureError
+from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import Workspace
@@ -65,6 +68,17 @@ def test_the_planted_gene_leads_in_every_fold_and_the_report_says_so(trained, we
     page = report(trained, workspace=west)
     [table] = [text for name, text in page.tables().items() if name.endswith("attributions-1")]
     assert table.splitlines()[1].startswith(f"west,storm,imputed,{DRIVER},")
+
+
+def test_a_study_refuses_storm_files_of_other_slides_than_its_tiles(tmp_path):
+    workspace = make_west(Workspace(tmp_path), n_patients=8)
+    store = FeatureStore.open(workspace.store("west", "toy"))
+    store.write(replace(store.read("WEST-005-S0"), slide_digest="1" * 64))
+    path = workspace.store("west", "simulated-storm") / "WEST-005-S0.h5"
+    with h5py.File(path, "r+") as file:
+        file.attrs["slide_digest"] = np.bytes_(b"2" * 64)  # of fixed length, as we write it
+    with pytest.raises(ContractMismatch, match=r"1 of 6 STORM files.*made of another slide"):
+        scored_patients(study_of(workspace), "west", workspace=workspace, keys=load_keys(workspace))
 
 
 def test_files_without_values_of_tiles_are_refused_with_what_to_do(tmp_path):
