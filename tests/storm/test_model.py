@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from storm_clinic.errors import CheckpointError, SectionError
+from storm_clinic.storm import experts
 from storm_clinic.storm.attention import SharedAttention, attention_bias, head_slopes
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
@@ -309,6 +310,30 @@ def test_experts_of_equal_weights_are_one_expert():
         block.experts.of["expression"].load_state_dict(block.experts.of["image"].state_dict())
     assert_same(outputs(many, batch()), outputs(one, batch()), **CLOSE)
     assert_differ(apart, outputs(one, batch()))
+
+
+@pytest.mark.parametrize("experts_of", ["modality", "one"])
+def test_sparing_absent_tokens_their_feed_forward_changes_no_output_and_no_gradient(
+    experts_of, monkeypatch
+):
+    """Every token through the network, as it is done on a GPU, is the slow way to the same."""
+    here = torch.zeros((3, 25), dtype=torch.bool)
+    here[0, ::2] = True  # one context has some expression, the others none
+    shown = batch(expression_present=here)
+
+    def found() -> list[torch.Tensor]:
+        model = network(replace(SMALL, experts=experts_of))
+        said = model(shown)
+        (said.joint.sum() + said.context.square().sum()).backward()
+        used = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        return [said.joint, said.context, *used]
+
+    spared = found()
+    monkeypatch.setattr(experts, "_of_present", lambda each, tokens, present: each(tokens))
+    dense = found()
+    assert len(spared) == len(dense) > 30
+    for one, other in zip(spared, dense, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_attention_is_what_its_definition_says():
