@@ -19,6 +19,7 @@ from storm_clinic.features.storm_writer import SlideStorm, write_storm_file
 from storm_clinic.files import remove_dead_parts
 from storm_clinic.progress import Progress
 from storm_clinic.steps.slide_embedding import tiles_digest
+from storm_clinic.steps.storm_origin import is_of_slide
 from storm_clinic.steps.storm_plan import StormPlan
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def make_storm_files(
 ) -> StormResult:
     """Make the STORM file of every slide from its stored tile features.
 
-    A file that was made from the same tiles is left alone; a slide that fails is listed and does
-    not stop the others.
+    A file that was made from the same tiles of the same slide is left alone; a slide that fails is
+    listed and does not stop the others.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ def _make(
     if row["problem"] is not None:
         raise FeatureError(row["problem"], where=store.path(row["slide_id"]))
     source = tiles_digest(row)
-    if _made_from(path, source, contract):
+    if _made_from(path, row, source, contract):
         return "unchanged", 0
     remove_dead_parts(path)
     made = _infer(plan, contract, store.read(row["slide_id"]), source)
@@ -138,13 +139,17 @@ def _make(
     return "written", len(made.spots)
 
 
-def _made_from(path: Path, source: str, contract: StormContract) -> bool:
+def _made_from(path: Path, row: dict[Any, Any], source: str, contract: StormContract) -> bool:
     try:
         header = read_header(path)
     except FeatureError:
         return False  # absent or damaged: it is made again
     made_with = header.contract.encoder_digest  # the encoder of STORM files is the checkpoint
-    return header.source_digest == source and made_with == contract.checkpoint_digest
+    return (
+        header.source_digest == source
+        and made_with == contract.checkpoint_digest
+        and is_of_slide(row, header)  # another file of a slide may have the very same tiles
+    )
 
 
 def _infer(

@@ -74,9 +74,14 @@ def require_one_origin(
     )
 
 
-def _problem(row: Mapping[Any, Any], storm: StormHeader, *, from_these: bool) -> str | None:
+def is_of_slide(row: Mapping[Any, Any], storm: StormHeader) -> bool:
+    """Whether a STORM file is of the slide of a store's index row, or one of them does not say."""
     of_tiles, of_storm = row["slide_digest"], storm.slide_digest
-    if isinstance(of_tiles, str) and of_storm is not None and of_tiles != of_storm:
+    return not isinstance(of_tiles, str) or of_storm is None or of_tiles == of_storm
+
+
+def _problem(row: Mapping[Any, Any], storm: StormHeader, *, from_these: bool) -> str | None:
+    if not is_of_slide(row, storm):
         return "its STORM file was made of another slide than its tile features"
     if from_these and storm.source_digest not in (None, tiles_digest(row)):
         return "its STORM file was made from other tile features than those beside it"

@@ -15,13 +15,15 @@ import torch
 from storm_clinic.encoders.weights import read_weights, weights_digest
 from storm_clinic.errors import CheckpointError, ContractMismatch, FeatureError, InputError
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.storm_contract import StormContract
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.files import Workspace
 from storm_clinic.slides.tissue import TissueParameters
 from storm_clinic.steps.extraction import extract
 from storm_clinic.steps.feature_store import check_features, list_features
+from storm_clinic.steps.storm_extraction import make_storm_files
 from storm_clinic.steps.storm_origin import of_other_origin, require_one_origin
-from storm_clinic.steps.storm_plan import StormChoice
+from storm_clinic.steps.storm_plan import StormChoice, plan_storm
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.domain import TrainingDomain
@@ -105,7 +107,7 @@ def made(run, slides, checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def copied(made, tmp_path):
-    """Tiles and STORM files of the two slides, which a test may change; and their workspace."""
+    """Tiles and STORM files of the two slides, which a test may change."""
     for store in (made.store.folder, made.storm.folder):
         shutil.copytree(store, tmp_path / store.relative_to(made.store.folder.parents[2]))
     folder = tmp_path / made.store.folder.relative_to(made.store.folder.parents[2])
@@ -191,6 +193,20 @@ def test_a_slide_that_was_scanned_again_is_known_even_where_tiles_are_of_another
     other.write(replace(tiles.read("b"), slide_digest="0" * 64))
     wrong = of_other_origin(other, files.folder, files.headers)
     assert wrong == {"b": "its STORM file was made of another slide than its tile features"}
+
+
+def test_a_slide_that_was_saved_again_with_the_same_tiles_gets_its_storm_file_anew(
+    copied, checkpoint
+):
+    tiles, files = copied
+    tiles.write(replace(tiles.read("b"), slide_digest="0" * 64))
+    with pytest.raises(ContractMismatch, match=r"b\.h5.*1 of 2 STORM files.*another slide"):
+        require_one_origin(tiles, files.folder, files.headers)
+    plan = plan_storm(StormChoice(checkpoint, per_tile=True))
+    contract, cpu = StormContract.read(files.folder), torch.device("cpu")
+    again = make_storm_files(plan, tiles, files.folder, contract, {"a", "b"}, device=cpu)
+    assert (again.count("unchanged"), again.count("written")) == (1, 1)
+    require_one_origin(tiles, files.folder, StormStore.open(files.folder).headers)
 
 
 def test_other_genes_in_the_same_folder_are_refused_with_both_values(made, run, slides, checkpoint):
