@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from storm_clinic.encoders.catalogue import find_card
 from storm_clinic.encoders.contract import EncoderCard, Published, State
+from storm_clinic.encoders.encoder_folder import named_card
 from storm_clinic.encoders.encoding import LoadedEncoder
 from storm_clinic.encoders.remote_code import require_consent
 from storm_clinic.encoders.weights import (
@@ -32,7 +32,8 @@ def load_encoder(
     Parameters
     ----------
     encoder : str or EncoderCard
-        A name of the catalogue or of an installed package's entry point, or the facts themselves.
+        A name of the catalogue or of an installed package's entry point, or the facts themselves;
+        or the name of an encoder that was trained on here, whose folder is given as ``weights``.
     weights : Path, optional
         File or folder of weights on this machine; nothing is fetched then.
     device : str
@@ -44,7 +45,7 @@ def load_encoder(
         If the encoder is unknown, its package or weights cannot be had, the file is damaged or
         belongs to another network, or the network contradicts its card.
     """
-    card = find_card(encoder) if isinstance(encoder, str) else encoder
+    card = named_card(encoder, weights) if isinstance(encoder, str) else encoder
     target = choose_device(device)
     model, digest = load_network(card, weights)
     model = model.to(target)

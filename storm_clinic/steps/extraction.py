@@ -155,7 +155,8 @@ def extract(
     workspace : Workspace, optional
         Default: the current folder.
     weights : Path, optional
-        File or folder with the encoder's weights.
+        File or folder with the encoder's weights; default: those that the STORM checkpoint brings,
+        else from the encoder's package or the hub.
     mpp : float, optional
         Microns per pixel at level 0 of all these slides, whatever they or the table state.
     masks : Path, optional
@@ -226,6 +227,7 @@ def extract(
         plan = _planned(storm)
         encoder = encoder or plan.checkpoint.inputs.encoder
         require_encoder(plan, encoder if isinstance(encoder, str) else encoder.name)
+        weights = weights or plan.encoder_weights
     loaded = load_encoder(
         encoder or DEFAULT_ENCODER, weights=weights, device="cpu" if ray else device
     )

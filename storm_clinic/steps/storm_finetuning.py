@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from storm_clinic.encoders.encoder_folder import is_encoder_folder
 from storm_clinic.files import Workspace
 from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress, silent
@@ -23,6 +24,7 @@ from storm_clinic.storm.evaluation_file import EvaluationFile, read_evaluation
 from storm_clinic.storm.evaluation_table import by_gene, reliability_of, summary
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
+from storm_clinic.storm.own_encoder import pass_on_encoder
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.reliability import GeneReliability
 from storm_clinic.storm.trained_on import TRAINED_ON, TrainedSection, to_card
@@ -114,6 +116,9 @@ def finetune_storm(
             ),
             card=_card(asked, data.measured, start, _held_out(data.measured, evidence, seen)),
         )
+        weights = asked.encoder.weights_path(workspace)
+        if weights is not None and is_encoder_folder(weights) and recipe.encoder == "plain":
+            pass_on_encoder(weights, folder)
         row = None if evidence is None else evidence.row
         log_held_out(run, asked, row, {"checkpoint_digest": digest})
     evident = 0 if evidence is None else int(evidence.reliability.exceeds(0.0).sum())

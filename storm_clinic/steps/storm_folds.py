@@ -84,10 +84,11 @@ def read_paired(
     rivals : bool
         Whether rivals are to see them too.
     """
-    encoder = load_encoder(asked.encoder.name, device="cpu")
+    weights = asked.encoder.weights_path(workspace)
+    encoder = load_encoder(asked.encoder.name, weights=weights, device="cpu")
     kinds = {"plain": encoder}
     if any(recipe.encoder == "random" for recipe in recipes):
-        kinds["random"] = _random(asked.encoder.name)
+        kinds["random"] = _random(asked.encoder.name, weights)
     measured, seen, views = [], [], []
     sections = list(read_sources(asked.sections, workspace))
     for section in sections:
@@ -143,9 +144,9 @@ def _embed_looks(
     )
 
 
-def _random(name: str) -> LoadedEncoder:
+def _random(name: str, weights: Path | None) -> LoadedEncoder:
     """The encoder's network with weights drawn anew, by one seed."""
-    loaded = load_encoder(name, device="cpu")
+    loaded = load_encoder(name, weights=weights, device="cpu")
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         for module in loaded.model.modules():

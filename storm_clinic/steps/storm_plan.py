@@ -50,13 +50,17 @@ class StormChoice:
 
 @dataclass(frozen=True, eq=False)
 class StormPlan:
-    """A checkpoint that was read, and what is to be made with it."""
+    """A checkpoint that was read, and what is to be made with it.
+
+    ``encoder_weights`` is the folder of the tile encoder that was trained with it, if one was.
+    """
 
     name: str
     checkpoint: Checkpoint
     genes: ImputedGenes | None
     min_r: float | None
     per_tile: bool
+    encoder_weights: Path | None
 
 
 def plan_storm(choice: StormChoice, *, same_as: StormContract | None = None) -> StormPlan:
@@ -82,6 +86,7 @@ def plan_storm(choice: StormChoice, *, same_as: StormContract | None = None) -> 
     """
     from storm_clinic.storm.checkpoint import load_checkpoint
     from storm_clinic.storm.gene_choice import choose_genes, read_gene_names
+    from storm_clinic.storm.own_encoder import own_encoder
     from storm_clinic.storm.shipped import checkpoint_folder
 
     folder = checkpoint_folder(choice.checkpoint)
@@ -106,7 +111,8 @@ def plan_storm(choice: StormChoice, *, same_as: StormContract | None = None) -> 
             where=folder,
             fix="Extract its embeddings alone, without --per-tile.",
         )
-    return StormPlan(name, checkpoint, genes, choice.min_r, choice.per_tile)
+    weights = own_encoder(folder, checkpoint.inputs)
+    return StormPlan(name, checkpoint, genes, choice.min_r, choice.per_tile, weights)
 
 
 def require_encoder(plan: StormPlan, encoder: str, digest: str | None = None) -> None:

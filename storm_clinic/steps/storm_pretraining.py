@@ -5,16 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.files import Workspace, digest_value, write_json, write_text
+from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress, silent
 from storm_clinic.steps.storm_pictures import draw_curve, draw_reconstruction
-from storm_clinic.steps.storm_shards import TrainingSections, prepare_shards
+from storm_clinic.steps.storm_shards import (
+    TrainingSections,
+    domain_of_encoder,
+    prepare_shards,
+)
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
+from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, load_trainable
+from storm_clinic.storm.own_encoder import keep_own_encoder
 from storm_clinic.storm.pretrain import Point, Pretrained, pretrain
 from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
 from storm_clinic.storm.processes import joined_processes
@@ -68,7 +76,8 @@ def pretrain_storm(
     Everything lies under ``storm/`` of the workspace: ``spots/`` holds embeddings, which other
     pretrainings share; ``<name>/`` shards, which are written again only where what they are made of
     has changed, the training's state and the checkpoint. Started by ``torchrun``, the processes
-    train together; the first one embeds, writes and logs.
+    train together; the first one embeds, writes and logs. Where the image encoder is trained too,
+    the checkpoint's folder holds it (`storm_clinic.storm.own_encoder`), named ``<name>-encoder``.
 
     Parameters
     ----------
@@ -110,22 +119,39 @@ def pretrain_storm(
         run: RunLog | None = None
         if processes.is_first:
             run = stack.enter_context(_open_run(asked, shards, workspace, resume=resume))
+        encoder = _encoder_to_train(asked, workspace)
         made = pretrain(
             config,
             shards,
             asked.plan,
             processes,
             axes=measure_axes(shards, config.image_axes),
+            encoder=encoder,
+            layer_decay=DECAY if asked.train_encoder is None else asked.train_encoder.layer_decay,
             state=folder / STATE,
             on_point=None if run is None else _logging(run),
             on_step=lambda done, total: progress(_TRAINING, done, total),
         )
         if run is None or facts is None:
             return None
-        digest = _save(asked, shards, made, facts, folder / "checkpoint")
+        checkpoint = folder / "checkpoint"
+        sees = Inputs(
+            encoder=shards.encoder,
+            encoder_digest=shards.encoder_digest,
+            tile_um=shards.tile_um,
+            side=asked.network.side,
+        )
+        if made.encoder is not None:
+            name = f"{asked.name}-encoder"
+            weights, own = keep_own_encoder(checkpoint, name, made.encoder)
+            sees = replace(sees, encoder=name, encoder_digest=own)
+            trained = load_encoder(name, weights=weights, device=device)
+            domain = domain_of_encoder(asked, trained, workspace, facts.n_sections, progress)
+            facts = replace(facts, domain=domain)
+        digest = _save(asked, shards, made, facts, sees, checkpoint)
         _log_files(run, asked, shards, made, digest)
         return PretrainingResult(
-            folder / "checkpoint",
+            checkpoint,
             digest,
             run.run_id,
             made.history,
@@ -133,6 +159,16 @@ def pretrain_storm(
             facts.n_patients,
             shards.n_spots,
         )
+
+
+def _encoder_to_train(asked: PretrainingFile, workspace: Workspace) -> TrainableEncoder | None:
+    if asked.train_encoder is None:
+        return None
+    return load_trainable(
+        asked.encoder.name,
+        weights=asked.encoder.weights_path(workspace),
+        tiles_at_once=asked.train_encoder.tiles_at_once,
+    )
 
 
 def _open_run(
@@ -157,6 +193,7 @@ def _save(
     shards: ShardSet,
     made: Pretrained,
     facts: TrainingSections,
+    sees: Inputs,
     folder: Path,
 ) -> str:
     card = {
@@ -170,15 +207,13 @@ def _save(
         "shards_digest": shards.digest,
         TRAINED_ON: to_card(facts.trained_on),
     }
+    if made.encoder is not None:
+        card["encoder_trained_from"] = asdict(made.encoder.start)
+        card["licence"] = joined(asked.card.licence, made.encoder.card.licence)
     return save_checkpoint(
         folder,
         made.model,
-        inputs=Inputs(
-            encoder=shards.encoder,
-            encoder_digest=shards.encoder_digest,
-            tile_um=shards.tile_um,
-            side=asked.network.side,
-        ),
+        inputs=sees,
         vocabulary=shards.vocabulary,
         domain=facts.domain,
         card=card,

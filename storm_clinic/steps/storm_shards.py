@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from storm_clinic.files import Workspace, digest_value
 from storm_clinic.progress import Progress
 from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
+from storm_clinic.storm.image_encoder import trainable_card
 from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretraining_file import PretrainingFile
@@ -24,11 +26,13 @@ from storm_clinic.storm.section_sources import read_sources
 from storm_clinic.storm.shard_writer import Embedded, write_shards
 from storm_clinic.storm.shards import FORMAT_VERSION, reusable_shards
 from storm_clinic.storm.spot_cache import cached_embeddings, spots_folder
+from storm_clinic.storm.spot_images import spot_tiles
 from storm_clinic.storm.trained_on import TrainedSection
 from storm_clinic.storm.variable_genes import most_variable_genes
 
 _MOST_SAMPLES = 40_000  # spots that describe the training domain; thinned beyond that
 _EMBEDDING = "embed sections"
+_EMBEDDING_AGAIN = "embed sections by the trained encoder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,8 @@ class TrainingSections:
     technologies : list of str
         Sorted.
     domain : TrainingDomain or None
-        None of one section: its limits are measured on sections that are left out.
+        Of the encoder as it was; None of one section, as its limits are measured on sections that
+        are left out.
     trained_on : list of TrainedSection
         By which another section is known to be one of these.
     """
@@ -58,7 +63,7 @@ def prepare_shards(
 ) -> TrainingSections:
     """Embed all spots, and write shards unless the same were written before.
 
-    Sections are read twice rather than kept.
+    Sections are read twice rather than kept. Shards hold tiles too where the encoder is trained.
 
     Parameters
     ----------
@@ -73,7 +78,10 @@ def prepare_shards(
     progress : callable
         See `Progress`.
     """
-    encoder = load_encoder(asked.encoder.name, device=device)
+    name, weights = asked.encoder.name, asked.encoder.weights_path(workspace)
+    trains = asked.train_encoder is not None
+    of = trainable_card(name, weights) if trains else name
+    encoder = load_encoder(of, weights=weights, device=device)
     trained_on: list[TrainedSection] = []
     digests: list[str] = []
 
@@ -87,7 +95,7 @@ def prepare_shards(
     vocabulary = most_variable_genes(noted(), asked.n_genes)
     patients: set[str] = set()
     technologies: set[str] = set()
-    samples: dict[str, NDArray[np.float32]] = {}
+    samples = _Samples()
     scaled = bool(asked.network.image_axes)
 
     def embedded() -> Iterator[Embedded]:
@@ -100,12 +108,12 @@ def prepare_shards(
             )
             patients.add(section.patient)
             technologies.add(section.technology)
-            few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
-            samples[section.name] = image[few]
-            if sum(map(len, samples.values())) > _MOST_SAMPLES:
-                samples.update({name: rows[::2] for name, rows in samples.items()})
-            progress(_EMBEDDING, len(samples), len(trained_on))
-            yield Embedded(section, scale_slide(image) if scaled else image)
+            samples.add(section.name, image)
+            progress(_EMBEDDING, len(samples.of), len(trained_on))
+            tiles = partial(_tiles, section, asked.encoder.tile_um, encoder.card.tile_px)
+            yield Embedded(
+                section, scale_slide(image) if scaled else image, tiles if trains else None
+            )
 
     made_of = _made_of(asked, digests, encoder, vocabulary)
     if reusable_shards(folder, made_of) is None:
@@ -122,8 +130,52 @@ def prepare_shards(
         )
     else:
         deque(embedded(), maxlen=0)  # the card's facts are still asked for
-    domain = TrainingDomain.fit(samples) if len(samples) > 1 else None
-    return TrainingSections(len(samples), len(patients), sorted(technologies), domain, trained_on)
+    return TrainingSections(
+        len(samples.of), len(patients), sorted(technologies), samples.domain(), trained_on
+    )
+
+
+def domain_of_encoder(
+    asked: PretrainingFile,
+    encoder: LoadedEncoder,
+    workspace: Workspace,
+    n_sections: int,
+    progress: Progress,
+) -> TrainingDomain | None:
+    """What training sections look like to another encoder than the shards', the trained one.
+
+    Its embeddings are kept where those of others are. Other arguments as `prepare_shards`; None of
+    one section.
+    """
+    samples = _Samples()
+    for section in read_sources(asked.sections, workspace):
+        folder = spots_folder(workspace, encoder)
+        image = cached_embeddings(section, encoder, tile_um=asked.encoder.tile_um, folder=folder)
+        samples.add(section.name, image)
+        progress(_EMBEDDING_AGAIN, len(samples.of), n_sections)
+    return samples.domain()
+
+
+@dataclass
+class _Samples:
+    """Embeddings of some spots of each section, by its name."""
+
+    of: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def add(self, section: str, image: NDArray[np.float32]) -> None:
+        few = np.linspace(0, len(image) - 1, min(len(image), MOST_ROWS)).astype(np.int64)
+        self.of[section] = image[few]
+        if sum(map(len, self.of.values())) > _MOST_SAMPLES:
+            self.of = {name: rows[::2] for name, rows in self.of.items()}
+
+    def domain(self) -> TrainingDomain | None:
+        return TrainingDomain.fit(self.of) if len(self.of) > 1 else None
+
+
+def _tiles(
+    section: PairedSection, tile_um: float, tile_px: int, rows: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    return np.stack(list(spot_tiles(section, tile_um=tile_um, tile_px=tile_px, rows=rows)))
 
 
 def _made_of(
@@ -141,5 +193,6 @@ def _made_of(
             [encoder.card.name, encoder.digest, encoder.precision],
             [asked.encoder.tile_um, asked.network.side, asked.spots_per_shard],
             bool(asked.network.image_axes),
+            asked.train_encoder is not None,
         ]
     )

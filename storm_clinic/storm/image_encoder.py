@@ -10,14 +10,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from storm_clinic.encoders.catalogue import find_card
 from storm_clinic.encoders.contract import EncoderCard
+from storm_clinic.encoders.encoder_folder import (
+    TrainedFrom,
+    is_encoder_folder,
+    named_card,
+    read_start,
+)
 from storm_clinic.encoders.encoding import embed, prepare
 from storm_clinic.encoders.hub import load_network
 from storm_clinic.errors import EncoderError
 
 DECAY = 0.7  # of the learning rate from a layer to the one before it, as in the paper
+TILES_AT_ONCE = 64
 
 
 class TrainableEncoder(nn.Module):
@@ -29,12 +36,26 @@ class TrainableEncoder(nn.Module):
         What it wants to see; its ``width`` is that of the embeddings.
     network : nn.Module
         The vision transformer.
+    start : TrainedFrom
+        What it was before it was trained on.
+    tiles_at_once : int
+        More tiles are embedded in parts of this many, whose inner values are computed again on the
+        way back: memory is that of one part, whatever the batch.
     """
 
-    def __init__(self, card: EncoderCard, network: nn.Module) -> None:
+    def __init__(
+        self,
+        card: EncoderCard,
+        network: nn.Module,
+        start: TrainedFrom,
+        *,
+        tiles_at_once: int = TILES_AT_ONCE,
+    ) -> None:
         super().__init__()
         self.card = card
         self.network = network
+        self.start = start
+        self.tiles_at_once = tiles_at_once
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Embeddings (b, width) of tiles, uint8 (b, side, side, 3).
@@ -51,34 +72,65 @@ class TrainableEncoder(nn.Module):
                 f"tiles must be uint8 (b, side, side, 3), are {tiles.dtype} {tuple(tiles.shape)}",
                 where=f"trainable encoder {self.card.name}",
             )
-        embedding: Tensor = embed(self.network, prepare(tiles, self.card), self.card)
-        return embedding
+        if len(tiles) <= self.tiles_at_once:
+            return self._embed(tiles)
+        parts = torch.split(tiles, self.tiles_at_once)
+        if not torch.is_grad_enabled():
+            return torch.cat([self._embed(part) for part in parts])
+        kept = [checkpoint(self._embed, part, use_reentrant=False) for part in parts]
+        return torch.cat(kept)
+
+    def _embed(self, tiles: Tensor) -> Tensor:
+        return embed(self.network, prepare(tiles, self.card), self.card)
+
+
+def trainable_card(encoder: str | EncoderCard, weights: Path | None = None) -> EncoderCard:
+    """The card of an encoder as it is trained on.
+
+    Of an encoder whose embedding is class token and mean of patches together, such as H0-mini's
+    1,536 numbers, the class token alone is taken, the 768 of the paper; it goes by another name
+    then, since its embeddings are others.
+
+    Raises
+    ------
+    EncoderError
+        If no encoder has that name.
+    """
+    card = named_card(encoder, weights) if isinstance(encoder, str) else encoder
+    if card.pooling != "cls+mean":
+        return card
+    return replace(card, name=f"{card.name}-cls", pooling="cls", width=card.width // 2)
 
 
 def load_trainable(
-    encoder: str | EncoderCard = "h0-mini", *, weights: Path | None = None
+    encoder: str | EncoderCard = "h0-mini",
+    *,
+    weights: Path | None = None,
+    tiles_at_once: int = TILES_AT_ONCE,
 ) -> TrainableEncoder:
-    """An encoder with its published weights, ready to be trained on.
-
-    Of an encoder whose embedding is class token and mean of patches together, such as H0-mini's
-    1,536 numbers, the class token alone is taken: the 768 of the paper.
+    """An encoder with its published weights, ready to be trained on; see `trainable_card`.
 
     Parameters
     ----------
     encoder, weights
         As for `storm_clinic.encoders.hub.load_encoder`.
+    tiles_at_once : int
+        See `TrainableEncoder`.
 
     Raises
     ------
     EncoderError
         As there, or if the network is no vision transformer of timm.
     """
-    card = find_card(encoder) if isinstance(encoder, str) else encoder
-    if card.pooling == "cls+mean":
-        card = replace(card, pooling="cls", width=card.width // 2)
-    network, _ = load_network(card, weights)
+    card = trainable_card(encoder, weights)
+    network, digest = load_network(card, weights)
     layer_scales(network)  # a network without layers in order is refused before a training
-    return TrainableEncoder(card, network.requires_grad_(True).train())
+    network = network.requires_grad_(True).train()
+    name = encoder if isinstance(encoder, str) else encoder.name
+    if weights is not None and is_encoder_folder(weights):
+        name = read_start(weights).encoder  # the network is the catalogue's, however often trained
+    start = TrainedFrom(encoder=name, digest=digest)
+    return TrainableEncoder(card, network, start, tiles_at_once=tiles_at_once)
 
 
 def layer_scales(network: nn.Module, *, decay: float = DECAY, prefix: str = "") -> dict[str, float]:

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from storm_clinic.encoders.weights import weights_digest
 from storm_clinic.errors import TrainingError
 from storm_clinic.files import digest_value
 from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.decoders import Decoders, Losses, LossWeights, Targets
+from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, layer_scales
 from storm_clinic.storm.masking import Draws, Masked, MaskingMix, mask
 from storm_clinic.storm.model import Encoded, StormModel
 from storm_clinic.storm.optimisation import Optimisation, Optimiser
@@ -82,6 +85,8 @@ class Pretrained:
         With the mean of weights where one is kept, in evaluation mode.
     decoders : Decoders
         That belong to it: for looking at reconstructions; nothing else needs them.
+    encoder : TrainableEncoder or None
+        That was trained with it, where one was.
     history : list of dict
         Points of the loss curve: ``step``, ``loss``, ``rate``, and the mean loss of each part over
         the contexts that were asked for it; a part that nobody was asked for is left out.
@@ -90,6 +95,7 @@ class Pretrained:
     model: StormModel
     decoders: Decoders
     history: list[dict[str, float]]
+    encoder: TrainableEncoder | None = None
 
 
 Point = dict[str, float]
@@ -102,6 +108,8 @@ def pretrain(
     processes: Processes,
     *,
     axes: Tensor | None = None,
+    encoder: TrainableEncoder | None = None,
+    layer_decay: float = DECAY,
     state: Path | None = None,
     on_point: Callable[[Point], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -122,6 +130,13 @@ def pretrain(
     axes : float tensor, shape (image_axes, image_width), optional
         From `image_scale.principal_axes` of the shards' embeddings; needed where the network has
         axes.
+    encoder : TrainableEncoder, optional
+        Is trained with the network, and changed in place: images are then embedded anew in each
+        batch, those alone that a context shows. What masked images are to be predicted as stays
+        the embedding in the shards, of the encoder as it was: a target that moves with the encoder
+        would be met best by embeddings that are all the same. Needs shards with tiles.
+    layer_decay : float
+        By what the encoder's learning rate falls from a layer to the one before it.
     state : Path, optional
         File from which the training goes on if it is there, and where its state is kept.
     on_point : callable, optional
@@ -135,11 +150,13 @@ def pretrain(
         If shards do not fit the network, the batch cannot be divided among the processes, a
         gradient is not finite, or the state is of another training.
     """
-    _check(config, shards, plan, processes, axes)
+    _check(config, shards, plan, processes, axes, encoder)
     identity = _identity(config, shards, plan)
+    if encoder is not None:
+        identity = digest_value([identity, _encoder_identity(encoder), layer_decay])
     with _own_chance(processes.device):
-        module = _start(config, shards, plan, axes).to(processes.device)
-        work = _Work(module, shards, plan, processes)
+        module = _start(config, shards, plan, axes, encoder).to(processes.device)
+        work = _Work(module, shards, plan, processes, layer_decay)
         optimiser, history = work.optimiser, work.history
         kept = read_state(state, identity=identity) if state is not None else None
         if kept is not None:
@@ -163,16 +180,23 @@ def pretrain(
                 on_step(done, n_steps)
     module.load_state_dict(optimiser.averaged(), strict=False)  # buffers are in place
     module = module.cpu().eval()
-    return Pretrained(module.model, module.decoders, history)
+    return Pretrained(module.model, module.decoders, history, module.encoder)
 
 
 class Pretraining(nn.Module):
-    """Network and decoders, as one module that gives losses."""
+    """Network, decoders and perhaps an image encoder, as one module that gives losses."""
 
-    def __init__(self, config: StormConfig, masking: MaskingMix, weights: LossWeights) -> None:
+    def __init__(
+        self,
+        config: StormConfig,
+        masking: MaskingMix,
+        weights: LossWeights,
+        encoder: TrainableEncoder | None = None,
+    ) -> None:
         super().__init__()
         self.model = StormModel(config)
         self.decoders = Decoders(config)
+        self.encoder = encoder
         self._masking, self._weights = masking, weights
 
     def forward(self, batch: SpotBatch, draws: Draws) -> Losses:
@@ -183,20 +207,55 @@ class Pretraining(nn.Module):
 
     def encode(self, batch: SpotBatch, draws: Draws) -> tuple[Encoded, Masked]:
         """Tokens of a batch of which parts are hidden."""
-        image = self.model.embed_image(batch.image)
-        expression = self.model.embed_expression(batch.expression, batch.panel)
-        masked = mask(batch.contexts(image, expression), draws, self._masking)
+        masked = mask(embedded_contexts(batch, self.model, self.encoder), draws, self._masking)
         return self.model(masked.contexts, embedded=True), masked
+
+    def shown(self, batch: SpotBatch, draws: Draws) -> Tensor:
+        """Spots of a batch whose image some context shows, int64 (n_shown,); at least one.
+
+        One is embedded even where none is shown: then its gradient is 0, not missing, which
+        processes that train together must have.
+        """
+        nothing = batch.image[:, :0]
+        masked = mask(batch.contexts(nothing, nothing), draws, self._masking)
+        seen = masked.contexts.present("image") & ~masked.contexts.masked("image")
+        spots = torch.unique(batch.spots[seen])
+        return spots if len(spots) else batch.spots.new_zeros(1)
+
+
+def embedded_contexts(
+    batch: SpotBatch, model: StormModel, encoder: TrainableEncoder | None
+) -> Contexts:
+    """Contexts of a batch as tokens, nothing masked yet.
+
+    Images are those of the shards, or an encoder's of the batch's tiles; a spot whose tile is not
+    at hand has none that means anything, and must be masked.
+    """
+    image = batch.image
+    if encoder is not None:
+        found = encoder(batch.tiles).float()
+        image = torch.zeros_like(image).index_copy(0, batch.shown, found)
+    tokens = model.embed_image(image)
+    return batch.contexts(tokens, model.embed_expression(batch.expression, batch.panel))
 
 
 class _Work:
     """One update after the other, and the curve of the loss."""
 
     def __init__(
-        self, module: Pretraining, shards: ShardSet, plan: PretrainPlan, processes: Processes
+        self,
+        module: Pretraining,
+        shards: ShardSet,
+        plan: PretrainPlan,
+        processes: Processes,
+        layer_decay: float,
     ) -> None:
         self.plan, self.processes = plan, processes
-        self.optimiser = Optimiser(module, plan.optimisation)
+        scales = None
+        if module.encoder is not None:
+            network = module.encoder.network
+            scales = layer_scales(network, decay=layer_decay, prefix="encoder.network.")
+        self.optimiser = Optimiser(module, plan.optimisation, scales=scales)
         self.history: list[Point] = []
         # Since the last point: batches, their total, sums of the parts, and contexts of these.
         self.window = torch.zeros(2 + 2 * len(PARTS), dtype=torch.float64)
@@ -208,6 +267,7 @@ class _Work:
         module.train()
         if processes.device.type == "cuda":
             module.model.compile()  # in place: names of weights stay
+        self.alone = module
         self.module: nn.Module = module
         if processes.size > 1:
             self.module = DistributedDataParallel(module)
@@ -232,9 +292,12 @@ class _Work:
         """Add one batch's gradient; what it adds to the window."""
         device = self.processes.device
         place, rows = self.order.at(position)
-        batch = self.reader.batch(place, rows[self.rows]).to(device)
+        batch = self.reader.batch(place, rows[self.rows])
         masks = torch.Generator().manual_seed(_seed(self.plan.seed, position, _MASKS))
-        draws = Draws.draw(self.plan.batch, self.n_slots, masks).part(self.rows).to(device)
+        draws = Draws.draw(self.plan.batch, self.n_slots, masks).part(self.rows)
+        if self.alone.encoder is not None:
+            batch = self.reader.with_tiles(place, batch, self.alone.shown(batch, draws))
+        batch, draws = batch.to(device), draws.to(device)
         torch.manual_seed(_seed(self.plan.seed, position, _DROPOUT, self.processes.rank))
         with self._without_exchange():
             with _bfloat16(device):
@@ -252,10 +315,14 @@ class _Work:
 
 
 def _start(
-    config: StormConfig, shards: ShardSet, plan: PretrainPlan, axes: Tensor | None
+    config: StormConfig,
+    shards: ShardSet,
+    plan: PretrainPlan,
+    axes: Tensor | None,
+    encoder: TrainableEncoder | None,
 ) -> Pretraining:
     torch.manual_seed(plan.seed)
-    module = Pretraining(config, plan.masking, plan.weights)
+    module = Pretraining(config, plan.masking, plan.weights, encoder)
     scales = measure_scales(shards)
     module.model.gene_scale.set(scales.gene_mean, scales.gene_spread)
     if axes is not None:
@@ -270,6 +337,7 @@ def _check(
     plan: PretrainPlan,
     processes: Processes,
     axes: Tensor | None,
+    encoder: TrainableEncoder | None,
 ) -> None:
     problem = None
     if (config.image_width, config.n_genes) != (shards.image_width, len(shards.vocabulary)):
@@ -279,6 +347,19 @@ def _check(
         )
     elif (axes is not None) != bool(config.image_axes):
         problem = f"a network with {config.image_axes} image axes needs them, and no other does"
+    elif encoder is not None and config.image_axes:
+        problem = (
+            "image axes are those of embeddings that stay as they are; an encoder that is trained "
+            "has none"
+        )
+    elif encoder is not None and (encoder.card.tile_px, encoder.card.width) != (
+        shards.tile_px,
+        shards.image_width,
+    ):
+        problem = (
+            f"shards of tiles of {shards.tile_px} px (0: none) and {shards.image_width} numbers an "
+            f"image do not fit an encoder of {encoder.card.tile_px} px and {encoder.card.width}"
+        )
     elif plan.batch % processes.size:
         problem = f"a batch of {plan.batch} cannot be divided among {processes.size} processes"
     if problem:
@@ -290,6 +371,11 @@ def _identity(config: StormConfig, shards: ShardSet, plan: PretrainPlan) -> str:
     for name in ("log_every", "keep_every"):  # they decide nothing
         del settings[name]
     return digest_value([config.to_json(), shards.digest, shards.n_slots, settings])
+
+
+def _encoder_identity(encoder: TrainableEncoder) -> list[str | int]:
+    weights = weights_digest(encoder.network.state_dict())
+    return [encoder.card.name, weights, encoder.tiles_at_once]
 
 
 def _seed(*what: int) -> int:

@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from storm_clinic.errors import InputError
-from storm_clinic.files import digest_value
+from storm_clinic.errors import InputError, TrainingError
+from storm_clinic.files import Workspace, digest_value
 from storm_clinic.storm.config import Size, StormConfig
 from storm_clinic.storm.decoders import LossWeights
+from storm_clinic.storm.image_encoder import DECAY, TILES_AT_ONCE
 from storm_clinic.storm.masking import MaskingMix
 from storm_clinic.storm.neighbourhood import Side
 from storm_clinic.storm.optimisation import Optimisation
 from storm_clinic.storm.pretrain import PretrainPlan
-from storm_clinic.storm.section_sources import Source
+from storm_clinic.storm.section_sources import Source, filled_in
 from storm_clinic.storm.shard_writer import SPOTS_PER_SHARD
 from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
 
@@ -27,8 +28,29 @@ Positive = Annotated[float, Field(gt=0)]
 class EncoderChoice(StrictModel):
     """What the network sees of H&E."""
 
-    name: str = Field(description="A tile encoder of the catalogue.")
+    name: str = Field(description="A tile encoder of the catalogue, or of the folder below.")
     tile_um: Positive = Field(description="Side of the tissue shown around a spot, in µm.")
+    weights: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File or folder of its weights, absolute or under the workspace; ${VARIABLE} "
+        "is filled in. By default from its package or the hub.",
+    )
+
+    def weights_path(self, workspace: Workspace) -> Path | None:
+        """Where its weights lie, if that is said."""
+        return None if self.weights is None else workspace.path(filled_in(self.weights))
+
+
+class EncoderTraining(StrictModel):
+    """How the image encoder is trained with the network; see `TrainableEncoder`."""
+
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=DECAY, description="Of the learning rate, from a layer to the one before it."
+    )
+    tiles_at_once: Count = Field(
+        default=TILES_AT_ONCE, description="Whose inner values are in memory together."
+    )
 
 
 class NetworkChoice(StrictModel):
@@ -122,6 +144,9 @@ class PretrainingFile(StrictModel):
         min_length=1, description="Training sections; patients in turn where there are several."
     )
     encoder: EncoderChoice
+    train_encoder: EncoderTraining | None = Field(
+        default=None, description="Train the encoder too, a vision transformer; null: it is frozen."
+    )
     n_genes: Count = Field(description="How many of the genes that vary most are taught.")
     network: NetworkChoice
     masking: Masking = Masking()
@@ -129,7 +154,10 @@ class PretrainingFile(StrictModel):
     updates: Updates
     batch: Count = Field(description="Contexts a batch, over all processes.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Of weights, order, masks, dropout.")
-    spots_per_shard: Count = Field(default=SPOTS_PER_SHARD, description="In memory at once.")
+    spots_per_shard: Count = Field(
+        default=SPOTS_PER_SHARD,
+        description="In memory at once; with train_encoder each brings its tile, 150 kB at 224 px.",
+    )
     log_every: Count = Field(default=PretrainPlan.log_every, description="Updates a point.")
     keep_every: Count = Field(default=PretrainPlan.keep_every, description="Updates a state.")
     card: CardTexts
@@ -181,4 +209,11 @@ def read_pretraining(path: Path) -> PretrainingFile:
     document = read_yaml(path, InputError)
     found = parse(PretrainingFile, document, where=str(path), error=InputError)
     _ = found.plan  # contradictions are found before hours of embedding
+    if found.train_encoder is not None and found.network.image_axes:
+        raise TrainingError(
+            "image_axes are those of embeddings that stay as they are, and train_encoder changes "
+            "them",
+            where=path,
+            fix="Set network.image_axes: 0, or train_encoder: null.",
+        )
     return found

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from storm_clinic.storm.masking import Draws, MaskingMix, mask
-from storm_clinic.storm.pretrain import Pretrained
+from storm_clinic.storm.pretrain import Pretrained, embedded_contexts
 from storm_clinic.storm.shards import ShardSet
 from storm_clinic.storm.spot_batches import SpotReader
 
@@ -67,13 +67,12 @@ def reconstruct(
     parts = []
     for some in np.array_split(rows, range(_ROWS, len(rows), _ROWS)):
         batch = reader.batch(0, some)
+        if made.encoder is not None:
+            batch = reader.with_tiles(0, batch, torch.arange(len(batch.rows)))
         draws = Draws.draw(len(some), shards.n_slots, generator)
         draws.expression[:, middle] = 1.0  # the last to stay visible
         with torch.no_grad():
-            given = batch.contexts(
-                model.embed_image(batch.image),
-                model.embed_expression(batch.expression, batch.panel),
-            )
+            given = embedded_contexts(batch, model, made.encoder)
             hidden = model(mask(given, draws, _BOTH).contexts, embedded=True)
             alone = model(mask(given, draws, _IMAGE).contexts, embedded=True)
             scale = model.gene_scale

@@ -6,7 +6,7 @@ so that a context never needs a second file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,16 +25,28 @@ from storm_clinic.storm.neighbourhood import Side, neighbourhoods
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.shards import INDEX, ShardFile, ShardSet
 
-SPOTS_PER_SHARD = 16_384  # with embeddings of 1,536 numbers and 2,000 counts a spot: 300 MB
+# With embeddings of 1,536 numbers and 2,000 counts a spot: 300 MB; with tiles of 224 px as well
+# 2.7 GB, and twice that while it is written.
+SPOTS_PER_SHARD = 16_384
 _LARGEST_F16 = 65504.0
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A section with the embeddings of its spots, float (n_spots, image_width)."""
+    """A section with what is known of its H&E.
+
+    Attributes
+    ----------
+    section : PairedSection
+    image : float array, shape (n_spots, image_width)
+        Embeddings of its spots.
+    tiles : callable, optional
+        Gives the tiles of some spots, int64 (n,): uint8 (n, tile_px, tile_px, 3).
+    """
 
     section: PairedSection
     image: NDArray[Any]
+    tiles: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
 
 
 def write_shards(
@@ -74,8 +86,8 @@ def write_shards(
     Raises
     ------
     SectionError
-        If there are no sections, embeddings do not go with the spots or do not fit float16, or a
-        panel has no gene of the vocabulary.
+        If there are no sections, embeddings do not go with the spots or do not fit float16, a
+        panel has no gene of the vocabulary, or tiles are not all of one side.
     """
     folder = Path(folder)
     (folder / INDEX).unlink(missing_ok=True)  # while shards are exchanged there is no whole set
@@ -83,11 +95,15 @@ def write_shards(
         raise SectionError(f"must be at least 1, is {spots_per_shard}", where="spots_per_shard")
     files: list[ShardFile] = []
     waiting: list[_Part] = []
-    width = 0
+    width = tile_px = 0
     for embedded in sections:
         width = width or embedded.image.shape[-1]
         _check(embedded, width)
         for part in _parts(embedded, vocabulary, side, spots_per_shard):
+            side_px = 0 if part.tiles is None else part.tiles.shape[1]
+            if files or waiting:
+                _require_same_tiles(part, side_px, tile_px)
+            tile_px = side_px
             if sum(map(len, (each.own for each in waiting))) + len(part.own) > spots_per_shard:
                 files.append(_write(folder, len(files), waiting))
                 waiting = []
@@ -105,6 +121,7 @@ def write_shards(
         encoder_digest,
         tile_um,
         made_of,
+        tile_px,
     )
     write_json(folder / INDEX, made.to_json())
     return made
@@ -120,6 +137,15 @@ class _Part(NamedTuple):
     xy_um: NDArray[np.float32]
     own: NDArray[np.int64]  # neighbours (n_own, n_slots) within this part
     panel: NDArray[np.bool_]
+    tiles: NDArray[np.uint8] | None
+
+
+def _require_same_tiles(part: _Part, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise SectionError(
+            f"its tiles are {found} px a side, those before {wanted} (0: none)",
+            where=f"section {part.name}",
+        )
 
 
 def _check(embedded: Embedded, width: int) -> None:
@@ -160,6 +186,7 @@ def _parts(
             section.centres_um[rows].astype(np.float32),
             place[around[own]],
             panel.mask,
+            None if embedded.tiles is None else embedded.tiles(rows),
         )
 
 
@@ -190,6 +217,9 @@ def _write(folder: Path, number: int, parts: list[_Part]) -> ShardFile:
         "section": np.repeat(np.arange(len(parts), dtype=np.int32), n_rows)[order],
         "panels": np.stack([part.panel for part in parts]),
     }
+    tiles = [part.tiles for part in parts if part.tiles is not None]
+    if tiles:
+        arrays["tiles"] = np.concatenate(tiles)[order]
     state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     name = f"shard-{number:05d}.safetensors"
     with atomic_write(folder / name) as path:

@@ -38,6 +38,8 @@ class Shard(NamedTuple):
     section : int32 tensor, shape (n_spots,)
         Row of ``panels``.
     panels : bool tensor, shape (n_sections, n_genes)
+    tiles : uint8 tensor, shape (n_spots, tile_px, tile_px, 3), or None
+        H&E around each spot, where the image encoder is trained too.
     """
 
     image: Tensor
@@ -46,6 +48,7 @@ class Shard(NamedTuple):
     neighbours: Tensor
     section: Tensor
     panels: Tensor
+    tiles: Tensor | None = None
 
     @property
     def n_own(self) -> int:
@@ -79,6 +82,8 @@ class ShardSet:
         How the image embeddings were made.
     made_of : str
         Digest of all that they were written from; empty where their writer did not say.
+    tile_px : int
+        Side of the tiles that they hold; 0 if they hold none.
     """
 
     folder: Path
@@ -90,6 +95,7 @@ class ShardSet:
     encoder_digest: str
     tile_um: float
     made_of: str = ""
+    tile_px: int = 0
 
     @property
     def n_spots(self) -> int:
@@ -113,6 +119,7 @@ class ShardSet:
             "encoder_digest": self.encoder_digest,
             "tile_um": self.tile_um,
             "made_of": self.made_of,
+            "tile_px": self.tile_px,
         }
 
     def is_whole(self) -> bool:

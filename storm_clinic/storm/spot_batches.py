@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,11 @@ class SpotBatch:
         Row of each slot's spot in the above; 0 where there is none.
     valid : bool tensor, shape (b, n_slots)
     xy_um : float32 tensor, shape (b, n_slots, 2)
+    rows : int64 tensor, shape (n_spots,)
+        Where the spots stand in their shard.
+    shown : int64 tensor, shape (n_shown,)
+        Spots of which ``tiles`` are at hand, see `SpotReader.with_tiles`; none at first.
+    tiles : uint8 tensor, shape (n_shown, tile_px, tile_px, 3)
     """
 
     image: Tensor
@@ -45,6 +50,9 @@ class SpotBatch:
     spots: Tensor
     valid: Tensor
     xy_um: Tensor
+    rows: Tensor
+    shown: Tensor
+    tiles: Tensor
 
     def to(self, device: torch.device) -> SpotBatch:
         """The same on a device."""
@@ -134,7 +142,23 @@ class SpotReader:
             spots=slots,
             valid=valid,
             xy_um=shard.xy_um[needed][slots],
+            rows=needed,
+            shown=torch.empty(0, dtype=torch.int64),
+            tiles=torch.empty(0, 0, 0, 3, dtype=torch.uint8),
         )
+
+    def with_tiles(self, place: int, batch: SpotBatch, shown: Tensor) -> SpotBatch:
+        """The batch with the tiles of some of its spots, int64 (n_shown,).
+
+        Raises
+        ------
+        TrainingError
+            If the shards hold no tiles.
+        """
+        tiles = self._shard(place).tiles
+        if tiles is None:
+            raise TrainingError("hold no tiles", where=self._shards.folder)
+        return replace(batch, shown=shown, tiles=tiles[batch.rows[shown]])
 
     def _shard(self, place: int) -> Shard:
         if self._open is None or self._place != place:

@@ -16,9 +16,13 @@ from storm_clinic.storm.tile_views import TileView
 
 
 def spot_tiles(
-    section: PairedSection, *, tile_um: float, tile_px: int
+    section: PairedSection,
+    *,
+    tile_um: float,
+    tile_px: int,
+    rows: NDArray[np.int64] | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Tiles around the spots' centres, in their order; each uint8 (tile_px, tile_px, 3).
+    """Tiles around the spots' centres, one by one; each uint8 (tile_px, tile_px, 3).
 
     What lies outside the image is its background.
 
@@ -30,6 +34,8 @@ def spot_tiles(
         Side of the tissue that a tile shows.
     tile_px : int
         Side of a tile in pixels.
+    rows : int64 array, optional
+        Spots that are wanted, in this order; all in theirs by default.
 
     Raises
     ------
@@ -45,7 +51,8 @@ def spot_tiles(
             f"a tile of {tile_um} µm in {tile_px} pixels cannot be", where=f"section {section.name}"
         )
     half_px = tile_um / section.mpp / 2
-    corners = np.rint(section.centres_px - half_px).astype(np.int64)
+    centres = section.centres_px if rows is None else section.centres_px[rows]
+    corners = np.rint(centres - half_px).astype(np.int64)
     with open_slide(section.image, mpp_override=section.mpp) as slide:
         for x, y in corners.tolist():
             yield slide.read((x, y), tile_px, tile_um / tile_px)

@@ -76,7 +76,7 @@ def workspace(tmp_path_factory, tiny_encoder, empty_mlflow_database) -> Iterator
             patch.setattr(
                 module,
                 "load_encoder",
-                lambda name, *, device: load(card, weights=weights, device=device),
+                lambda name, *, device, **_: load(card, weights=weights, device=device),
             )
         yield Workspace(root)
 

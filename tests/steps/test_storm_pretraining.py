@@ -53,7 +53,7 @@ def workspace(tmp_path_factory, tiny_encoder, module_patch, empty_mlflow_databas
     module_patch.setattr(
         storm_shards,
         "load_encoder",
-        lambda name, *, device: load(card, weights=weights, device=device),
+        lambda name, *, device, **_: load(card, weights=weights, device=device),
     )
     return Workspace(root)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from timm.optim import param_groups_layer_decay
+from tiny_vit import SIDE, tiny_vit, write_tiny_vit
 
-from storm_clinic.encoders.catalogue import find_card
 from storm_clinic.encoders.contract import EncoderCard
-from storm_clinic.encoders.hub import build_model, load_encoder
+from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.errors import EncoderError
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
@@ -20,25 +18,12 @@ from storm_clinic.storm.image_encoder import TrainableEncoder, layer_scales, loa
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.optimisation import Optimisation, Optimiser, parameter_groups
 
-SIDE = 28
 ViT = tuple[EncoderCard, Path]
 
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory) -> ViT:
-    """H0-mini's own row of the catalogue with two narrow blocks and small tiles."""
-    card = find_card("h0-mini")
-    # The gated feed-forward needs an even hidden width: 128.
-    small = {"img_size": 28, "depth": 2, "embed_dim": 24, "num_heads": 2, "mlp_ratio": 128 / 24}
-    card = replace(
-        card, arguments={**card.arguments, **small}, tile_px=SIDE, input_px=SIDE, width=48
-    )
-    generator = torch.Generator().manual_seed(0)
-    shapes = {name: value.shape for name, value in build_model(card).state_dict().items()}
-    state = {name: torch.randn(shape, generator=generator) / 5 for name, shape in shapes.items()}
-    path = tmp_path_factory.mktemp("vit") / "vit.safetensors"
-    save_file(state, path)
-    return card, path
+    return tiny_vit(), write_tiny_vit(tmp_path_factory.mktemp("vit") / "vit.safetensors")
 
 
 def tiles(n: int = 4) -> torch.Tensor:
@@ -58,6 +43,15 @@ def test_it_gives_the_class_token_of_the_frozen_encoder(vit):
     assert found.shape == (4, 24)
     assert found.requires_grad
     torch.testing.assert_close(found.detach(), frozen[:, :24])
+
+
+def test_many_tiles_are_embedded_in_parts_with_the_same_gradients(vit):
+    card, weights = vit
+    at_once, in_parts = (load_trainable(card, weights=weights, tiles_at_once=n) for n in (9, 2))
+    for encoder in (at_once, in_parts):
+        encoder(tiles(9)).square().sum().backward()
+    for (name, one), other in zip(at_once.named_parameters(), in_parts.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, msg=name)
 
 
 def test_each_layer_learns_more_slowly_than_the_one_after_it(vit):
@@ -136,7 +130,7 @@ def test_storm_s_loss_reaches_the_patch_embedding_but_no_pixel_of_a_masked_tile_
 
 
 def test_tiles_that_are_no_bytes_are_refused(vit):
-    with pytest.raises(EncoderError, match="h0-mini: tiles must be uint8"):
+    with pytest.raises(EncoderError, match="tiny-vit-cls: tiles must be uint8"):
         trainable(vit)(tiles().float() / 255)
     with pytest.raises(EncoderError, match="tiles must be uint8"):
         trainable(vit)(tiles().permute(0, 3, 1, 2))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pretrain_in_processes
 import pytest
 import torch
 from planted_sections import network, planted_section, planted_shards
-from safetensors.torch import load_file
 
 from storm_clinic.errors import TrainingError
 from storm_clinic.storm.contexts import Contexts
@@ -99,27 +94,7 @@ def test_a_state_of_other_settings_or_a_damaged_one_is_refused(shards, tmp_path)
 
 
 def test_two_processes_of_torchrun_learn_what_one_does(shards, tmp_path):
-    support = Path(pretrain_in_processes.__file__)
-    path = os.pathsep.join([str(support.parent), *filter(None, sys.path)])
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    subprocess.run(
-        [sys.executable, *torchrun, str(support), str(shards.folder), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=120,
-        capture_output=True,
-    )
-    alone = pretrain_in_processes.weights(shards.folder)
-    first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in range(2))
-    assert (alone.pop("size"), first.pop("size"), second.pop("size")) == (1, 2, 2)
-    for name, expected in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        found = first[name]
-        if name.endswith("query_key_value.bias"):
-            # Softmax ignores the bias of keys: its gradient is rounding, which Adam scales to 1.
-            (query, _, value), (q, _, v) = expected.chunk(3), found.chunk(3)
-            expected, found = torch.cat([query, value]), torch.cat([q, v])
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=5e-6, msg=name)
+    pretrain_in_processes.compare_two_with_one(shards.folder, tmp_path)
 
 
 @pytest.mark.parametrize("part", ["image", "expression", "virtual"])

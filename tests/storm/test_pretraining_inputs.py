@@ -49,6 +49,14 @@ def test_the_shipped_file_is_read_and_makes_the_tiny_network(monkeypatch):
     assert asked.plan.masking.visible == 5
 
 
+def test_the_shipped_file_that_trains_the_encoder_is_read_and_leaves_images_as_they_are():
+    asked = read_pretraining(SHIPPED.with_name("storm_pretrain_encoder.yaml"))
+    assert asked.train_encoder is not None
+    assert asked.train_encoder.layer_decay == 0.7
+    assert asked.config(image_width=768, n_genes=1000).width == 768
+    assert asked.encoder.weights_path(Workspace()) is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "kind", "message"),
     [

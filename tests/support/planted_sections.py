@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,32 @@ def planted_section(seed: int, *, side: int = 9) -> Embedded:
     return Embedded(section, image.astype(np.float32))
 
 
-def planted_shards(folder: Path) -> ShardSet:
+def with_tiles(embedded: Embedded, tile_px: int) -> Embedded:
+    """With tiles that the hidden map makes lighter or darker, as it makes the first gene rarer."""
+    library = embedded.section.counts.sum(axis=1)
+    share = np.asarray(embedded.section.counts[:, [0]].todense()).reshape(-1) / library
+    noise = np.random.default_rng(5).integers(0, 40, (len(share), tile_px, tile_px, 3))
+    pixels = (215 * share / share.max()).astype(int)[:, None, None, None] + noise
+
+    def tiles(rows: np.ndarray) -> np.ndarray:
+        return pixels[rows].astype(np.uint8)
+
+    return replace(embedded, tiles=tiles)
+
+
+def planted_shards(
+    folder: Path, *, tile_px: int = 0, image_width: int = IMAGE_WIDTH, blind: bool = False
+) -> ShardSet:
+    """Blind: all spots have one embedding, whatever lies under them."""
+    sections = [planted_section(seed) for seed in (1, 2, 3)]
+    if tile_px:
+        sections = [with_tiles(section, tile_px) for section in sections]
+    for place, section in enumerate(sections):
+        wide = np.resize(section.image.T, (image_width, len(section.image))).T
+        sections[place] = replace(section, image=np.ones_like(wide) if blind else wide)
     return write_shards(
         folder,
-        [planted_section(seed) for seed in (1, 2, 3)],
+        sections,
         GeneVocabulary(SYMBOLS),
         encoder="planted",
         encoder_digest="0" * 64,

@@ -1,0 +1,214 @@
+"""An encoder that was trained on here, as a folder: its weights, and whose network they belong to.
+
+The network's shape is never in the folder: it is that of a card of the catalogue, or of an
+installed package, so that no file can ask for another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from storm_clinic.encoders.catalogue import encoder_names, find_card
+from storm_clinic.encoders.contract import EncoderCard, Pooling, State
+from storm_clinic.encoders.weights import read_weights, weights_digest
+from storm_clinic.errors import EncoderError
+from storm_clinic.files import atomic_write, parse_json, safe_name, write_json
+
+FORMAT, FORMAT_VERSION = "storm_clinic/encoder", 1
+ENCODER_FILE, WEIGHTS_FILE = "encoder.json", "model.safetensors"
+_POOLINGS: tuple[Pooling, ...] = ("cls", "cls+mean", "pooled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedFrom:
+    """What an encoder was before it was trained on.
+
+    Attributes
+    ----------
+    encoder : str
+        Its name in the catalogue.
+    digest : str
+        Of the weights that it started from.
+    """
+
+    encoder: str
+    digest: str
+
+
+def write_encoder(
+    folder: Path, name: str, card: EncoderCard, start: TrainedFrom, network: torch.nn.Module
+) -> str:
+    """Write an encoder for `load_encoder`, ``encoder.json`` last: a folder with one is whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    name : str
+        Of the encoder, and of the feature stores that it makes.
+    card : EncoderCard
+        What it wants to see and gives; `read_encoder_card` takes pooling and width from here, all
+        else from the catalogue's card of ``start.encoder``.
+    start : TrainedFrom
+        What it was before.
+    network : nn.Module
+        With its weights, of that card.
+
+    Returns
+    -------
+    str
+        Digest of the weights.
+
+    Raises
+    ------
+    EncoderError
+        If the name is one of the catalogue, or a weight is not finite.
+    """
+    safe_name(name, what="encoder")
+    if name in encoder_names():
+        raise EncoderError("is the name of an encoder of the catalogue", where=f"encoder {name}")
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    odd = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if odd:
+        raise EncoderError(f"weights are not finite, such as {odd[0]}", where=folder)
+    digest = weights_digest(state)
+    (folder / ENCODER_FILE).unlink(missing_ok=True)
+    with atomic_write(folder / WEIGHTS_FILE) as part:
+        part.write_bytes(save(state))  # `save_file` would let nobody else read it
+    facts = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "trained_from": {"encoder": start.encoder, "digest": start.digest},
+        "pooling": card.pooling,
+        "width": card.width,
+        "weights_digest": digest,
+    }
+    write_json(folder / ENCODER_FILE, facts)
+    return digest
+
+
+def is_encoder_folder(folder: Path) -> bool:
+    """Whether `write_encoder` wrote it."""
+    return (folder / ENCODER_FILE).is_file()
+
+
+def copy_encoder(source: Path, target: Path) -> None:
+    """Copy what `write_encoder` wrote; weights that were changed since are refused.
+
+    Raises
+    ------
+    EncoderError
+        If the source is damaged.
+    """
+    facts = _read(source)
+    _unchanged(source, str(facts["weights_digest"]), read_weights(source / WEIGHTS_FILE))
+    (target / ENCODER_FILE).unlink(missing_ok=True)
+    with atomic_write(target / WEIGHTS_FILE) as part:
+        part.write_bytes((source / WEIGHTS_FILE).read_bytes())
+    write_json(target / ENCODER_FILE, facts)
+
+
+def read_encoder_card(folder: Path) -> EncoderCard:
+    """The card of what `write_encoder` wrote; its weights are read, and checked, when it is loaded.
+
+    Raises
+    ------
+    EncoderError
+        If the file is damaged or of another version, or the encoder that it was trained from is
+        unknown here.
+    """
+    facts = _read(folder)
+    try:
+        name = str(facts["name"])
+        pooling, width, digest = facts["pooling"], facts["width"], str(facts["weights_digest"])
+        if pooling not in _POOLINGS or type(width) is not int:
+            raise ValueError(f"pooling {pooling!r}, width {width!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"is no encoder: {error!r}", where=folder / ENCODER_FILE, fix=_AGAIN
+        ) from error
+    start = read_start(folder)
+    before = find_card(start.encoder)
+    return replace(
+        before,
+        name=name,
+        pooling=pooling,
+        width=width,
+        hub_id=None,
+        gated=False,
+        files=(WEIGHTS_FILE,),
+        home=f"the folder that it was written to, trained on from {start.encoder}",
+        packaged=partial(Path, folder, WEIGHTS_FILE),
+        convert=partial(_unchanged, folder, digest),
+        notes=f"Trained on from {start.encoder}, weights {start.digest[:12]}.",
+    )
+
+
+def read_start(folder: Path) -> TrainedFrom:
+    """What an encoder was before it was trained on.
+
+    Raises
+    ------
+    EncoderError
+        As `read_encoder_card`.
+    """
+    try:
+        return TrainedFrom(**_read(folder)["trained_from"])
+    except (KeyError, TypeError) as error:
+        raise EncoderError(
+            f"is no encoder: {error!r}", where=folder / ENCODER_FILE, fix=_AGAIN
+        ) from error
+
+
+def named_card(encoder: str, weights: Path | None) -> EncoderCard:
+    """The card of an encoder that is named: of the folder of its weights if that has one.
+
+    Raises
+    ------
+    EncoderError
+        If the folder is another encoder's, or nothing has that name.
+    """
+    if weights is None or not is_encoder_folder(weights):
+        return find_card(encoder)
+    card = read_encoder_card(weights)
+    if card.name != encoder:
+        raise EncoderError(
+            f"holds {card.name}, not {encoder}",
+            where=weights,
+            fix=f"Ask for the encoder {card.name}, or give the weights of {encoder}.",
+        )
+    return card
+
+
+_AGAIN = "Write it again, or fetch it again from where it came."
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / ENCODER_FILE
+    try:
+        facts: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
+        stated = (facts["format"], facts["format_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"is no encoder: {error!r}", where=path, fix=_AGAIN) from error
+    if stated != (FORMAT, FORMAT_VERSION):
+        raise EncoderError(
+            f"is {stated[0]} version {stated[1]}, not {FORMAT} version {FORMAT_VERSION}", where=path
+        )
+    return facts
+
+
+def _unchanged(folder: Path, digest: str, state: State) -> State:
+    if weights_digest(state) != digest:
+        raise EncoderError(
+            f"its weights are not those that {ENCODER_FILE} was written with",
+            where=folder / WEIGHTS_FILE,
+            fix=_AGAIN,
+        )
+    return state
