@@ -112,7 +112,11 @@ def pretrain_storm(
             facts = prepare_shards(asked, workspace, folder / SHARDS, device, progress)
         processes.wait()
         shards = read_shards(folder / SHARDS)
-        config = asked.config(image_width=shards.image_width, n_genes=len(shards.vocabulary))
+        config = asked.config(
+            image_width=shards.image_width,
+            n_genes=len(shards.vocabulary),
+            novae_width=shards.novae_width,
+        )
         if not resume and processes.is_first:
             (folder / STATE).unlink(missing_ok=True)
         processes.wait()
@@ -207,6 +211,8 @@ def _save(
         "shards_digest": shards.digest,
         TRAINED_ON: to_card(facts.trained_on),
     }
+    if asked.novae is not None:
+        card["novae"] = {"model": asked.novae.model, "digest": facts.novae_digest}
     if made.encoder is not None:
         card["encoder_trained_from"] = asdict(made.encoder.start)
         card["licence"] = joined(asked.card.licence, made.encoder.card.licence)

@@ -19,6 +19,7 @@ from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.image_encoder import trainable_card
 from storm_clinic.storm.image_scale import scale_slide
+from storm_clinic.storm.novae import NovaeDraws, embed_draws, novae_digest
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretraining_file import PretrainingFile
 from storm_clinic.storm.section_digest import section_digest
@@ -49,6 +50,8 @@ class TrainingSections:
         are left out.
     trained_on : list of TrainedSection
         By which another section is known to be one of these.
+    novae_digest : str or None
+        Of the weights of Novae, where it embeds expression.
     """
 
     n_sections: int
@@ -56,6 +59,7 @@ class TrainingSections:
     technologies: list[str]
     domain: TrainingDomain | None
     trained_on: list[TrainedSection]
+    novae_digest: str | None
 
 
 def prepare_shards(
@@ -92,6 +96,7 @@ def prepare_shards(
             digests.append(digest_value([trained_on[-1].image, section.mpp]))
             yield section
 
+    novae = None if asked.novae is None else novae_digest(asked.novae.model)
     vocabulary = most_variable_genes(noted(), asked.n_genes)
     patients: set[str] = set()
     technologies: set[str] = set()
@@ -112,11 +117,15 @@ def prepare_shards(
             progress(_EMBEDDING, len(samples.of), len(trained_on))
             tiles = partial(_tiles, section, asked.encoder.tile_um, encoder.card.tile_px)
             yield Embedded(
-                section, scale_slide(image) if scaled else image, tiles if trains else None
+                section,
+                scale_slide(image) if scaled else image,
+                tiles if trains else None,
+                _by_novae(section, asked) if writes else None,
             )
 
-    made_of = _made_of(asked, digests, encoder, vocabulary)
-    if reusable_shards(folder, made_of) is None:
+    made_of = _made_of(asked, digests, encoder, vocabulary, novae)
+    writes = reusable_shards(folder, made_of) is None
+    if writes:
         write_shards(
             folder,
             embedded(),
@@ -131,7 +140,7 @@ def prepare_shards(
     else:
         deque(embedded(), maxlen=0)  # the card's facts are still asked for
     return TrainingSections(
-        len(samples.of), len(patients), sorted(technologies), samples.domain(), trained_on
+        len(samples.of), len(patients), sorted(technologies), samples.domain(), trained_on, novae
     )
 
 
@@ -172,6 +181,12 @@ class _Samples:
         return TrainingDomain.fit(self.of) if len(self.of) > 1 else None
 
 
+def _by_novae(section: PairedSection, asked: PretrainingFile) -> NovaeDraws | None:
+    if asked.novae is None:
+        return None
+    return embed_draws(section, **asked.novae.model_dump(), seed=asked.seed)
+
+
 def _tiles(
     section: PairedSection, tile_um: float, tile_px: int, rows: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
@@ -183,6 +198,7 @@ def _made_of(
     sections: list[str],
     encoder: LoadedEncoder,
     vocabulary: GeneVocabulary,
+    novae: str | None,
 ) -> str:
     """Digest of all that decides what stands in the shards, beside the code of this format."""
     return digest_value(
@@ -194,5 +210,6 @@ def _made_of(
             [asked.encoder.tile_um, asked.network.side, asked.spots_per_shard],
             bool(asked.network.image_axes),
             asked.train_encoder is not None,
+            None if asked.novae is None else [novae, asked.novae.model_dump(), asked.seed],
         ]
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from storm_clinic.errors import CheckpointError
 
 Modality = Literal["image", "expression"]
 MODALITIES: tuple[Modality, ...] = ("image", "expression")
 Size = Literal["tiny", "small", "base"]
+GeneEncoding = Literal["mlp", "linear", "novae"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,8 @@ class StormConfig:
         The length, in µm, that counts as one step in the distance bias: neighbours of the spots
         that the network is for lie one pitch apart.
     gene_hidden, gene_width : int
-        Widths of the gene encoder: inner, and of the embedding of a spot's expression.
+        Widths of the gene encoder: inner, and of the embedding of a spot's expression; the latter
+        is also that of Novae's embeddings.
     experts : "modality" or "one"
         Feed-forward networks of each block: one a modality, or one for both (an ablation).
     alibi : bool
@@ -45,9 +47,9 @@ class StormConfig:
         In pitches. A spot is read out as the mean of its context's last tokens, each weighted by
         exp(-distance / readout): neighbours share tissue, and 25 looks at it err less than one.
         0: the middle token alone.
-    gene_encoder : "mlp" or "linear"
-        What makes a token of expression: the gene encoder, or one linear layer on the raw vector
-        (an ablation).
+    gene_encoder : "mlp", "linear" or "novae"
+        What makes a token of expression: the gene encoder, one linear layer on the raw vector (an
+        ablation), or one on what a frozen Novae says of the spot.
 
     Raises
     ------
@@ -68,7 +70,7 @@ class StormConfig:
     dropout: float = 0.0
     image_axes: int = 0
     readout: float = 0.0
-    gene_encoder: Literal["mlp", "linear"] = "mlp"
+    gene_encoder: GeneEncoding = "mlp"
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -137,7 +139,7 @@ class StormConfig:
 _MOST, _MOST_LAYERS = 1_000_000, 1_000  # far beyond any real network
 _COUNTS = ("width", "n_layers", "n_heads", "image_width", "n_genes", "gene_hidden", "gene_width")
 _CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {"experts": ("modality", "one"), "alibi": (True, False), "gene_encoder": ("mlp", "linear")}
+    {"experts": ("modality", "one"), "alibi": (True, False), "gene_encoder": get_args(GeneEncoding)}
 )
 # (width, layers, heads). The paper gives tiny and base; small is ours, between them.
 _SIZES: Mapping[str, tuple[int, int, int]] = MappingProxyType(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.checkpoint import Checkpoint
-from storm_clinic.storm.config import Size, StormConfig
+from storm_clinic.storm.config import GeneEncoding, Size, StormConfig
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.image_scale import principal_axes, scale_slide
@@ -60,7 +60,7 @@ class Recipe:
     ----------
     name : str
         What the row is called.
-    size, experts, alibi, dropout, image_axes, readout, gene_encoder
+    size, experts, alibi, dropout, image_axes, readout, gene_encoder, gene_width
         See `StormConfig`.
     side : 1, 3 or 5
         Points along an edge of a context.
@@ -88,7 +88,8 @@ class Recipe:
     dropout: float = 0.2
     image_axes: int = 128
     readout: float = StormConfig.readout
-    gene_encoder: Literal["mlp", "linear"] = "mlp"
+    gene_encoder: GeneEncoding = "mlp"
+    gene_width: int = StormConfig.gene_width
     side: Side = 5
     n_genes: int = 200
     pretrain_steps: int = 0
@@ -116,6 +117,7 @@ class Recipe:
             image_axes=self.image_axes,
             readout=self.readout,
             gene_encoder=self.gene_encoder,
+            gene_width=self.gene_width,
         )
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import digest_value
-from storm_clinic.storm.config import Size
+from storm_clinic.storm.config import GeneEncoding, Size
 from storm_clinic.storm.evaluate import Recipe, Unit
 from storm_clinic.storm.impute import FinetunePlan
 from storm_clinic.storm.neighbourhood import Side
@@ -44,8 +44,12 @@ class RecipeChoice(StrictModel):
     readout: NotNegative = Field(
         default=Recipe.readout, description="Pitches over which a spot is read out; 0: itself."
     )
-    gene_encoder: Literal["mlp", "linear"] = Field(
-        default=Recipe.gene_encoder, description="The gene encoder, or the raw vector of genes."
+    gene_encoder: GeneEncoding = Field(
+        default=Recipe.gene_encoder,
+        description="The gene encoder, the raw vector of genes, or Novae (with a start only).",
+    )
+    gene_width: Count = Field(
+        default=Recipe.gene_width, description="Numbers a spot's expression is embedded as."
     )
     side: Side = Field(default=Recipe.side, description="Points along an edge of a context.")
     n_genes: Count = Field(default=Recipe.n_genes, description="Genes that are taught.")
@@ -177,5 +181,12 @@ def read_evaluation(path: Path) -> EvaluationFile:
             f"{both[0]} starts from a checkpoint and is pretrained too",
             where=path,
             fix="Set start: null or pretrain_steps: 0 in this row.",
+        )
+    bare = [row.name for row in found.recipes if row.gene_encoder == "novae" and not row.start]
+    if bare:
+        raise InputError(
+            f"{bare[0]} reads expression as Novae embeds it, and is not shown any here",
+            where=path,
+            fix="Start from a checkpoint that was pretrained with Novae, or choose mlp.",
         )
     return found

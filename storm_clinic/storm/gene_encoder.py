@@ -99,6 +99,34 @@ class GeneEncoder(nn.Module):
         return encoded
 
 
+class NovaeTokens(nn.Module):
+    """A frozen Novae's embeddings as tokens of expression, in place of an encoder of our own.
+
+    Parameters
+    ----------
+    config : StormConfig
+        Its ``gene_width`` is that of the embeddings.
+    """
+
+    def __init__(self, config: StormConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.gene_width)
+        self.out = nn.Linear(config.gene_width, config.width)
+
+    def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (..., width), and where there are any: bool (...).
+
+        Parameters
+        ----------
+        embedded : float tensor, shape (..., gene_width)
+            NaN where a spot has none, as `novae.embed_visible` gives it.
+        """
+        has_one = embedded.isfinite().all(dim=-1)
+        # Cleared before the layers: a NaN there would reach their gradients even where unread.
+        known = torch.where(has_one[..., None], embedded, torch.zeros_like(embedded))
+        return self.out(self.norm(known)), has_one
+
+
 class VirtualExpression(nn.Module):
     """Expression that a spot's embedding foretells: log1p of counts per 10,000.
 

@@ -120,7 +120,9 @@ class Masked:
     virtual: Tensor
 
 
-def mask(contexts: Contexts, draws: Draws, mix: MaskingMix) -> Masked:
+def mask(
+    contexts: Contexts, draws: Draws, mix: MaskingMix, *, visible: Tensor | None = None
+) -> Masked:
     """Hide parts of contexts that have both modalities.
 
     Parameters
@@ -132,6 +134,9 @@ def mask(contexts: Contexts, draws: Draws, mix: MaskingMix) -> Masked:
         Of as many rows.
     mix : MaskingMix
         Shares of the kinds.
+    visible : bool tensor, shape (b, n_slots), optional
+        Where expression stays visible if its context shows any, instead of what was drawn: needed
+        where an embedding of expression was made for one set of visible spots.
 
     Raises
     ------
@@ -145,7 +150,11 @@ def mask(contexts: Contexts, draws: Draws, mix: MaskingMix) -> Masked:
     whole = image_alone & (draws.whole < mix.whole_image)
     sees_image, sees_expression = both | image_alone, ~image_alone
     hidden_image = _hidden(image_there, draws.image, mix) & (sees_image & ~whole)[:, None]
-    hidden_expression = _hidden(expression_there, draws.expression, mix) & sees_expression[:, None]
+    if visible is None:
+        hidden = _hidden(expression_there, draws.expression, mix)
+    else:
+        hidden = expression_there & ~visible
+    hidden_expression = hidden & sees_expression[:, None]
     shown = replace(
         contexts,
         image_present=image_there & sees_image[:, None],

@@ -20,6 +20,7 @@ from storm_clinic.storm.experts import Block
 from storm_clinic.storm.gene_encoder import (
     GeneEncoder,
     GeneScale,
+    NovaeTokens,
     RawGenes,
     VirtualExpression,
 )
@@ -82,9 +83,12 @@ class StormModel(nn.Module):
         self.image_norm = nn.LayerNorm(seen)  # encoders differ widely in scale
         self.image_in = nn.Linear(seen, config.width)
         self.gene_scale = GeneScale(config.n_genes)
-        encoded = config.gene_encoder == "mlp"
-        self.gene_encoder = GeneEncoder(config) if encoded else RawGenes(config)
-        self.expression_in = nn.Linear(self.gene_encoder.width, config.width)
+        if config.gene_encoder == "novae":
+            self.novae_tokens = NovaeTokens(config)
+        else:
+            encoded = config.gene_encoder == "mlp"
+            self.gene_encoder = GeneEncoder(config) if encoded else RawGenes(config)
+            self.expression_in = nn.Linear(self.gene_encoder.width, config.width)
         self.modality = _learned_tokens(config.width)
         self.mask_token = _learned_tokens(config.width)
         self.register_buffer("slopes", head_slopes(config.n_heads), persistent=False)
@@ -101,8 +105,9 @@ class StormModel(nn.Module):
             What is shown.
         embedded : bool
             Whether image and expression already went through `embed_image` and
-            `embed_expression`. Each spot stands in up to 25 contexts: embedding it once, before
-            `Contexts.gather`, saves most of the work at the entrance, with the same result.
+            `embed_expression` (or ``novae_tokens``). Each spot stands in up to 25 contexts:
+            embedding it once, before `Contexts.gather`, saves most of the work at the entrance,
+            with the same result.
 
         Raises
         ------
@@ -175,7 +180,18 @@ class StormModel(nn.Module):
             log1p of counts per 10,000.
         panel : bool tensor, shape (..., n_genes)
             Genes that were measured; as ``expression``, or with ones for lengths.
+
+        Raises
+        ------
+        SectionError
+            If the network reads expression as Novae embeds it.
         """
+        if self.config.gene_encoder == "novae":
+            raise SectionError(
+                "this network reads expression as Novae embeds it, not counts",
+                where="contexts",
+                fix="Embed the visible spots (storm.novae.embed_visible), then novae_tokens.",
+            )
         tokens: Tensor = self.expression_in(self.gene_encoder(expression, panel, self.gene_scale))
         return tokens
 

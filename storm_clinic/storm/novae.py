@@ -8,34 +8,24 @@ would stand in the embedding of spots two steps away, and the network could read
 predict. So the graph is built anew for each set of visible spots, from these alone; what Novae
 measures over all spots (depth, variable genes, mean and spread of each) is theirs only as well.
 
-An embedding is therefore good for *one* set of visible spots: the contexts made from it must mask
-just the others. With ``tokens = NovaeTokens(width, config)``:
-
-    visible = ...                                       # of the whole section
-    embedded = embed_visible(section, visible)
-    expression, has_one = tokens(torch.from_numpy(embedded))
-    contexts = Contexts.gather(around, wanted, xy_um=..., image=model.embed_image(image),
-                               expression=expression)
-    rows = torch.as_tensor(around.rows)[wanted].clamp(min=0)
-    masked = ~torch.from_numpy(visible)[rows]
-    contexts = replace(contexts, expression_masked=masked,
-                       expression_present=has_one[rows] | masked)
-    model(contexts, embedded=True)
+An embedding is therefore good for *one* set of visible spots: a context made from it masks all
+others, and those alone. Pretraining draws some sets a section, embeds each once, and takes one of
+them for each batch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
-from torch import Tensor, nn
 
+from storm_clinic.encoders.weights import weights_digest
 from storm_clinic.errors import SectionError
-from storm_clinic.storm.config import StormConfig
+from storm_clinic.files import digest_value
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.paired import PairedSection
 
@@ -43,34 +33,65 @@ MODEL = "MICS-Lab/novae-human-0"
 REACH = 1.25  # pitches: nearest neighbours of a square or hexagonal grid, not the diagonal ones
 
 
-class NovaeTokens(nn.Module):
-    """Embeddings of a fixed width as expression tokens, where the gene encoder would stand.
+@dataclass(frozen=True, eq=False)
+class NovaeDraws:
+    """Novae's embeddings of a section for some sets of visible spots.
+
+    Attributes
+    ----------
+    novae : float32 array, shape (n_draws, n_spots, width)
+        NaN where a spot is masked or Novae has no embedding of it.
+    visible : bool array, shape (n_draws, n_spots)
+        The sets.
+    """
+
+    novae: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+
+
+def embed_draws(
+    section: PairedSection, *, model: str, n_draws: int, visible_share: float, seed: int
+) -> NovaeDraws:
+    """Embed a section for sets of visible spots that are drawn.
 
     Parameters
     ----------
-    embedding_width : int
-        Numbers an embedding.
-    config : StormConfig
-        Of the network that reads the tokens.
+    section : PairedSection
+        With raw counts; spots without any are never visible.
+    model : str
+        Name on the hub, or a folder.
+    n_draws : int
+        How many sets.
+    visible_share : float
+        Chance of a spot to be visible.
+    seed : int
+        With the section's name and the set's number it decides a set.
+
+    Raises
+    ------
+    SectionError
+        See `embed_visible`.
     """
+    counted = np.asarray(section.counts.sum(axis=1)).reshape(-1) > 0
+    visible = np.empty((n_draws, section.n_spots), dtype=bool)
+    for draw in range(n_draws):
+        number = int(digest_value([seed, section.name, draw])[:15], 16)
+        chance = np.random.default_rng(number).random(section.n_spots)
+        visible[draw] = counted & (chance < visible_share)
+    return NovaeDraws(
+        np.stack([embed_visible(section, one, model=model) for one in visible]), visible
+    )
 
-    def __init__(self, embedding_width: int, config: StormConfig) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(embedding_width)
-        self.out = nn.Linear(embedding_width, config.width)
 
-    def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (..., width), and where there are any: bool (...).
+def novae_digest(model: str) -> str:
+    """SHA-256 of a Novae's weights; see `weights_digest`.
 
-        Parameters
-        ----------
-        embedded : float tensor, shape (..., embedding_width)
-            NaN where a spot has none, as `embed_visible` gives it.
-        """
-        has_one = embedded.isfinite().all(dim=-1)
-        # Cleared before the layers: a NaN there would reach their gradients even where unread.
-        known = torch.where(has_one[..., None], embedded, torch.zeros_like(embedded))
-        return self.out(self.norm(known)), has_one
+    Raises
+    ------
+    SectionError
+        If Novae is not installed.
+    """
+    return weights_digest(dict(_novae().Novae.from_pretrained(model).state_dict()))
 
 
 def visible_graph(
@@ -174,15 +195,9 @@ def embed_visible(
             where=where,
             fix="Mask fewer spots.",
         )
-    try:
-        import anndata
-        import novae
-    except ImportError as error:
-        raise SectionError(
-            f"Novae's embeddings need a package that is missing: {error}",
-            where=where,
-            fix="Install it with: pip install novae; or use the network's own gene encoder.",
-        ) from error
+    novae = _novae()
+    import anndata
+
     shown = section.subset(visible, why="masked")
     genes = GeneVocabulary.of_panels([shown.symbols], {})  # one column a symbol, as Novae needs
     table = anndata.AnnData(_log_counts(genes.panel(shown.symbols).gather(shown.counts)))
@@ -202,6 +217,18 @@ def embed_visible(
     embedded = np.full((section.n_spots, found.shape[1]), np.nan, dtype=np.float32)
     embedded[np.flatnonzero(visible)[has_one]] = found[has_one]
     return embedded
+
+
+def _novae() -> Any:
+    try:
+        import novae
+    except ImportError as error:
+        raise SectionError(
+            f"Novae's embeddings need a package that is missing: {error}",
+            where="Novae",
+            fix="Install it with: pip install novae; or use the network's own gene encoder.",
+        ) from error
+    return novae
 
 
 def _log_counts(counts: Any) -> sparse.csr_matrix:

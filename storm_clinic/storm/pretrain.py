@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ from storm_clinic.storm.training_state import keep_state, read_state
 
 PARTS = ("image", "expression", "virtual")
 # What is drawn at a position; each has its own stream.
-_MASKS, _DROPOUT = 1, 2
+_MASKS, _DROPOUT, _NOVAE = 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,9 @@ class Pretraining(nn.Module):
 
     def encode(self, batch: SpotBatch, draws: Draws) -> tuple[Encoded, Masked]:
         """Tokens of a batch of which parts are hidden."""
-        masked = mask(embedded_contexts(batch, self.model, self.encoder), draws, self._masking)
+        contexts = embedded_contexts(batch, self.model, self.encoder)
+        visible = visible_slots(batch, self.model)
+        masked = mask(contexts, draws, self._masking, visible=visible)
         return self.model(masked.contexts, embedded=True), masked
 
     def shown(self, batch: SpotBatch, draws: Draws) -> Tensor:
@@ -236,7 +238,18 @@ def embedded_contexts(
         found = encoder(batch.tiles).float()
         image = torch.zeros_like(image).index_copy(0, batch.shown, found)
     tokens = model.embed_image(image)
-    return batch.contexts(tokens, model.embed_expression(batch.expression, batch.panel))
+    if model.config.gene_encoder != "novae":
+        return batch.contexts(tokens, model.embed_expression(batch.expression, batch.panel))
+    expression, has_one = model.novae_tokens(batch.novae)
+    contexts = batch.contexts(tokens, expression)
+    # A visible spot without an embedding is absent, and no target: its counts are in others'.
+    present = contexts.present("expression") & batch.at_slots(has_one | ~batch.visible)
+    return replace(contexts, expression_present=present)
+
+
+def visible_slots(batch: SpotBatch, model: StormModel) -> Tensor | None:
+    """Where expression must stay visible, as its embedding holds it; None where masks are free."""
+    return batch.at_slots(batch.visible) if model.config.gene_encoder == "novae" else None
 
 
 class _Work:
@@ -259,7 +272,7 @@ class _Work:
         self.history: list[Point] = []
         # Since the last point: batches, their total, sums of the parts, and contexts of these.
         self.window = torch.zeros(2 + 2 * len(PARTS), dtype=torch.float64)
-        self.n_slots = shards.n_slots
+        self.n_slots, self.n_novae_draws = shards.n_slots, shards.novae_draws
         self.order = Order(shards, batch=plan.batch, seed=plan.seed)
         self.reader = SpotReader(shards)
         share = plan.batch // processes.size
@@ -295,6 +308,9 @@ class _Work:
         batch = self.reader.batch(place, rows[self.rows])
         masks = torch.Generator().manual_seed(_seed(self.plan.seed, position, _MASKS))
         draws = Draws.draw(self.plan.batch, self.n_slots, masks).part(self.rows)
+        if self.n_novae_draws:
+            draw = _seed(self.plan.seed, position, _NOVAE) % self.n_novae_draws
+            batch = self.reader.with_novae(place, batch, draw)
         if self.alone.encoder is not None:
             batch = self.reader.with_tiles(place, batch, self.alone.shown(batch, draws))
         batch, draws = batch.to(device), draws.to(device)
@@ -347,6 +363,11 @@ def _check(
         )
     elif (axes is not None) != bool(config.image_axes):
         problem = f"a network with {config.image_axes} image axes needs them, and no other does"
+    elif (config.gene_width if config.gene_encoder == "novae" else 0) != shards.novae_width:
+        problem = (
+            f"shards with embeddings by Novae of {shards.novae_width} numbers (0: none) do not fit "
+            f"a network with the gene encoder {config.gene_encoder!r} of {config.gene_width}"
+        )
     elif encoder is not None and config.image_axes:
         problem = (
             "image axes are those of embeddings that stay as they are; an encoder that is trained "

@@ -14,6 +14,7 @@ from storm_clinic.storm.decoders import LossWeights
 from storm_clinic.storm.image_encoder import DECAY, TILES_AT_ONCE
 from storm_clinic.storm.masking import MaskingMix
 from storm_clinic.storm.neighbourhood import Side
+from storm_clinic.storm.novae import MODEL
 from storm_clinic.storm.optimisation import Optimisation
 from storm_clinic.storm.pretrain import PretrainPlan
 from storm_clinic.storm.section_sources import Source, filled_in
@@ -127,6 +128,20 @@ class Updates(StrictModel):
     )
 
 
+class NovaeChoice(StrictModel):
+    """A frozen Novae that embeds expression; see `storm.novae`."""
+
+    model: str = Field(default=MODEL, min_length=1, description="Name on the hub, or a folder.")
+    n_draws: Count = Field(
+        default=8, description="Sets of visible spots a section; each is embedded once."
+    )
+    visible_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.4,
+        description="Chance of a spot to be visible; Novae embeds those that have another two "
+        "steps away: three in four of 0.4, three in ten of 0.2.",
+    )
+
+
 class CardTexts(StrictModel):
     """For people who meet the checkpoint."""
 
@@ -146,6 +161,10 @@ class PretrainingFile(StrictModel):
     encoder: EncoderChoice
     train_encoder: EncoderTraining | None = Field(
         default=None, description="Train the encoder too, a vision transformer; null: it is frozen."
+    )
+    novae: NovaeChoice | None = Field(
+        default=None,
+        description="Expression as Novae embeds it; null: the network's own gene encoder.",
     )
     n_genes: Count = Field(description="How many of the genes that vary most are taught.")
     network: NetworkChoice
@@ -175,9 +194,11 @@ class PretrainingFile(StrictModel):
             keep_every=self.keep_every,
         )
 
-    def config(self, *, image_width: int, n_genes: int) -> StormConfig:
+    def config(self, *, image_width: int, n_genes: int, novae_width: int = 0) -> StormConfig:
         """The network's shape, once data have said what goes in."""
         chosen = self.network.model_dump(exclude={"size", "side", "pitch_um"})
+        if self.novae is not None:
+            chosen |= {"gene_encoder": "novae", "gene_width": novae_width}
         return StormConfig.of_size(
             self.network.size,
             image_width=image_width,

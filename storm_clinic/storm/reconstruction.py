@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from storm_clinic.storm.masking import Draws, MaskingMix, mask
-from storm_clinic.storm.pretrain import Pretrained, embedded_contexts
+from storm_clinic.storm.pretrain import Pretrained, embedded_contexts, visible_slots
 from storm_clinic.storm.shards import ShardSet
 from storm_clinic.storm.spot_batches import SpotReader
 
@@ -29,7 +29,8 @@ class Reconstruction(NamedTuple):
     xy_um : float32 array, shape (n_spots, 2)
     measured : float32 array
     filled_in : float32 array
-        Decoded where the spot's own expression is masked, and five of each modality show.
+        Decoded where the spot's own expression is masked, and five of each modality show; NaN where
+        it cannot be masked, as Novae's embeddings of others hold it.
     from_image : float32 array
         Foretold from H&E alone.
     """
@@ -67,17 +68,22 @@ def reconstruct(
     parts = []
     for some in np.array_split(rows, range(_ROWS, len(rows), _ROWS)):
         batch = reader.batch(0, some)
+        if shards.novae_draws:
+            batch = reader.with_novae(0, batch, 0)
         if made.encoder is not None:
             batch = reader.with_tiles(0, batch, torch.arange(len(batch.rows)))
         draws = Draws.draw(len(some), shards.n_slots, generator)
         draws.expression[:, middle] = 1.0  # the last to stay visible
         with torch.no_grad():
             given = embedded_contexts(batch, model, made.encoder)
-            hidden = model(mask(given, draws, _BOTH).contexts, embedded=True)
+            visible = visible_slots(batch, model)
+            masked = mask(given, draws, _BOTH, visible=visible)
+            hidden = model(masked.contexts, embedded=True)
             alone = model(mask(given, draws, _IMAGE).contexts, embedded=True)
             scale = model.gene_scale
             decoded = decoders.expression(hidden.tokens["expression"][:, middle])
             filled_in = (scale.mean + scale.spread * decoded)[:, genes]
+            filled_in[~masked.expression[:, middle]] = torch.nan
             from_image = model.virtual_expression(alone.spot, genes)
         spots = batch.spots[:, middle]
         measured = batch.expression[spots][:, genes]

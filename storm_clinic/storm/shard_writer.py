@@ -22,6 +22,7 @@ from storm_clinic.errors import SectionError
 from storm_clinic.files import atomic_write, write_json
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.neighbourhood import Side, neighbourhoods
+from storm_clinic.storm.novae import NovaeDraws
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.shards import INDEX, ShardFile, ShardSet
 
@@ -42,11 +43,14 @@ class Embedded:
         Embeddings of its spots.
     tiles : callable, optional
         Gives the tiles of some spots, int64 (n,): uint8 (n, tile_px, tile_px, 3).
+    novae : NovaeDraws, optional
+        Of its spots.
     """
 
     section: PairedSection
     image: NDArray[Any]
     tiles: Callable[[NDArray[np.int64]], NDArray[np.uint8]] | None = None
+    novae: NovaeDraws | None = None
 
 
 def write_shards(
@@ -87,7 +91,7 @@ def write_shards(
     ------
     SectionError
         If there are no sections, embeddings do not go with the spots or do not fit float16, a
-        panel has no gene of the vocabulary, or tiles are not all of one side.
+        panel has no gene of the vocabulary, or tiles or Novae's embeddings are not all alike.
     """
     folder = Path(folder)
     (folder / INDEX).unlink(missing_ok=True)  # while shards are exchanged there is no whole set
@@ -95,15 +99,16 @@ def write_shards(
         raise SectionError(f"must be at least 1, is {spots_per_shard}", where="spots_per_shard")
     files: list[ShardFile] = []
     waiting: list[_Part] = []
-    width = tile_px = 0
+    width, form = 0, _Form(0, 0, 0)
     for embedded in sections:
         width = width or embedded.image.shape[-1]
         _check(embedded, width)
         for part in _parts(embedded, vocabulary, side, spots_per_shard):
-            side_px = 0 if part.tiles is None else part.tiles.shape[1]
-            if files or waiting:
-                _require_same_tiles(part, side_px, tile_px)
-            tile_px = side_px
+            if (files or waiting) and part.form != form:
+                raise SectionError(
+                    f"has {part.form}, those before {form}", where=f"section {part.name}"
+                )
+            form = part.form
             if sum(map(len, (each.own for each in waiting))) + len(part.own) > spots_per_shard:
                 files.append(_write(folder, len(files), waiting))
                 waiting = []
@@ -121,10 +126,20 @@ def write_shards(
         encoder_digest,
         tile_um,
         made_of,
-        tile_px,
+        form.tile_px,
+        form.novae_draws,
+        form.novae_width,
     )
     write_json(folder / INDEX, made.to_json())
     return made
+
+
+class _Form(NamedTuple):
+    """What must be alike in all sections; 0 for what there is none of."""
+
+    tile_px: int
+    novae_draws: int
+    novae_width: int
 
 
 class _Part(NamedTuple):
@@ -138,14 +153,13 @@ class _Part(NamedTuple):
     own: NDArray[np.int64]  # neighbours (n_own, n_slots) within this part
     panel: NDArray[np.bool_]
     tiles: NDArray[np.uint8] | None
+    novae: NDArray[np.float16] | None
+    visible: NDArray[np.bool_] | None
 
-
-def _require_same_tiles(part: _Part, found: int, wanted: int) -> None:
-    if found != wanted:
-        raise SectionError(
-            f"its tiles are {found} px a side, those before {wanted} (0: none)",
-            where=f"section {part.name}",
-        )
+    @property
+    def form(self) -> _Form:
+        n_draws, _, width = (0, 0, 0) if self.novae is None else self.novae.shape
+        return _Form(0 if self.tiles is None else self.tiles.shape[1], n_draws, width)
 
 
 def _check(embedded: Embedded, width: int) -> None:
@@ -155,6 +169,8 @@ def _check(embedded: Embedded, width: int) -> None:
         problem = f"embeddings must be {(section.n_spots, width)}, are {image.shape}"
     elif not (np.isfinite(image).all() and np.abs(image).max() <= _LARGEST_F16):
         problem = "an embedding is not finite or too large for float16"
+    elif embedded.novae is not None and np.nanmax(np.abs(embedded.novae.novae)) > _LARGEST_F16:
+        problem = "an embedding by Novae is too large for float16"
     if problem:
         raise SectionError(problem, where=f"section {section.name}")
 
@@ -187,6 +203,8 @@ def _parts(
             place[around[own]],
             panel.mask,
             None if embedded.tiles is None else embedded.tiles(rows),
+            None if embedded.novae is None else embedded.novae.novae[:, rows].astype(np.float16),
+            None if embedded.novae is None else embedded.novae.visible[:, rows],
         )
 
 
@@ -220,6 +238,11 @@ def _write(folder: Path, number: int, parts: list[_Part]) -> ShardFile:
     tiles = [part.tiles for part in parts if part.tiles is not None]
     if tiles:
         arrays["tiles"] = np.concatenate(tiles)[order]
+    novae = [part.novae for part in parts if part.novae is not None]
+    visible = [part.visible for part in parts if part.visible is not None]
+    if novae:
+        arrays["novae"] = np.concatenate(novae, axis=1)[:, order]
+        arrays["visible"] = np.concatenate(visible, axis=1)[:, order]
     state = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
     name = f"shard-{number:05d}.safetensors"
     with atomic_write(folder / name) as path:

@@ -40,6 +40,10 @@ class Shard(NamedTuple):
     panels : bool tensor, shape (n_sections, n_genes)
     tiles : uint8 tensor, shape (n_spots, tile_px, tile_px, 3), or None
         H&E around each spot, where the image encoder is trained too.
+    novae : float16 tensor, shape (n_draws, n_spots, width), or None
+        Embeddings by Novae for each of ``n_draws`` sets of visible spots; NaN where it has none.
+    visible : bool tensor, shape (n_draws, n_spots), or None
+        These sets.
     """
 
     image: Tensor
@@ -49,6 +53,8 @@ class Shard(NamedTuple):
     section: Tensor
     panels: Tensor
     tiles: Tensor | None = None
+    novae: Tensor | None = None
+    visible: Tensor | None = None
 
     @property
     def n_own(self) -> int:
@@ -84,6 +90,9 @@ class ShardSet:
         Digest of all that they were written from; empty where their writer did not say.
     tile_px : int
         Side of the tiles that they hold; 0 if they hold none.
+    novae_draws, novae_width : int
+        Sets of visible spots that they hold Novae's embeddings for, and numbers an embedding; 0 if
+        none.
     """
 
     folder: Path
@@ -96,6 +105,8 @@ class ShardSet:
     tile_um: float
     made_of: str = ""
     tile_px: int = 0
+    novae_draws: int = 0
+    novae_width: int = 0
 
     @property
     def n_spots(self) -> int:
@@ -120,6 +131,8 @@ class ShardSet:
             "tile_um": self.tile_um,
             "made_of": self.made_of,
             "tile_px": self.tile_px,
+            "novae_draws": self.novae_draws,
+            "novae_width": self.novae_width,
         }
 
     def is_whole(self) -> bool:

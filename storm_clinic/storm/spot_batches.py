@@ -41,6 +41,11 @@ class SpotBatch:
     shown : int64 tensor, shape (n_shown,)
         Spots of which ``tiles`` are at hand, see `SpotReader.with_tiles`; none at first.
     tiles : uint8 tensor, shape (n_shown, tile_px, tile_px, 3)
+    novae : float32 tensor, shape (n_spots, width)
+        Novae's embeddings of ``visible`` spots, NaN where it has none; empty at first, see
+        `SpotReader.with_novae`.
+    visible : bool tensor, shape (n_spots,)
+        Whose counts stand in ``novae``; all others are to be masked.
     """
 
     image: Tensor
@@ -53,6 +58,8 @@ class SpotBatch:
     rows: Tensor
     shown: Tensor
     tiles: Tensor
+    novae: Tensor
+    visible: Tensor
 
     def to(self, device: torch.device) -> SpotBatch:
         """The same on a device."""
@@ -63,12 +70,13 @@ class SpotBatch:
         return Contexts(
             valid=self.valid,
             xy_um=self.xy_um,
-            image=self._at_slots(image),
-            expression=self._at_slots(expression),
-            expression_present=self._at_slots(self.counted),
+            image=self.at_slots(image),
+            expression=self.at_slots(expression),
+            expression_present=self.at_slots(self.counted),
         )
 
-    def _at_slots(self, values: Tensor) -> Tensor:
+    def at_slots(self, values: Tensor) -> Tensor:
+        """Values of spots (n_spots, ...) at the slots of the contexts, (b, n_slots, ...)."""
         # On a CPU index_select adds gradients up in one order; indexing need not.
         found = values.index_select(0, self.spots.flatten())
         return found.view(*self.spots.shape, *values.shape[1:])
@@ -145,6 +153,8 @@ class SpotReader:
             rows=needed,
             shown=torch.empty(0, dtype=torch.int64),
             tiles=torch.empty(0, 0, 0, 3, dtype=torch.uint8),
+            novae=torch.empty(0, 0),
+            visible=torch.empty(0, dtype=torch.bool),
         )
 
     def with_tiles(self, place: int, batch: SpotBatch, shown: Tensor) -> SpotBatch:
@@ -159,6 +169,20 @@ class SpotReader:
         if tiles is None:
             raise TrainingError("hold no tiles", where=self._shards.folder)
         return replace(batch, shown=shown, tiles=tiles[batch.rows[shown]])
+
+    def with_novae(self, place: int, batch: SpotBatch, draw: int) -> SpotBatch:
+        """The batch with Novae's embeddings for one of the sets of visible spots in the shards.
+
+        Raises
+        ------
+        TrainingError
+            If the shards hold none.
+        """
+        shard = self._shard(place)
+        if shard.novae is None or shard.visible is None:
+            raise TrainingError("hold no embeddings by Novae", where=self._shards.folder)
+        novae, visible = shard.novae[draw, batch.rows], shard.visible[draw, batch.rows]
+        return replace(batch, novae=novae.float(), visible=visible)
 
     def _shard(self, place: int) -> Shard:
         if self._open is None or self._place != place:

@@ -15,7 +15,7 @@ import torch
 from storm_clinic.errors import CheckpointError, LeakageError
 from storm_clinic.files import Workspace
 from storm_clinic.storm.checkpoint import Checkpoint, load_checkpoint
-from storm_clinic.storm.config import StormConfig
+from storm_clinic.storm.config import GeneEncoding, StormConfig
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.section_sources import filled_in
@@ -28,7 +28,11 @@ _OF_GENES = {
     "head.genes.weight": 0,
     "head.genes.bias": 0,
 }
-_ENTRANCE = {"mlp": "gene_encoder.genes.weight", "linear": "expression_in.weight"}
+_ENTRANCE: dict[GeneEncoding, dict[str, int]] = {
+    "mlp": {"gene_encoder.genes.weight": 1},
+    "linear": {"expression_in.weight": 1},
+    "novae": {},
+}
 # What must be alike for weights to mean the same. Dropout, the readout and the pitch in µm have no
 # weights, and may be other ones.
 _ALIKE = (
@@ -129,7 +133,7 @@ def take_over(start: Checkpoint, model: StormModel, vocabulary: GeneVocabulary) 
             where="start of fine-tuning",
             fix="Both must name genes by HGNC symbols.",
         )
-    of_genes = {**_OF_GENES, _ENTRANCE[model.config.gene_encoder]: 1}
+    of_genes = {**_OF_GENES, **_ENTRANCE[model.config.gene_encoder]}
     state = model.state_dict()
     here, there = torch.tensor(own), torch.tensor(theirs)
     for name, given in start.model.state_dict().items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fake_novae import fake_novae
 from scipy import sparse
 
 from storm_clinic.errors import SectionError
@@ -16,7 +16,7 @@ from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import neighbourhoods
-from storm_clinic.storm.novae import NovaeTokens, embed_visible, visible_graph, within_two_steps
+from storm_clinic.storm.novae import embed_visible, visible_graph, within_two_steps
 from storm_clinic.storm.paired import PairedSection
 
 PITCH_UM = 100.0
@@ -73,35 +73,6 @@ def test_two_steps_are_what_a_walk_over_visible_spots_finds():
         assert set(one[[spot]].indices) == neighbours
         assert set(two[[spot]].indices) == after
     assert two.nnz > 0
-
-
-def fake_novae() -> SimpleNamespace:
-    """Sums expression over two steps of the graph that it is given, as Novae reads two.
-
-    Like Novae it leaves 0 where none lies exactly two steps away, and wants genes named once.
-    """
-
-    class Novae:
-        @staticmethod
-        def from_pretrained(name: str) -> Novae:
-            return Novae()
-
-        def compute_representations(self, table) -> None:
-            assert table.var_names.is_unique
-            assert (table.obs["novae_sid"] == "s").all()
-            step = (table.obsp["spatial_distances"].toarray() > 0).astype(float)
-            within = step + np.eye(table.n_obs)
-            two = ((within @ step) > 0) & (within == 0)
-            latent = ((within @ within) > 0) @ table.X.toarray()
-            table.obsm["novae_latent"] = np.where(two.any(axis=1)[:, None], latent, 0.0)
-
-    def spatial_neighbors(table, *, radius: float, delaunay: bool) -> None:
-        assert not delaunay
-        table.obs["novae_sid"] = "s"
-        everything = np.ones((table.n_obs, table.n_obs))
-        table.obsp["spatial_distances"] = sparse.csr_matrix(everything)
-
-    return SimpleNamespace(Novae=Novae, spatial_neighbors=spatial_neighbors)
 
 
 @pytest.fixture
@@ -178,10 +149,20 @@ def test_novae_s_embeddings_enter_the_network_and_masked_counts_reach_none_of_it
     paired = section(side=7)
     visible = np.random.default_rng(4).random(49) > 0.4
     config = StormConfig(
-        width=16, n_layers=2, n_heads=2, image_width=5, n_genes=4, pitch_um=PITCH_UM
+        width=16,
+        n_layers=2,
+        n_heads=2,
+        image_width=5,
+        n_genes=4,
+        pitch_um=PITCH_UM,
+        gene_encoder="novae",
+        gene_width=4,
     )
     torch.manual_seed(0)
-    model, tokens = StormModel(config).eval(), NovaeTokens(4, config)
+    model = StormModel(config).eval()
+    tokens = model.novae_tokens
+    with pytest.raises(SectionError, match="reads expression as Novae embeds it"):
+        model.embed_expression(torch.zeros(1, 4), torch.ones(1, 4, dtype=torch.bool))
     image, wanted = torch.randn(49, 5), torch.arange(49)
     around = neighbourhoods(paired.centres_um, pitch_um=PITCH_UM)
     rows = torch.as_tensor(around.rows).clamp(min=0)
