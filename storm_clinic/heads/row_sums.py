@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 _BLOCK_VALUES = 1 << 16  # converted to float64 together: half a MiB stays in a core's cache
 _WIDENED_VALUES = 1 << 17  # widened to float32 together, which takes as much
+_FEWEST_VALUES = 1 << 14  # below, NumPy has converted them before all steps of widening are called
 _FIELDS = np.int32(-0x7000_2000)  # 0x8fffe000: sign, five bits of exponent, ten of mantissa
 _SCALE = 2.0**112  # float32's exponent is biased by 127, float16's by 15
 _INFINITY = 0x7C00  # bits of float16's infinity; those of NaN are above
@@ -42,7 +43,9 @@ class RowSums:
     def of(self, rows: NDArray[Any]) -> Floats:
         """Sum of float rows, (n_rows, width), added one after the other: (width,)."""
         plain = np.asarray(rows)  # a slice of a memory map costs more than one of an array
-        total = self._exact(plain) if plain.dtype == np.float16 else None
+        total = None
+        if plain.dtype == np.float16 and plain.size >= _FEWEST_VALUES:
+            total = self._exact(plain)
         return self._in_order(plain) if total is None else total
 
     def _in_order(self, rows: NDArray[Any]) -> Floats:

@@ -139,6 +139,7 @@ def test_means_summed_in_blocks_are_those_of_exact_sums(dtype, monkeypatch):
     tiles = rng.normal(3, 5, size=(105, 3)).astype(dtype)
     monkeypatch.setattr(row_sums, "_BLOCK_VALUES", 30)  # blocks of ten tiles
     monkeypatch.setattr(row_sums, "_WIDENED_VALUES", 30)
+    monkeypatch.setattr(row_sums, "_FEWEST_VALUES", 1)
     sizes = (20, 0, 1, 31, 53)
     means = Bags.pack(tiles, np.concatenate([[0], np.cumsum(sizes)])).pooled_mean()
     for row, part in zip(means, np.split(tiles, np.cumsum(sizes)[:-1]), strict=True):

@@ -19,6 +19,7 @@ EVERY_FINITE = EVERY_FINITE[np.isfinite(EVERY_FINITE)]
 def small_blocks(monkeypatch):
     monkeypatch.setattr(row_sums, "_BLOCK_VALUES", 60)
     monkeypatch.setattr(row_sums, "_WIDENED_VALUES", 90)
+    monkeypatch.setattr(row_sums, "_FEWEST_VALUES", 1)
 
 
 def added_in_order(rows):
@@ -82,7 +83,7 @@ def test_where_float64_rounds_rows_are_added_one_after_the_other(small_blocks):
     assert sums.of(tall).tobytes() == added_in_order(tall).tobytes()
 
 
-def test_a_total_stays_when_the_next_is_made():
+def test_a_total_stays_when_the_next_is_made(small_blocks):
     sums = RowSums(2)
     for dtype in (np.float16, np.float32):
         first = sums.of(np.ones((3, 2), dtype))
@@ -97,7 +98,13 @@ def test_other_types_and_strided_rows_are_added_too(small_blocks, dtype):
         assert RowSums(3).of(rows).tobytes() == added_in_order(rows).tobytes()
 
 
-def test_a_memory_map_is_only_read(tmp_path):
+@pytest.mark.parametrize("n_rows", [127, 128])
+def test_few_rows_and_many_are_added_to_the_same_bits(n_rows):
+    rows = np.random.default_rng(4).normal(size=(n_rows, 128)).astype(np.float16)
+    assert RowSums(128).of(rows).tobytes() == added_in_order(rows).tobytes()
+
+
+def test_a_memory_map_is_only_read(small_blocks, tmp_path):
     rows = np.random.default_rng(3).normal(size=(50, 4)).astype(np.float16)
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
