@@ -39,12 +39,15 @@ class RowSums:
         # The first row carries the sum so far, so that rows are added one after the other.
         self._block = np.empty((step + 1, width))
         self._widened = np.empty((max(1, _WIDENED_VALUES // width), width), dtype=np.int32)
+        # Subnormal float16 become subnormal float32, which a library may have had set to zero.
+        least = np.array([1 << 13], dtype=np.int32).view(np.float32)
+        self._widens = bool(least.sum(dtype=np.float64) > 0)
 
     def of(self, rows: NDArray[Any]) -> Floats:
         """Sum of float rows, (n_rows, width), added one after the other: (width,)."""
         plain = np.asarray(rows)  # a slice of a memory map costs more than one of an array
         total = None
-        if plain.dtype == np.float16 and plain.size >= _FEWEST_VALUES:
+        if self._widens and plain.dtype == np.float16 and plain.size >= _FEWEST_VALUES:
             total = self._exact(plain)
         return self._in_order(plain) if total is None else total
 

@@ -109,3 +109,17 @@ def test_a_memory_map_is_only_read(small_blocks, tmp_path):
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
     assert RowSums(4).of(mapped).tobytes() == added_in_order(rows).tobytes()
+
+
+def test_a_processor_told_to_drop_subnormals_changes_nothing(small_blocks):
+    torch = pytest.importorskip("torch")
+    rows = np.full((40, 3), np.float16(2**-24))
+    expected = added_in_order(rows)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot be told")
+    try:
+        found = RowSums(3).of(rows)
+    finally:
+        torch.set_flush_denormal(False)
+    assert found.tobytes() == expected.tobytes()
+    assert found.tolist() == [40 * 2**-24] * 3
