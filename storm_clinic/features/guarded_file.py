@@ -6,6 +6,7 @@ soft and external links, virtual datasets, storage outside the file, chunks and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5a, h5d, h5l
 
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.slide_features import Array, digest_array
@@ -53,14 +55,26 @@ def attributes_of(node: h5py.HLObject, where: str | Path) -> Known:
         If one is text of variable length: HDF5 keeps that in a heap without checksum, and may
         follow a damaged heap for ever.
     """
-    for name in node.attrs:
-        kind = node.attrs.get_id(name).dtype
+    names: list[bytes] = []
+    h5a.iterate(node.id, lambda name, *_: names.append(name))
+    found = {}
+    for raw in names:
+        name = raw.decode("utf-8", "replace")
+        # Opened once, which `node.attrs` would do for each question that it is asked.
+        attribute = h5a.open(node.id, raw)
+        kind = attribute.dtype
         if kind.hasobject:
             raise FeatureError(
                 f"attribute {name} must be text of fixed length or a number, is of type {kind}",
                 where=where,
             )
-    return dict(node.attrs)
+        if kind.subdtype or attribute.shape != ():
+            found[name] = node.attrs[raw]
+        else:
+            value = np.zeros((), kind)
+            attribute.read(value)
+            found[name] = value[()]
+    return found
 
 
 def check_links(file: h5py.Group, path: Path) -> None:
@@ -71,9 +85,10 @@ def check_links(file: h5py.Group, path: Path) -> None:
     FeatureError
         Naming the link.
     """
-    for name in file:
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise FeatureError("is a link to somewhere else", where=f"{path}: {name}")
+    for name in file.id:
+        if file.id.links.get_info(name).type != h5l.TYPE_HARD:
+            shown = name.decode("utf-8", "replace")
+            raise FeatureError("is a link to somewhere else", where=f"{path}: {shown}")
 
 
 def dataset_of(
@@ -101,23 +116,26 @@ def _check_dataset(
     if not isinstance(dataset, h5py.Dataset):
         raise FeatureError("must be a dataset", where=where)
     kind, n_dimensions = form
+    storage, dtype, shape = dataset.id.get_create_plist(), dataset.dtype, dataset.shape
+    layout = storage.get_layout()
     # Attributes of the storage come first: reading a virtual dataset would open other files.
-    layout = "in chunks" if chunked else "contiguously"
-    if dataset.is_virtual or dataset.external or (dataset.chunks is not None) != chunked:
-        raise FeatureError(f"must be stored {layout} in this file", where=where)
-    if dataset.id.get_create_plist().get_nfilters():  # a filter is code that reading would run
+    elsewhere = layout == h5d.VIRTUAL or storage.get_external_count()
+    if elsewhere or (layout == h5d.CHUNKED) != chunked:
+        asked = "in chunks" if chunked else "contiguously"
+        raise FeatureError(f"must be stored {asked} in this file", where=where)
+    if storage.get_nfilters():  # a filter is code that reading would run
         raise FeatureError("must be stored without filters", where=where)
-    if (dataset.dtype.kind if len(kind) == 1 else dataset.dtype.str) != kind:
-        raise FeatureError(f"must not be of type {dataset.dtype}", where=where)
-    shape = dataset.shape
+    if (dtype.kind if len(kind) == 1 else dtype.str) != kind:
+        raise FeatureError(f"must not be of type {dtype}", where=where)
     if shape is None or len(shape) != n_dimensions or (name.endswith("coords") and shape[1] != 2):
         raise FeatureError(f"must not be of shape {shape}", where=where)
+    n_bytes = math.prod(shape) * dtype.itemsize
     if chunked:
-        if not dataset.nbytes <= dataset.id.get_storage_size() <= file_bytes:
+        if not n_bytes <= dataset.id.get_storage_size() <= file_bytes:
             raise FeatureError("its values are not all there", where=where, fix=AGAIN)
         return
     offset = dataset.id.get_offset()
-    if dataset.nbytes and (offset is None or offset + dataset.nbytes > file_bytes):
+    if n_bytes and (offset is None or offset + n_bytes > file_bytes):
         raise FeatureError("its values are not all there", where=where, fix=AGAIN)
 
 

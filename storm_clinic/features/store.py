@@ -134,7 +134,8 @@ class FeatureStore:
         shape = (header.n_tiles, header.width)
         if header.n_tiles == 0:
             return np.empty(shape, dtype=header.dtype)
-        return np.memmap(path, header.dtype, "r", header.offset, shape)
+        # NumPy would resolve a Path, part by part, which takes as long as mapping the file.
+        return np.memmap(str(path), header.dtype, "r", header.offset, shape)
 
     def index(self) -> pd.DataFrame:
         """One row a file, sorted by slide id.

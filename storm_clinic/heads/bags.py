@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
+from storm_clinic.heads.row_sums import RowSums
 
 TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
-_BLOCK_VALUES = 1 << 16  # converted to float64 together: half a MiB stays in a core's cache
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -167,17 +167,10 @@ class Bags:
     def pooled_mean(self) -> Floats:
         """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""
         means = np.full((self.n_bags, self.width), np.nan)
-        step = max(1, _BLOCK_VALUES // self.width)
-        # The first row carries the sum so far, so that tiles are added one after the other.
-        block = np.empty((step + 1, self.width))
+        sums = RowSums(self.width)
         for at in np.flatnonzero(self.sizes).tolist():
             tiles = self.bag(at)
-            block[0] = 0.0
-            for first in range(0, len(tiles), step):
-                part = tiles[first : first + step]
-                np.copyto(block[1 : len(part) + 1], part)
-                block[0] = block[: len(part) + 1].sum(axis=0)
-            means[at] = block[0] / len(tiles)
+            means[at] = sums.of(tiles) / len(tiles)
         return means
 
     def tile_moments(self) -> tuple[Floats, Floats]:

@@ -31,7 +31,8 @@ class AtDeaths(NamedTuple):
     mean : float64 array, shape (n_deaths, p)
         Mean covariates of the risk set, as seen by this death.
     value : float
-        Log partial likelihood.
+        Log partial likelihood; ``-inf``, with rates and means NaN, where hazards lie so far apart
+        that the sum of a risk set is beyond float64's range.
     """
 
     hazard: Floats
@@ -108,13 +109,17 @@ class Stratum:
         values = np.column_stack([hazard, hazard[:, None] * x])
         dying = self.per_time(values[self.deaths])
         sums = self.risk_sums(values)[self.tie] - self.share[:, None] * dying[self.tie]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = float(
-                self.weight[self.deaths] @ (linear[self.deaths] - highest)
-                - self.counted @ np.log(sums[:, 0])
-            )
-            mean, rate = sums[:, 1:] / sums[:, :1], self.counted / sums[:, 0]
-        return AtDeaths(hazard, rate, mean, value if np.isfinite(value) else -np.inf)
+        total = sums[:, 0]
+        # Rates are one over these; neither they, summed, nor times covariates may overflow.
+        most = self.counted.sum() * max(1.0, float(np.abs(x).max()))
+        if not (total > 4 * np.finfo(np.float64).tiny * max(1.0, most)).all():
+            nowhere = np.full(len(total), np.nan)
+            return AtDeaths(hazard, nowhere, np.full((len(total), x.shape[1]), np.nan), -np.inf)
+        value = float(
+            self.weight[self.deaths] @ (linear[self.deaths] - highest)
+            - self.counted @ np.log(total)
+        )
+        return AtDeaths(hazard, self.counted / total, sums[:, 1:] / total[:, None], value)
 
     def information(self, x: Floats, at: AtDeaths, factor: Floats | None = None) -> Floats:
         """Observed information; with ``factor`` each death time counts that many times."""

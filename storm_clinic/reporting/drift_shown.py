@@ -20,6 +20,7 @@ _OF = {
     "image": "tile embeddings",
     "storm": "STORM embeddings",
     "virtual_expression": "imputed genes of tiles",
+    "imputed_expression": "imputed genes",
 }
 _DIVISIONS = {"scanner": "scanners", "site": "sites"}
 

@@ -273,7 +273,7 @@ class FeatureDrift(Finite):
     """Whether features look like those of development: before any outcome was read."""
 
     cohort: str
-    features: Literal["image", "storm", "virtual_expression"] = Field(
+    features: Literal["image", "storm", "virtual_expression", "imputed_expression"] = Field(
         description="Whose mean over tiles is compared."
     )
     n_development: Count = Field(default=0, description="Patients behind the threshold.")

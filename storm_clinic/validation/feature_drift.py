@@ -19,7 +19,7 @@ MOST_COMPARED = 512  # as many as development's sample has; time grows with the 
 PERMUTATIONS = 9_999
 
 Division = Literal["all", "scanner", "site"]
-Features = Literal["image", "storm", "virtual_expression"]
+Features = Literal["image", "storm", "virtual_expression", "imputed_expression"]
 
 
 def feature_drift(
@@ -38,10 +38,11 @@ def feature_drift(
     reference : FeatureReference
         How development's patients look.
     means : float array, shape (n_patients, n_features)
-        Mean embedding of each patient; rows with NaN (no tiles) are left out and counted.
+        Mean embedding of each patient, or imputed expression; rows with NaN (no tiles) are left out
+        and counted.
     cohort : str
         Its name.
-    features : {"image", "storm", "virtual_expression"}
+    features : {"image", "storm", "virtual_expression", "imputed_expression"}
         What is compared.
     divisions : mapping of "scanner" and "site" to labels, one a patient
         None where a patient has none. A division that does not divide is left out.

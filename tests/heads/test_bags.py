@@ -9,6 +9,7 @@ import pytest
 
 from storm_clinic.errors import ContractMismatch, InputError
 from storm_clinic.heads import bags as bags_module
+from storm_clinic.heads import row_sums
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
 
@@ -136,7 +137,9 @@ def test_parts_of_different_length_are_refused(bags):
 def test_means_summed_in_blocks_are_those_of_exact_sums(dtype, monkeypatch):
     rng = np.random.default_rng(3)
     tiles = rng.normal(3, 5, size=(105, 3)).astype(dtype)
-    monkeypatch.setattr(bags_module, "_BLOCK_VALUES", 30)  # blocks of ten tiles
+    monkeypatch.setattr(row_sums, "_BLOCK_VALUES", 30)  # blocks of ten tiles
+    monkeypatch.setattr(row_sums, "_WIDENED_VALUES", 30)
+    monkeypatch.setattr(row_sums, "_FEWEST_VALUES", 1)
     sizes = (20, 0, 1, 31, 53)
     means = Bags.pack(tiles, np.concatenate([[0], np.cumsum(sizes)])).pooled_mean()
     for row, part in zip(means, np.split(tiles, np.cumsum(sizes)[:-1]), strict=True):

@@ -39,14 +39,17 @@ from storm_clinic.files import Workspace
 from storm_clinic.predictions import Predictions
 from storm_clinic.registry.identity import load_keys
 from storm_clinic.steps import score_stream
+from storm_clinic.steps.feature_drift import drift_from_development
 from storm_clinic.steps.model_export import export_model
 from storm_clinic.steps.scorable_model import ScorableModel
+from storm_clinic.steps.score_distribution import compare_with_development
 from storm_clinic.steps.score_request import request_cohort, request_tables
 from storm_clinic.steps.score_rows import ScoredRows
 from storm_clinic.steps.score_slides import Extraction
 from storm_clinic.steps.score_sources import find_slides
 from storm_clinic.steps.score_table import score
 from storm_clinic.steps.scorer import Scorer
+from storm_clinic.steps.study_patients import scored_patients
 from storm_clinic.steps.study_run import run_study
 
 NETWORK = "{epochs: 8, learning_rate: 0.01, hidden: 4, attention: 2}"
@@ -321,6 +324,64 @@ def test_what_storm_made_is_compared_with_development_too(hospitals, scorers, co
         assert row["out_of_distribution_reason"].startswith(f"{seen}: distance ")
         before = table_of(scorers[name], workspace).loc["EAST-007"]
         assert (before["out_of_distribution"], before["out_of_distribution_reason"]) == ("no", "")
+
+
+@pytest.fixture
+def eastern(hospitals):
+    """The validation cohort as validation saw it."""
+    workspace, bundle, _ = hospitals
+    return scored_patients(bundle.study, "east", workspace=workspace, keys=load_keys(workspace))
+
+
+def by_features(bundle, patients):
+    return {item.features: item for item in drift_from_development(bundle, patients)}
+
+
+def with_table(patients, table):
+    return replace(patients, data=replace(patients.data, tables={"imputed_expression": table}))
+
+
+def test_drift_is_of_imputed_expression_too_and_counts_whom_scoring_would_name(
+    hospitals, scorers, eastern
+):
+    _, bundle, _ = hospitals
+    drift = by_features(bundle, eastern)
+    assert list(drift) == ["image", "storm", "virtual_expression", "imputed_expression"]
+    table = eastern.data.table("imputed_expression")
+    table = table + np.linspace(0, 3, len(table))[:, None]  # ever further from development
+    moved = with_table(eastern, table)
+    found = by_features(bundle, moved)["imputed_expression"]
+    (whole,) = (group for group in found.comparisons if group.division == "all")
+    assert whole.n_patients == table.notna().all(axis=1).sum() == 28
+    assert "2 patients without these features are left out" in found.note
+    model = scorers["genes"]._fitted
+    said = compare_with_development(bundle, model, moved.data, ["imputed_expression"])
+    assert whole.n_outside == said.outside.count(True) > 3
+    assert whole.p < 0.01 < drift["imputed_expression"].comparisons[0].p
+
+
+def test_drift_finds_genes_by_name_and_says_which_are_not_imputed(hospitals, eastern):
+    _, bundle, _ = hospitals
+    table = eastern.data.table("imputed_expression")
+    expected = by_features(bundle, eastern)["imputed_expression"]
+    turned = with_table(eastern, table.iloc[:, ::-1].assign(NEW7=1.0))
+    assert by_features(bundle, turned)["imputed_expression"] == expected
+    lacking = by_features(bundle, with_table(eastern, table.drop(columns="DDD4")))
+    assert lacking["imputed_expression"].comparisons == ()
+    assert lacking["imputed_expression"].note == (
+        "1 of the 5 genes that development is described in are not imputed here, the first is DDD4"
+    )
+    nobody = by_features(bundle, with_table(eastern, table.iloc[:, :0]))["imputed_expression"]
+    assert "30 patients without these features are left out" in nobody.note
+    assert nobody.comparisons[0].note == "fewer than 10 patients are not compared"
+
+
+def test_drift_of_imputed_expression_says_why_there_is_no_record(hospitals, eastern):
+    _, bundle, _ = hospitals
+    bare = replace(bundle, references={})
+    for item in drift_from_development(bare, eastern):
+        assert item.comparisons == ()
+        assert "trained before such records were kept" in item.note
 
 
 def test_without_a_record_of_development_it_says_that_nothing_was_compared(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storm_clinic.reporting.answer import answer
 from storm_clinic.reporting.content import ReportContent
+from storm_clinic.reporting.drift_shown import drift_sentence
 from storm_clinic.reporting.effects_shown import effects_sentence
 from storm_clinic.reporting.findings import findings, not_for
 from storm_clinic.reporting.groups_shown import contrast_sentence
@@ -22,6 +25,8 @@ from storm_clinic.validation.analyses import (
     Bounded,
     Contrast,
     DecisionCurve,
+    DriftComparison,
+    FeatureDrift,
     GroupComparison,
     GroupSummary,
     HypothesisTest,
@@ -285,3 +290,17 @@ def test_added_value_is_found_in_what_a_test_is_about():
     )
     [text] = added_sentences(model)
     assert text.startswith("It was not shown")
+
+
+def test_drift_is_told_in_words_of_every_input_that_can_drift():
+    every = get_args(FeatureDrift.model_fields["features"].annotation)
+    assert set(every) == {"image", "storm", "virtual_expression", "imputed_expression"}
+    whole = DriftComparison(
+        division="all", label="there", n_patients=50, distance=0.4, p=0.001, n_outside=9
+    )
+    said = {
+        f: drift_sentence(FeatureDrift(cohort="there", features=f, comparisons=(whole,)))
+        for f in every
+    }
+    assert len(set(said.values())) == 4
+    assert said["imputed_expression"].startswith("Imputed genes of there differ from those of")
