@@ -16,7 +16,12 @@ from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import neighbourhoods
-from storm_clinic.storm.novae import embed_visible, visible_graph, within_two_steps
+from storm_clinic.storm.novae import (
+    embed_visible,
+    novae_digest,
+    visible_graph,
+    within_two_steps,
+)
 from storm_clinic.storm.paired import PairedSection
 
 PITCH_UM = 100.0
@@ -200,3 +205,32 @@ def test_without_the_package_the_error_says_what_to_do(monkeypatch):
         embed_visible(section(), np.ones(25, dtype=bool))
     with pytest.raises(SectionError, match="no spot is visible"):
         visible_graph(section().centres_um, np.zeros(25, dtype=bool), reach_um=125.0)
+
+
+def test_the_package_itself_with_untrained_weights_reads_no_masked_spot(tmp_path):
+    """Through its own loading of a folder; its published weights were never here."""
+    novae = pytest.importorskip("novae", reason="pip install novae, which is heavy, to run this")
+    import anndata
+
+    rng, n = np.random.default_rng(0), 14 * 14
+    paired = replace(
+        section(side=14),
+        counts=rng.poisson(rng.gamma(2.0, 2.0, 120), (n, 120)),
+        symbols=tuple(f"G{k}" for k in range(120)),
+    )
+    table = anndata.AnnData(np.log1p(paired.counts.toarray()).astype(np.float32))
+    table.var_names, table.obsm["spatial"] = list(paired.symbols), paired.centres_um
+    novae.spatial_neighbors(table, radius=125.0, delaunay=False)
+    small = {"hidden_size": 16, "num_layers": 2, "heads": 2, "embedding_size": 20}
+    novae.Novae(table, num_prototypes=16, **small).save_pretrained(tmp_path)
+    visible = rng.random(n) < 0.5
+    found = embed_visible(paired, visible, model=str(tmp_path))
+    assert np.isfinite(found[visible]).all(axis=1).mean() > 0.7
+    counts = paired.counts.toarray()
+    counts[~visible] += 300
+    changed = embed_visible(replace(paired, counts=counts), visible, model=str(tmp_path))
+    np.testing.assert_array_equal(changed, found)
+    counts[visible] += rng.poisson(5.0, (visible.sum(), 120))
+    seen = embed_visible(replace(paired, counts=counts), visible, model=str(tmp_path))
+    assert np.nanmax(np.abs(seen - found)) > 1e-3
+    assert novae_digest(str(tmp_path)) == novae_digest(str(tmp_path))
