@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.checkpoint import Checkpoint
 from storm_clinic.storm.config import GeneEncoding, Size, StormConfig
+from storm_clinic.storm.decoders import LossWeights
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.image_scale import principal_axes, scale_slide
@@ -68,6 +69,9 @@ class Recipe:
         How many of the genes that vary most are taught, the evaluated ones among them.
     pretrain_steps : int
         Updates of masked modelling on the training sections before fine-tuning; 0 for none.
+    masking : MaskingMix
+    losses : LossWeights
+        Of masked modelling.
     encoder : "plain" or "random"
         The catalogue's weights, or the same network with random ones.
     n_looks : int
@@ -93,6 +97,8 @@ class Recipe:
     side: Side = 5
     n_genes: int = 200
     pretrain_steps: int = 0
+    masking: MaskingMix = field(default_factory=MaskingMix)
+    losses: LossWeights = field(default_factory=LossWeights)
     encoder: Literal["plain", "random"] = "plain"
     n_looks: int = 1
     stain: float = 0.0
@@ -298,7 +304,8 @@ def _pretrained(
             ),
             batch=64,
             seed=seed,
-            masking=MaskingMix(),
+            masking=recipe.masking,
+            weights=recipe.losses,
         )
         alone = Processes(0, 1, torch.device("cpu"))
         return pretrain(config, read_shards(folder), plan, alone, axes=axes).model

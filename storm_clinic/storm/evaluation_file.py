@@ -14,7 +14,7 @@ from storm_clinic.storm.config import GeneEncoding, Size
 from storm_clinic.storm.evaluate import Recipe, Unit
 from storm_clinic.storm.impute import FinetunePlan
 from storm_clinic.storm.neighbourhood import Side
-from storm_clinic.storm.pretraining_file import CardTexts, EncoderChoice
+from storm_clinic.storm.pretraining_file import CardTexts, EncoderChoice, Losses, Masking
 from storm_clinic.storm.section_sources import Source
 from storm_clinic.storm.tile_views import MOST_VIEWS
 from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
@@ -56,6 +56,8 @@ class RecipeChoice(StrictModel):
     pretrain_steps: Annotated[int, Field(ge=0)] = Field(
         default=Recipe.pretrain_steps, description="Updates of masked modelling before."
     )
+    masking: Masking = Field(default=Masking(), description="Of masked modelling.")
+    losses: Losses = Field(default=Losses(), description="Of masked modelling.")
     encoder: Literal["plain", "random"] = Field(
         default=Recipe.encoder, description="The encoder's weights, or random ones."
     )
@@ -87,10 +89,10 @@ class RecipeChoice(StrictModel):
     @property
     def recipe(self) -> Recipe:
         """What the evaluation works with."""
-        values = self.model_dump()
+        values = self.model_dump(exclude={"masking", "losses"})
         taught = [field.name for field in fields(FinetunePlan) if field.name in values]
         plan = FinetunePlan(**{name: values.pop(name) for name in taught})
-        return Recipe(**values, finetune=plan)
+        return Recipe(**values, masking=self.masking.mix, losses=self.losses.weights, finetune=plan)
 
 
 class EvaluationFile(StrictModel):
@@ -130,7 +132,9 @@ class EvaluationFile(StrictModel):
     def _ablations(self) -> tuple[RecipeChoice, ...]:
         """Ablations with all that they have from the network."""
         return tuple(
-            self.network.model_copy(update=choice.model_dump(include=choice.model_fields_set))
+            self.network.model_copy(
+                update={name: getattr(choice, name) for name in choice.model_fields_set}
+            )
             for choice in self.ablations
         )
 

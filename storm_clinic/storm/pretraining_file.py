@@ -90,6 +90,11 @@ class Masking(StrictModel):
         default=MaskingMix.visible, description="Spots that stay visible where masked."
     )
 
+    @property
+    def mix(self) -> MaskingMix:
+        """What masking works with."""
+        return MaskingMix(**self.model_dump())
+
 
 class Losses(StrictModel):
     """Weights of the three predictions; see `LossWeights`."""
@@ -103,6 +108,11 @@ class Losses(StrictModel):
     virtual: Annotated[float, Field(ge=0)] = Field(
         default=LossWeights.virtual, description="Expression foretold from H&E alone."
     )
+
+    @property
+    def weights(self) -> LossWeights:
+        """What the decoders work with."""
+        return LossWeights(**self.model_dump())
 
 
 class Updates(StrictModel):
@@ -188,8 +198,8 @@ class PretrainingFile(StrictModel):
             optimisation=Optimisation(**self.updates.model_dump()),
             batch=self.batch,
             seed=self.seed,
-            masking=MaskingMix(**self.masking.model_dump()),
-            weights=LossWeights(**self.losses.model_dump()),
+            masking=self.masking.mix,
+            weights=self.losses.weights,
             log_every=self.log_every,
             keep_every=self.keep_every,
         )

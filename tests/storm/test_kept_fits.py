@@ -10,10 +10,12 @@ from planted_sections import planted_section
 
 from storm_clinic.errors import TrainingError
 from storm_clinic.storm import kept_fits
+from storm_clinic.storm.decoders import LossWeights
 from storm_clinic.storm.evaluate import Recipe, Seen, hold_out
 from storm_clinic.storm.held_out import HeldOut
 from storm_clinic.storm.impute import FinetunePlan
 from storm_clinic.storm.kept_fits import FITS_VERSION, KeptFits, network_key, of_genes, rival_key
+from storm_clinic.storm.masking import MaskingMix
 from storm_clinic.storm.rivals import RIVALS, RivalView, hold_out_rival
 from storm_clinic.storm.section_digest import section_digest
 
@@ -84,6 +86,8 @@ def test_every_setting_of_a_recipe_leads_to_another_fit_but_its_name_does_not():
         "alibi": False,
         "gene_encoder": "linear",
         "encoder": "random",
+        "masking": MaskingMix(visible=3),
+        "losses": LossWeights(virtual=0.5),
     }
     changed = {
         one.name: replace(
