@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
+from storm_clinic.heads.kept_rows import KeptRows
 from storm_clinic.heads.row_sums import RowSums
 
 TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
@@ -36,6 +37,9 @@ class Bags:
         Centre of each tile in µm from the middle of its slide's tiles; None where nobody knows.
     columns : tuple of str
         What each number of a tile is, such as a gene; empty where numbers have no names.
+    kept : KeptRows, optional
+        What was worked out of single bags already; views of the same arrays share it. Whoever
+        changes an array after that sees what it was.
     """
 
     sources: tuple[Array, ...]
@@ -44,6 +48,11 @@ class Bags:
     stop: Ints
     places: tuple[Array | None, ...] = ()
     columns: tuple[str, ...] = ()
+    kept: KeptRows | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kept is None or self.kept.sources is not self.sources:
+            object.__setattr__(self, "kept", KeptRows(self.sources))
 
     @classmethod
     def pack(cls, values: Array, offsets: ArrayLike, places: Array | None = None) -> Bags:
@@ -166,12 +175,34 @@ class Bags:
 
     def pooled_mean(self) -> Floats:
         """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""
-        means = np.full((self.n_bags, self.width), np.nan)
         sums = RowSums(self.width)
+        return self.summaries("mean", lambda tiles: sums.of(tiles) / len(tiles), self.width)
+
+    def summaries(self, what: str, of: Callable[[Array], Floats], n_numbers: int) -> Floats:
+        """What a function says of the tiles of each bag, (n_bags, n_numbers); NaN of an empty bag.
+
+        Each bag is read and asked once, however often it is taken, as far as there is room.
+
+        Parameters
+        ----------
+        what : str
+            Names the function: what goes by one name must be the same.
+        of : function
+            Takes tiles (n_tiles, width), gives n_numbers.
+        n_numbers : int
+            Of a row.
+        """
+        kept = self.kept
+        assert kept is not None  # set when this was made
+        found = np.full((self.n_bags, n_numbers), np.nan)
         for at in np.flatnonzero(self.sizes).tolist():
-            tiles = self.bag(at)
-            means[at] = sums.of(tiles) / len(tiles)
-        return means
+            key = (what, int(self.source[at]), int(self.start[at]), int(self.stop[at]))
+            row = kept.find(key)
+            if row is None:
+                row = of(self.bag(at))
+                kept.keep(key, row)
+            found[at] = row
+        return found
 
     def tile_moments(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation of each feature over all tiles, each of shape (width,).

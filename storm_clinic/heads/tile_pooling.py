@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from storm_clinic.heads.bags import Bags
+from storm_clinic.heads.bags import Array, Bags
 from storm_clinic.heads.contract import Option
 
 Floats = NDArray[np.float64]
@@ -43,18 +43,22 @@ def pool(bags: Bags, pooling: str) -> Floats:
     if pooling == "mean":
         return bags.pooled_mean()
     if pooling == "mean+sd":
-        deviations = _by_bag(bags, lambda tiles: tiles.std(axis=0)[None], n_parts=1)
+        deviations = _by_columns(bags, "sd", lambda tiles: tiles.std(axis=0)[None], n_parts=1)
         return np.hstack([bags.pooled_mean(), deviations])
-    return _by_bag(bags, lambda tiles: np.quantile(tiles, QUANTILES, axis=0), len(QUANTILES))
+    return _by_columns(
+        bags, "quantiles", lambda tiles: np.quantile(tiles, QUANTILES, axis=0), len(QUANTILES)
+    )
 
 
-def _by_bag(bags: Bags, summary: Callable[[Floats], Floats], n_parts: int) -> Floats:
-    """Bag by bag, some columns at once, so that a large bag is never copied as a whole."""
-    found = np.full((bags.n_bags, n_parts, bags.width), np.nan)
-    for at in np.flatnonzero(bags.sizes):
-        tiles = bags.bag(int(at))
+def _by_columns(bags: Bags, what: str, summary: Callable[[Floats], Floats], n_parts: int) -> Floats:
+    """Some columns of a bag at once, so that a large bag is never copied as a whole."""
+
+    def of_bag(tiles: Array) -> Floats:
+        found = np.empty((n_parts, bags.width))
         step = max(1, _BLOCK_CELLS // len(tiles))
         for first in range(0, bags.width, step):
             columns = slice(first, first + step)
-            found[at, :, columns] = summary(tiles[:, columns].astype(np.float64))
-    return found.reshape(bags.n_bags, -1)
+            found[:, columns] = summary(tiles[:, columns].astype(np.float64))
+        return found.reshape(-1)
+
+    return bags.summaries(what, of_bag, n_parts * bags.width)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from storm_clinic.errors import ContractMismatch, InputError
 from storm_clinic.heads import bags as bags_module
-from storm_clinic.heads import row_sums
+from storm_clinic.heads import kept_rows, row_sums
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData
+from storm_clinic.heads.tile_pooling import pool
 
 SIZES = (3, 1, 7, 4, 20, 2)
 
@@ -77,6 +80,55 @@ def test_adjacent_bags_are_read_as_one_slice(bags):
 def test_pooling_is_the_mean_of_each_bag_however_bags_are_batched(bags, arrays, monkeypatch):
     expected = np.stack([array.astype(np.float64).mean(axis=0) for array in arrays])
     np.testing.assert_allclose(bags.pooled_mean(), expected, rtol=1e-12)
+
+
+class Counted(np.ndarray):
+    """Counts how often rows are asked for."""
+
+    n_reads = 0
+
+    def __getitem__(self, key):
+        Counted.n_reads += 1
+        return np.asarray(super().__getitem__(key))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean+sd", "quantiles"])
+def test_each_bag_is_read_once_however_often_folds_take_it(arrays, pooling, monkeypatch):
+    plain = Bags.from_arrays(arrays)
+    counted = replace(plain, sources=(plain.sources[0].view(Counted),))
+    monkeypatch.setattr(Counted, "n_reads", 0)
+    expected = pool(plain, pooling)
+    fold = counted.take([3, 1, 4])
+    np.testing.assert_array_equal(pool(fold, pooling), expected[[3, 1, 4]])
+    n_reads = Counted.n_reads
+    assert n_reads > 0
+    np.testing.assert_array_equal(pool(counted.take([4, 4, 3]), pooling), expected[[4, 4, 3]])
+    assert Counted.n_reads == n_reads
+    # A caller may change what it was given.
+    pool(fold, pooling)[:] = 0
+    np.testing.assert_array_equal(pool(counted, pooling), expected)
+    assert Counted.n_reads > n_reads
+
+
+def test_rows_that_are_kept_are_bounded_and_stay_in_their_process(arrays, monkeypatch):
+    bags = Bags.from_arrays(arrays)
+    expected = bags.pooled_mean()
+    sent = copy.deepcopy(bags)  # by way of what a pickle to another process would hold
+    assert sent.kept.find(("mean", 0, int(bags.start[0]), int(bags.stop[0]))) is None
+    np.testing.assert_array_equal(sent.pooled_mean(), expected)
+    monkeypatch.setattr(kept_rows, "MOST_BYTES", 2 * expected[0].nbytes)
+    few = Bags.from_arrays(arrays)
+    few.pooled_mean()
+    keys = [("mean", 0, int(a), int(b)) for a, b in zip(few.start, few.stop, strict=True)]
+    assert sum(few.kept.find(key) is not None for key in keys) == 2
+    np.testing.assert_array_equal(few.pooled_mean(), expected)
+
+
+def test_rows_of_other_arrays_are_not_taken_for_these(arrays):
+    bags = Bags.from_arrays([array.astype(np.float32) for array in arrays])
+    means = bags.pooled_mean()
+    other = replace(bags, sources=(bags.sources[0] + 1,))
+    np.testing.assert_allclose(other.pooled_mean(), means + 1, rtol=1e-6)
 
 
 def test_tile_moments_are_those_of_all_tiles_also_with_large_means():
