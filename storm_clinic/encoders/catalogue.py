@@ -85,7 +85,13 @@ def _find(name: str, built_in: Mapping[str, _Card], group: str, kind: type[_Card
         )
     if not owners:
         known = sorted({*built_in, *(point.name for point in added)})
-        raise EncoderError(f"no {what} is called {name!r}{did_you_mean(name, known)}", where=what)
+        raise EncoderError(
+            f"no {what} is called {name!r}{did_you_mean(name, known)}",
+            where=what,
+            fix="One that was trained here is found in the folder of its weights: --weights FOLDER."
+            if kind is EncoderCard
+            else None,
+        )
     return built_in[name] if name in built_in else _card_from(points[0], what, kind)
 
 
