@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import atomic_write, digest_value
 from storm_clinic.heads.bags import Bags
+from storm_clinic.heads.kept_rows import KnownMeans
 
 Array = NDArray[Any]
 Store = FeatureStore | StormStore | VirtualExpression
@@ -40,8 +42,8 @@ def build_bags(
         For each patient the ids of their slides, in the order in which tiles are laid; a patient
         without slides gets an empty bag.
     cache : Path, optional
-        Folder of packed arrays. What was packed once from the same feature files is mapped again;
-        without a folder everything is held in memory.
+        Folder of packed arrays, with the mean of each bag beside them. What was packed once from
+        the same feature files is mapped again; without a folder everything is held in memory.
 
     Returns
     -------
@@ -74,11 +76,12 @@ def build_bags(
     if not placed:
         if not path.exists():
             _pack(store, slide_ids, shape, path, None)
-        return Bags.pack(_mapped(path, shape), offsets)
+        return _with_means(Bags.pack(_mapped(path, shape), offsets), path)
     places = cache / f"places-{_digest(store, slides_of_patients, rows, _PLACES)[:32]}.npy"
     if not (path.exists() and places.exists()):
         _pack(store, slide_ids, shape, path, places)
-    return Bags.pack(_mapped(path, shape), offsets, _mapped(places, (shape[0], 2)))
+    bags = Bags.pack(_mapped(path, shape), offsets, _mapped(places, (shape[0], 2)))
+    return _with_means(bags, path)
 
 
 def _has_places(row: Row) -> bool:
@@ -162,6 +165,21 @@ def _pack(
     if places is not None:
         with atomic_write(places) as part, part.open("wb") as handle:
             np.save(handle, np.concatenate(placed), allow_pickle=False)
+
+
+def _with_means(bags: Bags, packed: Path) -> Bags:
+    """With the means that lie beside the packed array; worked out once, from that array."""
+    path = packed.with_name(packed.name.replace("bags-", "means-"))
+    some = bags.take(bags.sizes > 0)
+    if not some.n_bags:
+        return bags
+    if not path.exists():
+        with atomic_write(path) as part, part.open("wb") as handle:
+            np.save(handle, some.pooled_mean(), allow_pickle=False)
+    means = _mapped(path, (some.n_bags, bags.width))
+    if not np.isfinite(means).all():
+        raise FeatureError("holds means that are not finite", where=path, fix=_FIX)
+    return replace(bags, means=(KnownMeans(some.start, some.stop, means),))
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
-from storm_clinic.heads.kept_rows import KeptRows
+from storm_clinic.heads.kept_rows import KeptRows, KnownMeans
 from storm_clinic.heads.row_sums import RowSums
 
 TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
@@ -37,6 +37,8 @@ class Bags:
         Centre of each tile in µm from the middle of its slide's tiles; None where nobody knows.
     columns : tuple of str
         What each number of a tile is, such as a gene; empty where numbers have no names.
+    means : tuple of (KnownMeans or None), optional
+        Of each source, means of bags that are known without reading a tile.
     kept : KeptRows, optional
         What was worked out of single bags already; views of the same arrays share it. Whoever
         changes an array after that sees what it was.
@@ -48,6 +50,7 @@ class Bags:
     stop: Ints
     places: tuple[Array | None, ...] = ()
     columns: tuple[str, ...] = ()
+    means: tuple[KnownMeans | None, ...] = ()
     kept: KeptRows | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +120,7 @@ class Bags:
             np.concatenate([part.stop for part in parts]),
             tuple(places for part in parts for places in part._places),
             parts[0].columns,
+            tuple(known for part in parts for known in part._means),
         )
 
     def __len__(self) -> int:
@@ -175,8 +179,19 @@ class Bags:
 
     def pooled_mean(self) -> Floats:
         """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""
+        found = np.full((self.n_bags, self.width), np.nan)
+        is_read = self.sizes > 0
+        for number, known in enumerate(self._means):
+            if known is not None and len(known.start):
+                at = np.flatnonzero(is_read & (self.source == number))
+                place, is_known = known.find(self.start[at], self.stop[at])
+                found[at[is_known]] = known.means[place[is_known]]
+                is_read[at[is_known]] = False
         sums = RowSums(self.width)
-        return self.summaries("mean", lambda tiles: sums.of(tiles) / len(tiles), self.width)
+        found[is_read] = self.take(is_read).summaries(
+            "mean", lambda tiles: sums.of(tiles) / len(tiles), self.width
+        )
+        return found
 
     def summaries(self, what: str, of: Callable[[Array], Floats], n_numbers: int) -> Floats:
         """What a function says of the tiles of each bag, (n_bags, n_numbers); NaN of an empty bag.
@@ -229,6 +244,10 @@ class Bags:
     @property
     def _places(self) -> tuple[Array | None, ...]:
         return self.places or (None,) * len(self.sources)
+
+    @property
+    def _means(self) -> tuple[KnownMeans | None, ...]:
+        return self.means or (None,) * len(self.sources)
 
     def _float64_batches(self) -> Iterator[Floats]:
         for batch in self.micro_batches():

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 Key = tuple[str, int, int, int]  # what, and of which rows of which source
 
 MOST_BYTES = 1 << 28  # rows of 1,536 numbers: of 20,000 patients
+
+
+@dataclass(frozen=True, eq=False)
+class KnownMeans:
+    """Means of bags of one array, worked out when it was packed.
+
+    Attributes
+    ----------
+    start, stop : int64 arrays, shape (n,)
+        Rows of each bag, ascending; bags without rows are left out.
+    means : float64 array or memmap, shape (n, width)
+        Of each.
+    """
+
+    start: Ints
+    stop: Ints
+    means: Floats
+
+    def find(self, start: Ints, stop: Ints) -> tuple[Ints, Bools]:
+        """Where the means of these bags stand, and of which there are any: both (n_asked,)."""
+        place = np.minimum(np.searchsorted(self.start, start), len(self.start) - 1)
+        return place, (self.start[place] == start) & (self.stop[place] == stop)
 
 
 class KeptRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.heads import bag_cache
 from storm_clinic.heads.bag_cache import build_bags
+from storm_clinic.heads.bags import Bags
 
 PATIENTS = [["s1", "s3"], ["s2"]]
 
@@ -65,12 +67,57 @@ def test_a_second_study_of_the_same_files_maps_what_was_packed(store, tmp_path, 
     assert (first.bag(0) == second.bag(0)).all()
 
 
+def blank_tiles(cache: Path) -> None:
+    """Whoever still reads a tile would see a 0."""
+    (packed,) = cache.glob("bags-*.npy")
+    np.lib.format.open_memmap(packed, mode="r+")[:] = 0
+
+
+def test_means_of_bags_lie_beside_them_and_no_tile_is_read_for_them_again(store, tmp_path):
+    cache = tmp_path / "cache"
+    patients = [*PATIENTS, []]
+    expected = build_bags(store, patients).pooled_mean()
+    np.testing.assert_array_equal(build_bags(store, patients, cache).pooled_mean(), expected)
+    blank_tiles(cache)
+    bags = build_bags(store, patients, cache)
+    np.testing.assert_array_equal(bags.pooled_mean(), expected)
+    order = [2, 1, 0, 1]
+    np.testing.assert_array_equal(bags.take(order).pooled_mean(), expected[order])
+    assert (bags.bag(0) == 0).all()
+
+
+def test_means_of_joined_cohorts_are_each_their_own(store, tmp_path):
+    cached = build_bags(store, PATIENTS, tmp_path / "cache")
+    blank_tiles(tmp_path / "cache")
+    in_memory = build_bags(store, [["s2"], ["s1"]])
+    expected = build_bags(store, [*PATIENTS, ["s2"], ["s1"]]).pooled_mean()
+    joined = Bags.concat([cached, in_memory])
+    np.testing.assert_array_equal(joined.pooled_mean(), expected)
+    # A bag that is part of another is not taken for it.
+    part = replace(cached, stop=cached.stop - 1)
+    assert (part.pooled_mean() == 0).all()
+
+
+def test_means_that_are_cut_or_no_numbers_are_refused_with_what_to_do(store, tmp_path):
+    cache = tmp_path / "cache"
+    build_bags(store, PATIENTS, cache)
+    (path,) = cache.glob("means-*.npy")
+    whole = np.load(path)
+    for damaged, message in ((whole[:1], "has shape"), (whole * np.nan, "not finite")):
+        np.save(path, damaged)
+        with pytest.raises(FeatureError, match=f"{message}.*Delete it"):
+            build_bags(store, PATIENTS, cache)
+    path.unlink()
+    np.testing.assert_array_equal(build_bags(store, PATIENTS, cache).pooled_mean(), whole)
+
+
 def test_a_slide_that_was_extracted_again_is_packed_again(store, tmp_path):
     build_bags(store, PATIENTS, tmp_path / "cache")
     put(store, "s2", tiles_of("s2", seed=1))
     again = build_bags(store, PATIENTS, tmp_path / "cache")
     assert (again.bag(1) == tiles_of("s2", seed=1)).all()
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    names = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
+    assert names == ["bags", "bags", "means", "means"]
 
 
 def test_a_slide_without_features_is_named(store, tmp_path):
@@ -91,7 +138,7 @@ def test_a_damaged_slide_is_named_and_leaves_no_cache(store, tmp_path):
 
 def test_a_cut_cache_file_is_refused_with_what_to_do(store, tmp_path):
     build_bags(store, PATIENTS, tmp_path / "cache")
-    (path,) = (tmp_path / "cache").iterdir()
+    (path,) = (tmp_path / "cache").glob("bags-*")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FeatureError, match=r"bags-.*npy.*Delete it"):
         build_bags(store, PATIENTS, tmp_path / "cache")
@@ -131,7 +178,7 @@ def test_places_are_packed_once_and_again_when_coordinates_change(store, tmp_pat
     halved = build_bags(store, PATIENTS, tmp_path / "cache").gather_places(slice(0, 2))
     np.testing.assert_allclose(halved, first / 2, rtol=1e-6)
     names = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
-    assert names == ["bags", "places", "places"]
+    assert names == ["bags", "means", "places", "places"]
     monkeypatch.setattr(bag_cache, "_pack", lambda *_: pytest.fail("packed again"))
     build_bags(store, PATIENTS, tmp_path / "cache")
 
@@ -154,6 +201,7 @@ from pathlib import Path
 import numpy as np
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.heads.bag_cache import build_bags
+from storm_clinic.heads.bags import Bags
 
 store, cache = FeatureStore.open(sys.argv[1]), Path(sys.argv[2])
 patients = [[slide_id] for slide_id in store.slide_ids()]
