@@ -93,7 +93,7 @@ def finetune(
         return
     if made.table is None:
         say(
-            "The checkpoint that it started from had seen what would be left out: "
+            "The checkpoint that it started from, or its encoder, had seen what would be left out: "
             f"{', '.join(made.seen_by_start)}. No gene has evidence."
         )
     else:

@@ -6,6 +6,7 @@ installed package, so that no file can ask for another.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from storm_clinic.encoders.catalogue import encoder_names, find_card
 from storm_clinic.encoders.contract import EncoderCard, Pooling, State
 from storm_clinic.encoders.weights import read_weights, weights_digest
-from storm_clinic.errors import EncoderError
+from storm_clinic.errors import EncoderError, StormClinicError
 from storm_clinic.files import atomic_write, parse_json, safe_name, write_json
 
 FORMAT, FORMAT_VERSION = "storm_clinic/encoder", 1
@@ -42,7 +43,13 @@ class TrainedFrom:
 
 
 def write_encoder(
-    folder: Path, name: str, card: EncoderCard, start: TrainedFrom, network: torch.nn.Module
+    folder: Path,
+    name: str,
+    card: EncoderCard,
+    start: TrainedFrom,
+    network: torch.nn.Module,
+    *,
+    trained_on: Sequence[Mapping[str, str]],
 ) -> str:
     """Write an encoder for `load_encoder`, ``encoder.json`` last: a folder with one is whole.
 
@@ -59,6 +66,8 @@ def write_encoder(
         What it was before.
     network : nn.Module
         With its weights, of that card.
+    trained_on : sequence of mappings
+        What it has seen, for those who must leave that out; `read_trained_on` gives it back.
 
     Returns
     -------
@@ -68,9 +77,11 @@ def write_encoder(
     Raises
     ------
     EncoderError
-        If the name is one of the catalogue, or a weight is not finite.
+        If the name is one of the catalogue, the start's is not or is not built by timm, or a
+        weight is not finite.
     """
     safe_name(name, what="encoder")
+    _start_card(start, folder)
     if name in encoder_names():
         raise EncoderError("is the name of an encoder of the catalogue", where=f"encoder {name}")
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
@@ -89,6 +100,7 @@ def write_encoder(
         "pooling": card.pooling,
         "width": card.width,
         "weights_digest": digest,
+        "trained_on": [dict(one) for one in trained_on],
     }
     write_json(folder / ENCODER_FILE, facts)
     return digest
@@ -135,20 +147,62 @@ def read_encoder_card(folder: Path) -> EncoderCard:
             f"is no encoder: {error!r}", where=folder / ENCODER_FILE, fix=_AGAIN
         ) from error
     start = read_start(folder)
-    before = find_card(start.encoder)
-    return replace(
-        before,
-        name=name,
-        pooling=pooling,
-        width=width,
-        hub_id=None,
-        gated=False,
-        files=(WEIGHTS_FILE,),
-        home=f"the folder that it was written to, trained on from {start.encoder}",
-        packaged=partial(Path, folder, WEIGHTS_FILE),
-        convert=partial(_unchanged, folder, digest),
-        notes=f"Trained on from {start.encoder}, weights {start.digest[:12]}.",
-    )
+    before = _start_card(start, folder)
+    try:
+        if name in encoder_names():
+            raise EncoderError("is the name of an encoder of the catalogue", where=name)
+        return replace(
+            before,
+            name=name,
+            pooling=pooling,
+            width=width,
+            hub_id=None,
+            gated=False,
+            files=(WEIGHTS_FILE,),
+            home=f"the folder that it was written to, trained on from {start.encoder}",
+            packaged=partial(Path, folder, WEIGHTS_FILE),
+            convert=partial(_unchanged, folder, digest),
+            notes=f"Trained on from {start.encoder}, weights {start.digest[:12]}.",
+        )
+    except StormClinicError as error:
+        raise EncoderError(
+            f"is no encoder: {error}", where=folder / ENCODER_FILE, fix=_AGAIN
+        ) from error
+
+
+def read_weights_digest(folder: Path) -> str:
+    """The digest that `write_encoder` returned, as the file states it; see `read_encoder_card`."""
+    return str(_read(folder).get("weights_digest"))
+
+
+def read_trained_on(folder: Path) -> Sequence[Mapping[str, str]]:
+    """What an encoder has seen, as it was given to `write_encoder`.
+
+    Raises
+    ------
+    EncoderError
+        If the file is damaged or does not say.
+    """
+    found = _read(folder).get("trained_on")
+    if not isinstance(found, list) or not found:
+        raise EncoderError(
+            "does not say what it was trained on: what is left out might be among it",
+            where=folder / ENCODER_FILE,
+            fix=_AGAIN,
+        )
+    return found
+
+
+def _start_card(start: TrainedFrom, folder: Path) -> EncoderCard:
+    """The catalogue's card of what an encoder was; networks that files describe are refused."""
+    card = find_card(start.encoder)
+    if card.loader == "transformers":
+        raise EncoderError(
+            f"{start.encoder} is built by transformers, which would let a file say what to build",
+            where=folder,
+            fix="Train an encoder that timm or a function of a package builds.",
+        )
+    return card
 
 
 def read_start(folder: Path) -> TrainedFrom:

@@ -111,7 +111,7 @@ class Stratum:
         sums = self.risk_sums(values)[self.tie] - self.share[:, None] * dying[self.tie]
         total = sums[:, 0]
         # Rates are one over these; neither they, summed, nor times covariates may overflow.
-        most = self.counted.sum() * max(1.0, float(np.abs(x).max()))
+        most = self.counted.sum() * float(np.abs(x).max(initial=1.0))
         if not (total > 4 * np.finfo(np.float64).tiny * max(1.0, most)).all():
             nowhere = np.full(len(total), np.nan)
             return AtDeaths(hazard, nowhere, np.full((len(total), x.shape[1]), np.nan), -np.inf)

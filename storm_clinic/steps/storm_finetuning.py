@@ -10,12 +10,16 @@ from typing import Any
 
 import pandas as pd
 
-from storm_clinic.encoders.encoder_folder import is_encoder_folder
 from storm_clinic.files import Workspace
 from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress, silent
 from storm_clinic.steps.storm_fits import done_or_kept, kept_fits, network_work, one_thread
-from storm_clinic.steps.storm_folds import how_left_out, log_held_out, read_paired
+from storm_clinic.steps.storm_folds import (
+    PairedData,
+    how_left_out,
+    log_held_out,
+    read_paired,
+)
 from storm_clinic.steps.storm_starts import Start, seen_by, starts_of
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
 from storm_clinic.storm.domain import TrainingDomain
@@ -45,7 +49,8 @@ class FinetuningResult:
     table : DataFrame or None
         Its row of held-out figures, over all genes it knows; None where nothing could be left out.
     seen_by_start : tuple of str
-        Sections that the checkpoint it started from was trained on, or their patients.
+        Sections that the checkpoint it started from, or its encoder, was trained on, or their
+        patients.
     n_kept, n_new : int
         Fits that were there from an earlier run, and those made by this one.
     """
@@ -84,7 +89,7 @@ def finetune_storm(
         starts = starts_of(asked, [recipe], data, workspace)
         start = None if recipe.start is None else starts[recipe.start]
         groups = folds(data.measured, asked.leave_out)
-        seen = {} if start is None else seen_by(start, asked, data)
+        seen = seen_by(start, asked, data)
         # What the start was trained on cannot be left out: such figures would be too good.
         work = [] if seen else network_work(asked, data, [recipe], groups, recipe.n_genes, starts)
         fits = done_or_kept(work, kept_fits(workspace), jobs, progress)
@@ -100,6 +105,9 @@ def finetune_storm(
         if not seen:
             evidence = _Evidence.of(asked, data.measured, fits.found, vocabulary)
         folder = workspace.root / "storm" / asked.name / "checkpoint"
+        weights = asked.encoder.weights_path(workspace)
+        if recipe.encoder == "plain":
+            pass_on_encoder(weights, folder)
         digest = save_checkpoint(
             folder,
             model,
@@ -114,11 +122,8 @@ def finetune_storm(
             domain=TrainingDomain.fit(
                 {one.section.name: one.images[recipe.encoder] for one in data.seen}
             ),
-            card=_card(asked, data.measured, start, _held_out(data.measured, evidence, seen)),
+            card=_card(asked, data, start, _held_out(data.measured, evidence, seen)),
         )
-        weights = asked.encoder.weights_path(workspace)
-        if weights is not None and is_encoder_folder(weights) and recipe.encoder == "plain":
-            pass_on_encoder(weights, folder)
         row = None if evidence is None else evidence.row
         log_held_out(run, asked, row, {"checkpoint_digest": digest})
     evident = 0 if evidence is None else int(evidence.reliability.exceeds(0.0).sum())
@@ -156,8 +161,8 @@ def _held_out(
     """What the card says of tissue that was left out; sections are counted, not named."""
     if evidence is None:
         how = (
-            f"not measured: the checkpoint that it started from had been trained on {len(seen)} "
-            f"of the {len(sections)} sections, or on their patients"
+            "not measured: the checkpoint that it started from, or its encoder, had been trained "
+            f"on {len(seen)} of the {len(sections)} sections, or on their patients"
         )
         return {"how": how, "over_all_genes": None}
     row = evidence.row
@@ -167,12 +172,13 @@ def _held_out(
 
 def _card(
     asked: EvaluationFile,
-    sections: list[PairedSection],
+    data: PairedData,
     start: Start | None,
     held_out: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """With all sections that its weights go back to, those of its start among them."""
-    own = [TrainedSection.of(section) for section in sections]
+    """With all sections that its weights go back to, those of start and encoder among them."""
+    sections = data.measured
+    own = [*map(TrainedSection.of, sections), *data.seen_by_encoder]
     card = {
         "name": asked.name,
         **asked.card.model_dump(),
@@ -188,4 +194,6 @@ def _card(
     if start is not None:
         card["start"] = {"name": start.name, "digest": start.digest}
         card["licence"] = joined(asked.card.licence, start.licence)
+    if data.seen_by_encoder:  # it is passed on
+        card["licence"] = joined(card["licence"], data.encoder.card.licence)
     return card

@@ -20,11 +20,13 @@ from storm_clinic.progress import Progress
 from storm_clinic.storm.evaluate import Looks, Recipe, Seen
 from storm_clinic.storm.evaluation_file import EvaluationFile
 from storm_clinic.storm.lattice import with_points_between
+from storm_clinic.storm.own_encoder import seen_by_encoder
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.rivals import RivalView
 from storm_clinic.storm.section_sources import read_sources
 from storm_clinic.storm.spot_cache import cached_embeddings, cached_views, spots_folder
 from storm_clinic.storm.tile_views import tile_views
+from storm_clinic.storm.trained_on import TrainedSection
 from storm_clinic.tracking import Metric, RunLog
 
 _EMBEDDING = "embed sections"
@@ -47,6 +49,8 @@ class PairedData:
         By the kinds of `Recipe.encoder`; "plain" is always there.
     pitch_um : float
         Step of the lattices.
+    seen_by_encoder : tuple of TrainedSection
+        What the encoder was trained on here.
     """
 
     measured: list[PairedSection]
@@ -54,6 +58,7 @@ class PairedData:
     views: list[RivalView]
     encoders: Mapping[str, LoadedEncoder]
     pitch_um: float
+    seen_by_encoder: tuple[TrainedSection, ...]
 
     @property
     def encoder(self) -> LoadedEncoder:
@@ -113,7 +118,9 @@ def read_paired(
             group = section.patient if asked.leave_out == "patient" else section.name
             views.append(RivalView(section, lattice, images["plain"], wide, group))
         progress(_EMBEDDING, len(measured), len(sections))
-    return PairedData(measured, seen, views, kinds, seen[0].section.pitch_um)
+    return PairedData(
+        measured, seen, views, kinds, seen[0].section.pitch_um, seen_by_encoder(weights)
+    )
 
 
 def _embed(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace, digest_value, write_json, write_text
 from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress, silent
@@ -22,7 +23,7 @@ from storm_clinic.steps.storm_shards import (
 )
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
 from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, load_trainable
-from storm_clinic.storm.own_encoder import keep_own_encoder
+from storm_clinic.storm.own_encoder import keep_own_encoder, pass_on_encoder
 from storm_clinic.storm.pretrain import Point, Pretrained, pretrain
 from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
 from storm_clinic.storm.processes import joined_processes
@@ -106,6 +107,7 @@ def pretrain_storm(
     workspace, progress = workspace or Workspace(), progress or silent
     asked = read_pretraining(workspace.path(config_path))
     folder = workspace.root / "storm" / asked.name
+    _require_other_encoder(asked, workspace, folder)
     with joined_processes(device) as processes, ExitStack() as stack:
         facts: TrainingSections | None = None
         if processes.is_first:
@@ -147,11 +149,13 @@ def pretrain_storm(
         )
         if made.encoder is not None:
             name = f"{asked.name}-encoder"
-            weights, own = keep_own_encoder(checkpoint, name, made.encoder)
+            weights, own = keep_own_encoder(checkpoint, name, made.encoder, facts.trained_on)
             sees = replace(sees, encoder=name, encoder_digest=own)
             trained = load_encoder(name, weights=weights, device=device)
             domain = domain_of_encoder(asked, trained, workspace, facts.n_sections, progress)
             facts = replace(facts, domain=domain)
+        else:
+            pass_on_encoder(asked.encoder.weights_path(workspace), checkpoint)
         digest = _save(asked, shards, made, facts, sees, checkpoint)
         _log_files(run, asked, shards, made, digest)
         return PretrainingResult(
@@ -162,6 +166,17 @@ def pretrain_storm(
             facts.n_sections,
             facts.n_patients,
             shards.n_spots,
+        )
+
+
+def _require_other_encoder(asked: PretrainingFile, workspace: Workspace, folder: Path) -> None:
+    """Refuse to read the weights from where this pretraining writes its own."""
+    weights = asked.encoder.weights_path(workspace)
+    if weights is not None and weights.resolve().is_relative_to((folder / "checkpoint").resolve()):
+        raise InputError(
+            "encoder.weights lie in the checkpoint that this pretraining would replace",
+            where=weights,
+            fix="Give this pretraining another name, or its encoder other weights.",
         )
 
 
@@ -211,11 +226,12 @@ def _save(
         "shards_digest": shards.digest,
         TRAINED_ON: to_card(facts.trained_on),
     }
+    if facts.encoder_licence is not None:
+        card["licence"] = joined(asked.card.licence, facts.encoder_licence)
     if asked.novae is not None:
         card["novae"] = {"model": asked.novae.model, "digest": facts.novae_digest}
     if made.encoder is not None:
         card["encoder_trained_from"] = asdict(made.encoder.start)
-        card["licence"] = joined(asked.card.licence, made.encoder.card.licence)
     return save_checkpoint(
         folder,
         made.model,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from storm_clinic.storm.domain import MOST_ROWS, TrainingDomain
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.image_encoder import trainable_card
 from storm_clinic.storm.image_scale import scale_slide
-from storm_clinic.storm.novae import NovaeDraws, embed_draws, novae_digest
+from storm_clinic.storm.novae import LoadedNovae, NovaeDraws, embed_draws, load_novae
+from storm_clinic.storm.own_encoder import is_own, seen_by_encoder
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretraining_file import PretrainingFile
 from storm_clinic.storm.section_digest import section_digest
@@ -49,7 +51,9 @@ class TrainingSections:
         Of the encoder as it was; None of one section, as its limits are measured on sections that
         are left out.
     trained_on : list of TrainedSection
-        By which another section is known to be one of these.
+        By which another section is known to be one of these, or one that the encoder had seen.
+    encoder_licence : str or None
+        Of the encoder's weights, where a checkpoint brings them along.
     novae_digest : str or None
         Of the weights of Novae, where it embeds expression.
     """
@@ -59,6 +63,7 @@ class TrainingSections:
     technologies: list[str]
     domain: TrainingDomain | None
     trained_on: list[TrainedSection]
+    encoder_licence: str | None
     novae_digest: str | None
 
 
@@ -96,7 +101,7 @@ def prepare_shards(
             digests.append(digest_value([trained_on[-1].image, section.mpp]))
             yield section
 
-    novae = None if asked.novae is None else novae_digest(asked.novae.model)
+    novae = None if asked.novae is None else load_novae(asked.novae.model)
     vocabulary = most_variable_genes(noted(), asked.n_genes)
     patients: set[str] = set()
     technologies: set[str] = set()
@@ -120,7 +125,7 @@ def prepare_shards(
                 section,
                 scale_slide(image) if scaled else image,
                 tiles if trains else None,
-                _by_novae(section, asked) if writes else None,
+                _by_novae(section, novae, asked) if writes else None,
             )
 
     made_of = _made_of(asked, digests, encoder, vocabulary, novae)
@@ -134,13 +139,19 @@ def prepare_shards(
             encoder_digest=encoder.digest,
             tile_um=asked.encoder.tile_um,
             side=asked.network.side,
-            spots_per_shard=asked.spots_per_shard,
+            spots_per_shard=asked.spots_at_once,
             made_of=made_of,
         )
     else:
         deque(embedded(), maxlen=0)  # the card's facts are still asked for
     return TrainingSections(
-        len(samples.of), len(patients), sorted(technologies), samples.domain(), trained_on, novae
+        len(samples.of),
+        len(patients),
+        sorted(technologies),
+        samples.domain(),
+        [*trained_on, *seen_by_encoder(weights)],
+        encoder.card.licence if trains or is_own(weights) else None,
+        None if novae is None else novae.digest,
     )
 
 
@@ -181,10 +192,16 @@ class _Samples:
         return TrainingDomain.fit(self.of) if len(self.of) > 1 else None
 
 
-def _by_novae(section: PairedSection, asked: PretrainingFile) -> NovaeDraws | None:
-    if asked.novae is None:
+def _by_novae(
+    section: PairedSection, novae: LoadedNovae | None, asked: PretrainingFile
+) -> NovaeDraws | None:
+    if novae is None:
         return None
-    return embed_draws(section, **asked.novae.model_dump(), seed=asked.seed)
+    return embed_draws(section, novae, **_draws(asked), seed=asked.seed)
+
+
+def _draws(asked: PretrainingFile) -> dict[str, Any]:
+    return {} if asked.novae is None else asked.novae.model_dump(exclude={"model"})
 
 
 def _tiles(
@@ -198,7 +215,7 @@ def _made_of(
     sections: list[str],
     encoder: LoadedEncoder,
     vocabulary: GeneVocabulary,
-    novae: str | None,
+    novae: LoadedNovae | None,
 ) -> str:
     """Digest of all that decides what stands in the shards, beside the code of this format."""
     return digest_value(
@@ -207,9 +224,9 @@ def _made_of(
             sections,
             vocabulary.digest,
             [encoder.card.name, encoder.digest, encoder.precision],
-            [asked.encoder.tile_um, asked.network.side, asked.spots_per_shard],
+            [asked.encoder.tile_um, asked.network.side, asked.spots_at_once],
             bool(asked.network.image_axes),
             asked.train_encoder is not None,
-            None if asked.novae is None else [novae, asked.novae.model_dump(), asked.seed],
+            None if novae is None else [novae.digest, _draws(asked), asked.seed],
         ]
     )

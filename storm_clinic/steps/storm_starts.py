@@ -92,20 +92,22 @@ def starts_of(
     return starts
 
 
-def seen_by(start: Start, asked: EvaluationFile, data: PairedData) -> dict[str, str]:
-    """Sections to be left out that a checkpoint was trained on; see `seen_before`."""
-    return seen_before(start.record, data.measured, unit=asked.leave_out)
+def seen_by(start: Start | None, asked: EvaluationFile, data: PairedData) -> dict[str, str]:
+    """Sections to be left out that a start or the encoder was trained on; see `seen_before`."""
+    record = (*(() if start is None else start.record), *data.seen_by_encoder)
+    return seen_before(record, data.measured, unit=asked.leave_out)
 
 
 def refuse_seen(asked: EvaluationFile, starts: Mapping[str, Start], data: PairedData) -> None:
-    """Refuse checkpoints that were trained on a section that some fold leaves out.
+    """Refuse checkpoints and an encoder that were trained on a section that some fold leaves out.
 
     Each section is left out in some fold, so that a start may have seen none of them.
 
     Raises
     ------
     LeakageError
-        Naming checkpoint and sections.
+        Naming checkpoint or encoder, and sections.
     """
+    refuse_leak(seen_by(None, asked, data), f"encoder {data.encoder.card.name}")
     for start in starts.values():
         refuse_leak(seen_by(start, asked, data), start.folder)

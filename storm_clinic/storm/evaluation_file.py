@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field
 
-from storm_clinic.errors import InputError
+from storm_clinic.errors import InputError, TrainingError
 from storm_clinic.files import digest_value
 from storm_clinic.storm.config import GeneEncoding, Size
 from storm_clinic.storm.evaluate import Recipe, Unit
@@ -131,12 +131,7 @@ class EvaluationFile(StrictModel):
     @property
     def _ablations(self) -> tuple[RecipeChoice, ...]:
         """Ablations with all that they have from the network."""
-        return tuple(
-            self.network.model_copy(
-                update={name: getattr(choice, name) for name in choice.model_fields_set}
-            )
-            for choice in self.ablations
-        )
+        return tuple(_changed(self.network, choice) for choice in self.ablations)
 
     def resolved(self) -> dict[str, Any]:
         """All settings as plain JSON, variables not filled in."""
@@ -147,6 +142,18 @@ class EvaluationFile(StrictModel):
     def digest(self) -> str:
         """SHA-256 of all settings."""
         return digest_value(self.resolved())
+
+
+_Choice = TypeVar("_Choice", bound=StrictModel)
+
+
+def _changed(whole: _Choice, by: StrictModel) -> _Choice:
+    """A copy with what the other one sets, and nothing else, also within what it sets."""
+    update: dict[str, Any] = {}
+    for name in by.model_fields_set:
+        old, new = getattr(whole, name), getattr(by, name)
+        update[name] = _changed(old, new) if isinstance(new, StrictModel) else new
+    return whole.model_copy(update=update)
 
 
 def read_evaluation(path: Path) -> EvaluationFile:
@@ -161,6 +168,12 @@ def read_evaluation(path: Path) -> EvaluationFile:
         If settings contradict one another.
     """
     found = parse(EvaluationFile, read_yaml(path, InputError), where=str(path), error=InputError)
+    for row in (found.network, *found._ablations):
+        try:
+            _ = row.recipe
+        except TrainingError as error:
+            where = f"{path}, row {row.name!r}, {error.where}"
+            raise TrainingError(error.problem, where=where, fix=error.fix) from error
     names = [recipe.name for recipe in found.recipes] + list(found.baselines)
     for name in names:
         if names.count(name) > 1:

@@ -124,13 +124,29 @@ def load_trainable(
     """
     card = trainable_card(encoder, weights)
     network, digest = load_network(card, weights)
-    layer_scales(network)  # a network without layers in order is refused before a training
+    _require_transformer(network, card.name)
     network = network.requires_grad_(True).train()
     name = encoder if isinstance(encoder, str) else encoder.name
     if weights is not None and is_encoder_folder(weights):
         name = read_start(weights).encoder  # the network is the catalogue's, however often trained
     start = TrainedFrom(encoder=name, digest=digest)
     return TrainableEncoder(card, network, start, tiles_at_once=tiles_at_once)
+
+
+def _require_transformer(network: nn.Module, name: str) -> None:
+    """Refuse, before a training, what cannot be trained tile by tile and layer by layer.
+
+    Batch normalisation would make an embedding depend on the other tiles of a batch.
+    """
+    layer_scales(network)
+    shares = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if shares or not hasattr(network, "patch_embed"):
+        what = "normalises over batches" if shares else "has no patch embedding"
+        raise EncoderError(
+            f"{type(network).__name__} {what}, unlike a vision transformer",
+            where=f"trainable encoder {name}",
+            fix="Use a vision transformer of timm, such as h0-mini, or frozen embeddings.",
+        )
 
 
 def layer_scales(network: nn.Module, *, decay: float = DECAY, prefix: str = "") -> dict[str, float]:

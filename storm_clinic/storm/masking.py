@@ -120,8 +120,24 @@ class Masked:
     virtual: Tensor
 
 
+class Shown(NamedTuple):
+    """Expression that was embedded for one set of visible spots; bool tensors (b, n_slots).
+
+    Attributes
+    ----------
+    visible : tensor
+        Slots whose spot is in that set; all others are masked.
+    embedded : tensor
+        Of these, slots whose spot has an embedding. One without takes no part where expression is
+        shown, and is not asked for either: its counts stand in the embeddings of others.
+    """
+
+    visible: Tensor
+    embedded: Tensor
+
+
 def mask(
-    contexts: Contexts, draws: Draws, mix: MaskingMix, *, visible: Tensor | None = None
+    contexts: Contexts, draws: Draws, mix: MaskingMix, *, shown: Shown | None = None
 ) -> Masked:
     """Hide parts of contexts that have both modalities.
 
@@ -134,9 +150,8 @@ def mask(
         Of as many rows.
     mix : MaskingMix
         Shares of the kinds.
-    visible : bool tensor, shape (b, n_slots), optional
-        Where expression stays visible if its context shows any, instead of what was drawn: needed
-        where an embedding of expression was made for one set of visible spots.
+    shown : Shown, optional
+        Which expression a context shows that shows any, instead of what was drawn.
 
     Raises
     ------
@@ -150,20 +165,22 @@ def mask(
     whole = image_alone & (draws.whole < mix.whole_image)
     sees_image, sees_expression = both | image_alone, ~image_alone
     hidden_image = _hidden(image_there, draws.image, mix) & (sees_image & ~whole)[:, None]
-    if visible is None:
+    if shown is None:
+        takes_part = expression_there
         hidden = _hidden(expression_there, draws.expression, mix)
     else:
-        hidden = expression_there & ~visible
+        takes_part = expression_there & (shown.embedded | ~shown.visible)
+        hidden = expression_there & ~shown.visible
     hidden_expression = hidden & sees_expression[:, None]
-    shown = replace(
+    masked = replace(
         contexts,
         image_present=image_there & sees_image[:, None],
-        expression_present=expression_there & sees_expression[:, None],
+        expression_present=takes_part & sees_expression[:, None],
         image_masked=hidden_image,
         expression_masked=hidden_expression,
     )
     virtual = expression_there & image_there & ~hidden_image & image_alone[:, None]
-    return Masked(shown, hidden_image, hidden_expression, virtual)
+    return Masked(masked, hidden_image, hidden_expression, virtual)
 
 
 def _kinds(draws: Draws, mix: MaskingMix) -> tuple[Tensor, Tensor]:

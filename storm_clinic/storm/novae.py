@@ -50,7 +50,7 @@ class NovaeDraws:
 
 
 def embed_draws(
-    section: PairedSection, *, model: str, n_draws: int, visible_share: float, seed: int
+    section: PairedSection, novae: LoadedNovae, *, n_draws: int, visible_share: float, seed: int
 ) -> NovaeDraws:
     """Embed a section for sets of visible spots that are drawn.
 
@@ -58,8 +58,8 @@ def embed_draws(
     ----------
     section : PairedSection
         With raw counts; spots without any are never visible.
-    model : str
-        Name on the hub, or a folder.
+    novae : LoadedNovae
+        From `load_novae`.
     n_draws : int
         How many sets.
     visible_share : float
@@ -78,20 +78,43 @@ def embed_draws(
         number = int(digest_value([seed, section.name, draw])[:15], 16)
         chance = np.random.default_rng(number).random(section.n_spots)
         visible[draw] = counted & (chance < visible_share)
-    return NovaeDraws(
-        np.stack([embed_visible(section, one, model=model) for one in visible]), visible
-    )
+    embedded = [embed_visible(section, one, novae) for one in visible]
+    return NovaeDraws(np.stack(embedded), visible)
 
 
-def novae_digest(model: str) -> str:
-    """SHA-256 of a Novae's weights; see `weights_digest`.
+@dataclass(frozen=True, eq=False)
+class LoadedNovae:
+    """A Novae with its weights.
+
+    Attributes
+    ----------
+    model : str
+        Name on the hub, or a folder.
+    digest : str
+        SHA-256 of its weights; see `weights_digest`.
+    network : novae.Novae
+    """
+
+    model: str
+    digest: str
+    network: Any
+
+
+def load_novae(model: str = MODEL) -> LoadedNovae:
+    """Load a Novae.
+
+    Parameters
+    ----------
+    model : str
+        Name on the hub, or a folder.
 
     Raises
     ------
     SectionError
         If Novae is not installed.
     """
-    return weights_digest(dict(_novae().Novae.from_pretrained(model).state_dict()))
+    network = _novae().Novae.from_pretrained(model)
+    return LoadedNovae(model, weights_digest(dict(network.state_dict())), network)
 
 
 def visible_graph(
@@ -160,7 +183,7 @@ def within_two_steps(graph: sparse.csr_array) -> tuple[sparse.csr_array, sparse.
 
 
 def embed_visible(
-    section: PairedSection, visible: NDArray[np.bool_], *, model: str = MODEL
+    section: PairedSection, visible: NDArray[np.bool_], novae: LoadedNovae
 ) -> NDArray[np.float32]:
     """Novae's embedding of each visible spot of a section.
 
@@ -170,8 +193,8 @@ def embed_visible(
         With raw counts.
     visible : bool array, shape (n_spots,)
         False where a spot is masked.
-    model : str
-        Name on the hub, or a folder.
+    novae : LoadedNovae
+        From `load_novae`.
 
     Returns
     -------
@@ -183,9 +206,11 @@ def embed_visible(
     Raises
     ------
     SectionError
-        If Novae is not installed or refuses the spots, or it would embed none of them.
+        If Novae refuses the spots, would embed none of them, or gives numbers that are not finite.
     """
     where = f"section {section.name}"
+    if not visible.any():
+        raise SectionError("no spot is visible", where=where, fix="Mask fewer spots.")
     reach_um = REACH * section.pitch_um
     graph = visible_graph(section.centres_um, visible, reach_um=reach_um)
     has_one = within_two_steps(graph)[1].sum(axis=1) > 0
@@ -195,7 +220,6 @@ def embed_visible(
             where=where,
             fix="Mask fewer spots.",
         )
-    novae = _novae()
     import anndata
 
     shown = section.subset(visible, why="masked")
@@ -206,14 +230,16 @@ def embed_visible(
     try:
         # Novae's own function also names the slide; its graph is then replaced by the tested one.
         # Without Delaunay, which cannot be where few spots are visible or all lie in one row.
-        novae.spatial_neighbors(table, radius=reach_um, delaunay=False)
+        _novae().spatial_neighbors(table, radius=reach_um, delaunay=False)
         table.obsp["spatial_distances"] = sparse.csr_matrix(graph)
         table.obsp["spatial_connectivities"] = sparse.csr_matrix(graph > 0, dtype=np.float64)
         # Not zero-shot: that adds clusters, which need 512 spots, and changes no embedding.
-        novae.Novae.from_pretrained(model).compute_representations(table)
+        novae.network.compute_representations(table)
     except (AssertionError, ValueError) as error:
         raise SectionError(f"Novae refuses these spots: {error}", where=where) from error
     found = np.asarray(table.obsm["novae_latent"], dtype=np.float32)
+    if not np.isfinite(found[has_one]).all():
+        raise SectionError("Novae gives numbers that are not finite", where=where)
     embedded = np.full((section.n_spots, found.shape[1]), np.nan, dtype=np.float32)
     embedded[np.flatnonzero(visible)[has_one]] = found[has_one]
     return embedded

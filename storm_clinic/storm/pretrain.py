@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.decoders import Decoders, Losses, LossWeights, Targets
 from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, layer_scales
-from storm_clinic.storm.masking import Draws, Masked, MaskingMix, mask
+from storm_clinic.storm.masking import Draws, Masked, MaskingMix, Shown, mask
 from storm_clinic.storm.model import Encoded, StormModel
 from storm_clinic.storm.optimisation import Optimisation, Optimiser
 from storm_clinic.storm.processes import Processes
@@ -208,8 +208,8 @@ class Pretraining(nn.Module):
     def encode(self, batch: SpotBatch, draws: Draws) -> tuple[Encoded, Masked]:
         """Tokens of a batch of which parts are hidden."""
         contexts = embedded_contexts(batch, self.model, self.encoder)
-        visible = visible_slots(batch, self.model)
-        masked = mask(contexts, draws, self._masking, visible=visible)
+        shown = shown_by_novae(batch, self.model)
+        masked = mask(contexts, draws, self._masking, shown=shown)
         return self.model(masked.contexts, embedded=True), masked
 
     def shown(self, batch: SpotBatch, draws: Draws) -> Tensor:
@@ -240,16 +240,15 @@ def embedded_contexts(
     tokens = model.embed_image(image)
     if model.config.gene_encoder != "novae":
         return batch.contexts(tokens, model.embed_expression(batch.expression, batch.panel))
-    expression, has_one = model.novae_tokens(batch.novae)
-    contexts = batch.contexts(tokens, expression)
-    # A visible spot without an embedding is absent, and no target: its counts are in others'.
-    present = contexts.present("expression") & batch.at_slots(has_one | ~batch.visible)
-    return replace(contexts, expression_present=present)
+    return batch.contexts(tokens, model.novae_tokens(batch.novae)[0])
 
 
-def visible_slots(batch: SpotBatch, model: StormModel) -> Tensor | None:
-    """Where expression must stay visible, as its embedding holds it; None where masks are free."""
-    return batch.at_slots(batch.visible) if model.config.gene_encoder == "novae" else None
+def shown_by_novae(batch: SpotBatch, model: StormModel) -> Shown | None:
+    """What Novae's embeddings hold of a batch; None where masks may be drawn freely."""
+    if model.config.gene_encoder != "novae":
+        return None
+    embedded = batch.novae.isfinite().all(dim=1)
+    return Shown(batch.at_slots(batch.visible), batch.at_slots(embedded))
 
 
 class _Work:

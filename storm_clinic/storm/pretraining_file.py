@@ -18,7 +18,7 @@ from storm_clinic.storm.novae import MODEL
 from storm_clinic.storm.optimisation import Optimisation
 from storm_clinic.storm.pretrain import PretrainPlan
 from storm_clinic.storm.section_sources import Source, filled_in
-from storm_clinic.storm.shard_writer import SPOTS_PER_SHARD
+from storm_clinic.storm.shard_writer import SPOTS_PER_SHARD, SPOTS_WITH_TILES
 from storm_clinic.strict_yaml import Name, StrictModel, parse, read_yaml
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -183,13 +183,20 @@ class PretrainingFile(StrictModel):
     updates: Updates
     batch: Count = Field(description="Contexts a batch, over all processes.")
     seed: Annotated[int, Field(ge=0)] = Field(description="Of weights, order, masks, dropout.")
-    spots_per_shard: Count = Field(
-        default=SPOTS_PER_SHARD,
-        description="In memory at once; with train_encoder each brings its tile, 150 kB at 224 px.",
+    spots_per_shard: Count | None = Field(
+        default=None,
+        description=f"In memory at once; {SPOTS_PER_SHARD} by default, {SPOTS_WITH_TILES} with "
+        "train_encoder, as each then brings its tile, 150 kB at 224 px.",
     )
     log_every: Count = Field(default=PretrainPlan.log_every, description="Updates a point.")
     keep_every: Count = Field(default=PretrainPlan.keep_every, description="Updates a state.")
     card: CardTexts
+
+    @property
+    def spots_at_once(self) -> int:
+        """Most own spots of a shard."""
+        usual = SPOTS_PER_SHARD if self.train_encoder is None else SPOTS_WITH_TILES
+        return self.spots_per_shard or usual
 
     @property
     def plan(self) -> PretrainPlan:

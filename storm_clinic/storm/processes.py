@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
 from storm_clinic.encoders.hub import choose_device
+
+# The others wait for the first while it embeds all sections, which may take it a day.
+_PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(chosen)
     own = not distributed.is_initialized()
     if own:
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        kind = "nccl" if chosen.type == "cuda" else "gloo"
+        distributed.init_process_group(kind, timeout=_PATIENCE)
     try:
         yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
     finally:

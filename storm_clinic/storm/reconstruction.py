@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from storm_clinic.storm.masking import Draws, MaskingMix, mask
-from storm_clinic.storm.pretrain import Pretrained, embedded_contexts, visible_slots
+from storm_clinic.storm.pretrain import Pretrained, embedded_contexts, shown_by_novae
 from storm_clinic.storm.shards import ShardSet
 from storm_clinic.storm.spot_batches import SpotReader
 
-_ROWS = 256
+_ROWS, _MOST_EMBEDDED = 256, 1024
 _BOTH = MaskingMix(both=1.0, image_alone=0.0, expression_alone=0.0)
 _IMAGE = MaskingMix(both=0.0, image_alone=1.0, expression_alone=0.0, whole_image=1.0)
 
@@ -47,6 +47,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct the first section (part of the first shard) in its most variable genes.
 
+    Of a section that a trained encoder must embed first, the first 1,024 spots alone.
+
     Parameters
     ----------
     made : Pretrained
@@ -61,6 +63,8 @@ def reconstruct(
     model, decoders = made.model, made.decoders
     shard = shards.read(0)
     rows = np.flatnonzero(shard.section[: shard.n_own].numpy() == 0)
+    if made.encoder is not None:  # minutes of embedding, for a picture
+        rows = rows[:_MOST_EMBEDDED]
     spread = torch.where(shard.panels[0], model.gene_scale.spread, torch.zeros(()))
     genes = spread.topk(min(n_genes, len(spread))).indices
     generator = torch.Generator().manual_seed(seed)
@@ -76,8 +80,7 @@ def reconstruct(
         draws.expression[:, middle] = 1.0  # the last to stay visible
         with torch.no_grad():
             given = embedded_contexts(batch, model, made.encoder)
-            visible = visible_slots(batch, model)
-            masked = mask(given, draws, _BOTH, visible=visible)
+            masked = mask(given, draws, _BOTH, shown=shown_by_novae(batch, model))
             hidden = model(masked.contexts, embedded=True)
             alone = model(mask(given, draws, _IMAGE).contexts, embedded=True)
             scale = model.gene_scale

@@ -26,9 +26,9 @@ from storm_clinic.storm.novae import NovaeDraws
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.shards import INDEX, ShardFile, ShardSet
 
-# With embeddings of 1,536 numbers and 2,000 counts a spot: 300 MB; with tiles of 224 px as well
-# 2.7 GB, and twice that while it is written.
-SPOTS_PER_SHARD = 16_384
+# With embeddings of 1,536 numbers and 2,000 counts a spot: 300 MB. With tiles of 224 px as well the
+# second makes as much; while a shard is written, tiles are in memory four times.
+SPOTS_PER_SHARD, SPOTS_WITH_TILES = 16_384, 2_048
 _LARGEST_F16 = 65504.0
 
 

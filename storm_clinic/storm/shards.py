@@ -19,7 +19,7 @@ from storm_clinic.errors import SectionError
 from storm_clinic.files import digest_value, parse_json, safe_name
 from storm_clinic.storm.genes import GeneVocabulary
 
-FORMAT, FORMAT_VERSION = "storm_clinic/storm-shards", 1
+FORMAT, FORMAT_VERSION = "storm_clinic/storm-shards", 2
 INDEX = "shards.json"
 
 
@@ -179,6 +179,12 @@ def read_shards(folder: str | Path) -> ShardSet:
     try:
         facts = parse_json(path.read_text(encoding="utf-8"))
         stated = (facts.pop("format"), facts.pop("format_version"))
+        if stated != (FORMAT, FORMAT_VERSION):
+            raise SectionError(
+                f"is {stated[0]} version {stated[1]}, not {FORMAT} version {FORMAT_VERSION}",
+                where=path,
+                fix=_AGAIN,
+            )
         files = tuple(
             ShardFile(**{**file, **{name: tuple(file[name]) for name in ("sections", "patients")}})
             for file in facts.pop("files")
@@ -187,12 +193,6 @@ def read_shards(folder: str | Path) -> ShardSet:
         found = ShardSet(folder=path.parent, files=files, vocabulary=vocabulary, **facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SectionError(f"is no index of shards: {error!r}", where=path, fix=_AGAIN) from error
-    if stated != (FORMAT, FORMAT_VERSION):
-        raise SectionError(
-            f"is {stated[0]} version {stated[1]}, not {FORMAT} version {FORMAT_VERSION}",
-            where=path,
-            fix=_AGAIN,
-        )
     return found
 
 

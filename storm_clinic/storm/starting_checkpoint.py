@@ -171,15 +171,15 @@ def shared_genes(vocabulary: GeneVocabulary, other: GeneVocabulary) -> tuple[lis
     return own, theirs
 
 
-def refuse_leak(seen: dict[str, str], folder: Path) -> None:
+def refuse_leak(seen: dict[str, str], where: str | Path) -> None:
     """Refuse to measure on sections that the start has seen.
 
     Parameters
     ----------
     seen : dict of str to str
         From `trained_on.seen_before`.
-    folder : Path
-        The checkpoint's.
+    where : str or Path
+        The checkpoint's folder, or the encoder.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def refuse_leak(seen: dict[str, str], folder: Path) -> None:
         return
     raise LeakageError(
         f"it was trained on what is to be left out: {described(seen)}",
-        where=folder,
+        where=where,
         fix="Start from one that has not seen them, leave these sections out of the YAML, or "
         "pretrain within folds (pretrain_steps).",
     )

@@ -16,10 +16,13 @@ from storm_clinic.encoders.encoder_folder import (
     WEIGHTS_FILE,
     TrainedFrom,
     copy_encoder,
+    read_trained_on,
     write_encoder,
 )
 from storm_clinic.encoders.hub import load_encoder, load_network
 from storm_clinic.errors import EncoderError
+
+SEEN = [{"image": "1", "section": "2", "patient": "3"}]
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,8 @@ def folder(tmp_path) -> Path:
         for weight in network.parameters():
             weight.add_(0.01)
     card = replace(tiny_vit(), pooling="cls", width=24)
-    write_encoder(tmp_path / "own", "own", card, TrainedFrom(encoder=NAME, digest=digest), network)
+    start = TrainedFrom(encoder=NAME, digest=digest)
+    write_encoder(tmp_path / "own", "own", card, start, network, trained_on=SEEN)
     return tmp_path / "own"
 
 
@@ -103,6 +107,9 @@ def change(**facts: object):
         (change(trained_from=None), "is no encoder"),
         (lambda folder: (folder / ENCODER_FILE).write_text("{"), "is no encoder"),
         (change(width=25), "24"),
+        (change(name="../own"), r"encoder\.json: is no encoder.*\.\./own"),
+        (change(pooling="pooled"), r"encoder\.json: is no encoder.*prefix tokens"),
+        (change(trained_from={"encoder": "phikon", "digest": "0"}), "built by transformers"),
     ],
 )
 def test_a_folder_that_was_changed_is_refused(folder, damage, message):
@@ -122,4 +129,19 @@ def test_the_name_of_an_encoder_of_the_catalogue_cannot_be_taken(tmp_path):
     network, digest = load_network(tiny_vit(), write_tiny_vit(tmp_path / "start.safetensors"))
     start = TrainedFrom(encoder=NAME, digest=digest)
     with pytest.raises(EncoderError, match="h0-mini: is the name of an encoder of the catalogue"):
-        write_encoder(tmp_path / "own", "h0-mini", tiny_vit(), start, network)
+        write_encoder(tmp_path / "own", "h0-mini", tiny_vit(), start, network, trained_on=SEEN)
+
+
+def test_what_it_has_seen_is_given_back_and_asked_for(folder):
+    assert read_trained_on(folder) == SEEN
+    change(trained_on=[])(folder)
+    with pytest.raises(EncoderError, match="does not say what it was trained on"):
+        read_trained_on(folder)
+
+
+@pytest.mark.parametrize("start", ["phikon", "nobody"])
+def test_a_start_whose_network_no_catalogue_describes_is_refused(tmp_path, start):
+    network, digest = load_network(tiny_vit(), write_tiny_vit(tmp_path / "start.safetensors"))
+    told = TrainedFrom(encoder=start, digest=digest)
+    with pytest.raises(EncoderError, match=start):
+        write_encoder(tmp_path / "own", "own", tiny_vit(), told, network, trained_on=SEEN)

@@ -18,7 +18,7 @@ from storm_clinic.steps.storm_finetuning import finetune_storm
 from storm_clinic.steps.storm_pretraining import PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.evaluation_file import read_evaluation
-from storm_clinic.storm.novae import novae_digest
+from storm_clinic.storm.novae import load_novae
 from storm_clinic.tracking import Tracker
 
 YAML = """\
@@ -92,7 +92,7 @@ def test_the_checkpoint_says_which_novae_it_reads(result):
     found = load_checkpoint(result.checkpoint)
     # The stand-in gives as many numbers as there are genes.
     assert (found.model.config.gene_encoder, found.model.config.gene_width) == ("novae", 5)
-    assert found.card["novae"] == {"model": "stand-in", "digest": novae_digest("stand-in")}
+    assert found.card["novae"] == {"model": "stand-in", "digest": load_novae("stand-in").digest}
 
 
 def test_the_picture_of_the_reconstruction_shows_what_could_be_masked(workspace, result):

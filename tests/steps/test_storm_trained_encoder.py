@@ -7,16 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from her2st_files import write_sections
+from her2st_files import write_section, write_sections
 from safetensors.torch import load_file, save_file
 from tiny_vit import NAME, install_tiny_vit, write_tiny_vit
 
+from storm_clinic.encoders.encoder_folder import read_encoder_card
 from storm_clinic.encoders.hub import load_encoder
-from storm_clinic.errors import ContractMismatch, EncoderError, TrainingError
+from storm_clinic.errors import (
+    CheckpointError,
+    ContractMismatch,
+    EncoderError,
+    InputError,
+    LeakageError,
+    StorageError,
+    TrainingError,
+)
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.files import Workspace
 from storm_clinic.slides.tissue import TissueParameters
+from storm_clinic.steps import storm_pretraining
 from storm_clinic.steps.extraction import extract
+from storm_clinic.steps.storm_evaluation import evaluate_storm
 from storm_clinic.steps.storm_finetuning import finetune_storm
 from storm_clinic.steps.storm_pretraining import PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
@@ -161,6 +172,91 @@ def test_the_same_pretraining_again_finds_its_shards_and_comes_to_the_same(works
     assert again is not None
     assert (again.digest, again.history) == (result.digest, result.history)
     assert {path.name: path.stat().st_mtime_ns for path in shards.iterdir()} == before
+
+
+NO_START = FINETUNING.replace("name: taught", "name: bare").replace(
+    "start: storm/sees/checkpoint, ", ""
+)
+
+
+def test_what_the_encoder_has_seen_is_never_left_out_though_the_network_is_new(workspace, result):
+    (workspace.root / "bare.yaml").write_text(NO_START, encoding="utf-8")
+    with pytest.raises(LeakageError, match=r"encoder sees-encoder: .*section A1 \(same image\)"):
+        evaluate_storm("bare.yaml", workspace=workspace)
+    made = finetune_storm("bare.yaml", workspace=workspace)
+    assert (made.table, made.seen_by_start) == (None, ("A1", "A2", "B1"))
+    found = load_checkpoint(made.checkpoint)
+    assert "or its encoder, had been trained on 3 of the 3" in found.card["held_out"]["how"]
+    assert found.card["licence"] == "CC0-1.0 AND CC-BY-NC-ND-4.0"
+
+
+def test_an_encoder_is_evaluated_on_sections_that_it_has_not_seen(workspace, result, monkeypatch):
+    for name, seed in (("X1", 11), ("Y1", 12)):
+        write_section(workspace.root / "others", name, seed)
+    monkeypatch.setenv("SECTIONS", str(workspace.root / "others"))
+    text = NO_START.replace("name: bare", "name: fair").replace(
+        "ablations: []",
+        "ablations: [{name: random encoder, encoder: random, n_genes: 2}]",
+    )
+    (workspace.root / "fair.yaml").write_text(text, encoding="utf-8")
+    found = evaluate_storm("fair.yaml", workspace=workspace)
+    assert found.table["recipe"].tolist() == ["STORM", "random encoder"]
+    # What is made on these embeddings goes back to what the encoder has seen as well.
+    made = finetune_storm("fair.yaml", workspace=workspace)
+    assert len(load_checkpoint(made.checkpoint).card["trained_on"]) == 2 + 3
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_a_pretraining_on_a_trained_encoder_brings_it_along_with_all_that_it_saw(
+    workspace, result, slides, monkeypatch, trains
+):
+    write_section(workspace.root / "more", "Z1", 21)
+    write_section(workspace.root / "more", "Z2", 22)
+    monkeypatch.setenv("SECTIONS", str(workspace.root / "more"))
+    name = f"second-{trains}".lower()
+    text = (
+        YAML.replace("name: sees", f"name: {name}")
+        .replace("name: tiny-vit", "name: sees-encoder")
+        .replace('"${VIT}"', "storm/sees/checkpoint/encoder")
+    )
+    if not trains:
+        text = text.replace("train_encoder: {tiles_at_once: 16}\n", "")
+    (workspace.root / "second.yaml").write_text(text, encoding="utf-8")
+    made = pretrain_storm("second.yaml", workspace=workspace, device="cpu")
+    assert made is not None
+    found = load_checkpoint(made.checkpoint)
+    assert found.inputs.encoder == (f"{name}-encoder" if trains else "sees-encoder")
+    assert len(found.card["trained_on"]) == 2 + 3
+    assert found.card["licence"] == "CC0-1.0 AND CC-BY-NC-ND-4.0"
+    assert extracted(workspace, slides, made.checkpoint, name).exit_code == 0
+    # The network is still the catalogue's, however often its weights were trained on.
+    card = read_encoder_card(made.checkpoint / "encoder")
+    assert "tiny-vit" in card.notes
+
+
+def test_a_pretraining_does_not_read_weights_that_it_is_about_to_replace(workspace, result):
+    text = YAML.replace('"${VIT}"', "storm/sees/checkpoint/encoder")
+    path = workspace.root / "circle.yaml"
+    path.write_text(text.replace("name: tiny-vit", "name: sees-encoder"), encoding="utf-8")
+    with pytest.raises(InputError, match="that this pretraining would replace"):
+        pretrain_storm("circle.yaml", workspace=workspace, device="cpu")
+
+
+def test_while_an_encoder_is_exchanged_there_is_no_checkpoint(workspace, result, monkeypatch):
+    """The next run of the same makes both."""
+    before = (result.checkpoint / "config.json").read_bytes()
+
+    def full(*_, **__):
+        raise StorageError("the disk is full", where="somewhere")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storm_pretraining, "save_checkpoint", full)
+        with pytest.raises(StorageError):
+            pretrain_storm("sees.yaml", workspace=workspace, device="cpu")
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        load_checkpoint(result.checkpoint)
+    pretrain_storm("sees.yaml", workspace=workspace, device="cpu")
+    assert (result.checkpoint / "config.json").read_bytes() == before
 
 
 def test_image_axes_do_not_go_with_an_encoder_that_changes(workspace, tmp_path):

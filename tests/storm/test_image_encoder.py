@@ -156,3 +156,9 @@ def test_a_network_without_blocks_is_refused(tiny_encoder):
     card, weights = tiny_encoder
     with pytest.raises(EncoderError, match="has no blocks in order"):
         load_trainable(card, weights=weights)
+
+
+def test_a_network_that_looks_at_other_tiles_of_its_batch_is_refused():
+    """It has blocks in order, and comes with its weights: the first that somebody would try."""
+    with pytest.raises(EncoderError, match=r"efficientnet-lite0: .*normalises over batches"):
+        load_trainable("efficientnet-lite0")

@@ -18,7 +18,7 @@ from storm_clinic.storm.model import StormModel
 from storm_clinic.storm.neighbourhood import neighbourhoods
 from storm_clinic.storm.novae import (
     embed_visible,
-    novae_digest,
+    load_novae,
     visible_graph,
     within_two_steps,
 )
@@ -90,21 +90,33 @@ def novae(monkeypatch):
 def test_neither_counts_nor_place_nor_existence_of_a_masked_spot_reaches_an_embedding():
     paired = section()
     visible = np.random.default_rng(1).random(25) > 0.4
-    found = embed_visible(paired, visible)
+    found = embed_visible(paired, visible, load_novae())
     assert np.isnan(found[~visible]).all()
     assert np.isfinite(found).any()
     counts, centres = paired.counts.toarray(), paired.centres_px.copy()
     counts[~visible] = 1000
     centres[~visible] += 7.0
-    changed = embed_visible(replace(paired, counts=counts), visible)
-    moved = embed_visible(replace(paired, centres_px=centres), visible)
-    gone = embed_visible(paired.subset(visible, why="never there"), np.ones(visible.sum(), bool))
+    changed = embed_visible(replace(paired, counts=counts), visible, load_novae())
+    moved = embed_visible(replace(paired, centres_px=centres), visible, load_novae())
+    gone = embed_visible(
+        paired.subset(visible, why="never there"), np.ones(visible.sum(), bool), load_novae()
+    )
     for again in (changed, moved):
         np.testing.assert_array_equal(again, found)
     np.testing.assert_array_equal(gone, found[visible])
     # Were they visible, they would: so the stand-in could have shown a leak.
     shown, loud = np.ones(25, bool), replace(paired, counts=counts)
-    assert (np.abs(embed_visible(loud, shown) - embed_visible(paired, shown)) > 0.1).all(1).any()
+    assert (
+        (
+            np.abs(
+                embed_visible(loud, shown, load_novae())
+                - embed_visible(paired, shown, load_novae())
+            )
+            > 0.1
+        )
+        .all(1)
+        .any()
+    )
 
 
 @pytest.mark.usefixtures("novae")
@@ -116,7 +128,7 @@ def test_novae_is_shown_logs_at_the_median_depth_of_what_is_visible():
     depth = counts.sum(axis=1, keepdims=True)
     logs = np.log1p(counts / np.maximum(depth, 1) * np.median(depth[depth > 0]))
     steps = np.abs(np.stack([np.arange(25) % 5 - 2, np.arange(25) // 5 - 2])).sum(axis=0)
-    found = embed_visible(paired, np.ones(25, dtype=bool))
+    found = embed_visible(paired, np.ones(25, dtype=bool), load_novae())
     np.testing.assert_allclose(found[12], logs[steps <= 2].sum(axis=0), rtol=1e-5)
 
 
@@ -125,18 +137,18 @@ def test_a_spot_that_novae_cannot_embed_has_none_rather_than_zeros():
     paired = section()
     visible = np.zeros(25, dtype=bool)
     visible[[0, 1, 2, 20, 24]] = True  # three in a row, two alone; of the row the ends are embedded
-    found = embed_visible(paired, visible)
+    found = embed_visible(paired, visible, load_novae())
     assert np.flatnonzero(np.isfinite(found).all(axis=1)).tolist() == [0, 2]
     visible[2] = False
     with pytest.raises(SectionError, match="Mask fewer spots"):
-        embed_visible(paired, visible)
+        embed_visible(paired, visible, load_novae())
 
 
 @pytest.mark.usefixtures("novae")
 def test_columns_of_one_gene_are_one_gene_to_novae():
     paired = section()
     twice = replace(paired, symbols=("A", "B", "A", "D"))
-    assert embed_visible(twice, np.ones(25, dtype=bool)).shape == (25, 3)
+    assert embed_visible(twice, np.ones(25, dtype=bool), load_novae()).shape == (25, 3)
 
 
 @pytest.mark.usefixtures("novae")
@@ -146,7 +158,9 @@ def test_what_novae_refuses_is_said_with_the_section(monkeypatch):
 
     monkeypatch.setattr(sys.modules["novae"], "spatial_neighbors", refuse)
     with pytest.raises(SectionError, match=r"section s: Novae refuses .*Too few genes"):
-        embed_visible(section(), np.ones(25, dtype=bool))
+        embed_visible(section(), np.ones(25, dtype=bool), load_novae())
+    with pytest.raises(SectionError, match="section s: no spot is visible"):
+        embed_visible(section(), np.zeros(25, dtype=bool), load_novae())
 
 
 @pytest.mark.usefixtures("novae")
@@ -174,7 +188,7 @@ def test_novae_s_embeddings_enter_the_network_and_masked_counts_reach_none_of_it
     masked = ~torch.from_numpy(visible)[rows]
 
     def outputs(shown: PairedSection) -> torch.Tensor:
-        embedded = torch.from_numpy(embed_visible(shown, visible))
+        embedded = torch.from_numpy(embed_visible(shown, visible, load_novae()))
         expression, has_one = tokens(embedded)
         assert has_one.tolist() == np.isfinite(embedded.numpy()).all(axis=1).tolist()
         xy_um = torch.tensor(shown.centres_um, dtype=torch.float32)
@@ -202,7 +216,7 @@ def test_novae_s_embeddings_enter_the_network_and_masked_counts_reach_none_of_it
 def test_without_the_package_the_error_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "novae", None)
     with pytest.raises(SectionError, match="pip install novae"):
-        embed_visible(section(), np.ones(25, dtype=bool))
+        load_novae()
     with pytest.raises(SectionError, match="no spot is visible"):
         visible_graph(section().centres_um, np.zeros(25, dtype=bool), reach_um=125.0)
 
@@ -224,13 +238,15 @@ def test_the_package_itself_with_untrained_weights_reads_no_masked_spot(tmp_path
     small = {"hidden_size": 16, "num_layers": 2, "heads": 2, "embedding_size": 20}
     novae.Novae(table, num_prototypes=16, **small).save_pretrained(tmp_path)
     visible = rng.random(n) < 0.5
-    found = embed_visible(paired, visible, model=str(tmp_path))
+    loaded = load_novae(str(tmp_path))
+    found = embed_visible(paired, visible, loaded)
     assert np.isfinite(found[visible]).all(axis=1).mean() > 0.7
     counts = paired.counts.toarray()
     counts[~visible] += 300
-    changed = embed_visible(replace(paired, counts=counts), visible, model=str(tmp_path))
+    changed = embed_visible(replace(paired, counts=counts), visible, loaded)
     np.testing.assert_array_equal(changed, found)
     counts[visible] += rng.poisson(5.0, (visible.sum(), 120))
-    seen = embed_visible(replace(paired, counts=counts), visible, model=str(tmp_path))
+    seen = embed_visible(replace(paired, counts=counts), visible, loaded)
     assert np.nanmax(np.abs(seen - found)) > 1e-3
-    assert novae_digest(str(tmp_path)) == novae_digest(str(tmp_path))
+    assert load_novae(str(tmp_path)).digest == loaded.digest
+    np.testing.assert_array_equal(embed_visible(paired, visible, loaded), found)

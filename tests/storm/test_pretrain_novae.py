@@ -16,9 +16,9 @@ from storm_clinic.errors import TrainingError
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.masking import Draws, MaskingMix, mask
 from storm_clinic.storm.model import StormModel
-from storm_clinic.storm.novae import embed_draws, novae_digest
+from storm_clinic.storm.novae import embed_draws, load_novae
 from storm_clinic.storm.optimisation import Optimisation
-from storm_clinic.storm.pretrain import PretrainPlan, embedded_contexts, pretrain, visible_slots
+from storm_clinic.storm.pretrain import PretrainPlan, embedded_contexts, pretrain, shown_by_novae
 from storm_clinic.storm.processes import Processes
 from storm_clinic.storm.reconstruction import reconstruct
 from storm_clinic.storm.shard_writer import write_shards
@@ -27,7 +27,7 @@ from storm_clinic.storm.spot_batches import SpotReader
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 CONFIG = network(gene_encoder="novae", gene_width=N_GENES)
-DRAWS = {"model": "stand-in", "n_draws": 3, "visible_share": 0.4}
+DRAWS = {"n_draws": 3, "visible_share": 0.4}
 PLAN = PretrainPlan(
     optimisation=Optimisation(learning_rate=0.01, n_steps=4, warm_up=1),
     batch=16,
@@ -48,7 +48,10 @@ def shards(tmp_path) -> ShardSet:
     sections = [planted_section(seed) for seed in (1, 2)]
     return write_shards(
         tmp_path / "shards",
-        [replace(one, novae=embed_draws(one.section, **DRAWS, seed=7)) for one in sections],
+        [
+            replace(one, novae=embed_draws(one.section, load_novae(), **DRAWS, seed=7))
+            for one in sections
+        ],
         GeneVocabulary(SYMBOLS),
         encoder="planted",
         encoder_digest="0" * 64,
@@ -60,23 +63,23 @@ def shards(tmp_path) -> ShardSet:
 
 def test_a_set_of_visible_spots_is_a_matter_of_seed_section_and_number():
     section = planted_section(1).section
-    made = embed_draws(section, **DRAWS, seed=7)
-    again = embed_draws(section, **DRAWS, seed=7)
+    made = embed_draws(section, load_novae(), **DRAWS, seed=7)
+    again = embed_draws(section, load_novae(), **DRAWS, seed=7)
     np.testing.assert_array_equal(made.visible, again.visible)
     np.testing.assert_array_equal(made.novae, again.novae)
-    other = embed_draws(section, **DRAWS, seed=8)
+    other = embed_draws(section, load_novae(), **DRAWS, seed=8)
     assert (made.visible != other.visible).any(axis=1).all()
     assert (made.visible[0] != made.visible[1]).any()
     assert 0.2 < made.visible.mean() < 0.6
     counts = section.counts.toarray()
     counts[:40] = 0
-    empty = embed_draws(replace(section, counts=counts), **DRAWS, seed=7)
+    empty = embed_draws(replace(section, counts=counts), load_novae(), **DRAWS, seed=7)
     assert not empty.visible[:, :40].any()
 
 
 def test_shards_hold_each_spot_s_embeddings_of_each_set(shards):
     expected = {
-        name: embed_draws(planted_section(seed).section, **DRAWS, seed=7)
+        name: embed_draws(planted_section(seed).section, load_novae(), **DRAWS, seed=7)
         for seed, name in ((1, "planted1"), (2, "planted2"))
     }
     seen = 0
@@ -102,7 +105,7 @@ def test_just_the_visible_spots_are_shown_and_just_the_masked_ones_are_asked_for
     contexts = embedded_contexts(batch, model, None)
     draws = Draws.draw(30, shards.n_slots, torch.Generator().manual_seed(0))
     both = MaskingMix(both=1.0, image_alone=0.0, expression_alone=0.0)
-    masked = mask(contexts, draws, both, visible=visible_slots(batch, model))
+    masked = mask(contexts, draws, both, shown=shown_by_novae(batch, model))
     visible = batch.visible[batch.spots] & batch.valid
     embedded = batch.novae.isfinite().all(dim=1)[batch.spots] & batch.valid
     counted = batch.counted[batch.spots] & batch.valid
@@ -111,11 +114,16 @@ def test_just_the_visible_spots_are_shown_and_just_the_masked_ones_are_asked_for
     assert torch.equal(masked.expression, counted & ~visible)
     # A visible spot that Novae does not embed is in its neighbours' embeddings: never asked for.
     assert bool((visible & ~embedded).any())
+    # H&E alone shows no expression, and foretells that of every spot that was measured.
+    alone = MaskingMix(both=0.0, image_alone=1.0, expression_alone=0.0, whole_image=1.0)
+    foretold = mask(contexts, draws, alone, shown=shown_by_novae(batch, model))
+    assert not foretold.contexts.present("expression").any()
+    assert torch.equal(foretold.virtual, counted)
 
 
 def test_counts_of_masked_spots_reach_no_output_though_they_are_what_is_asked_for(tmp_path):
     planted = planted_section(1)
-    hidden = ~embed_draws(planted.section, **DRAWS, seed=7).visible[0]
+    hidden = ~embed_draws(planted.section, load_novae(), **DRAWS, seed=7).visible[0]
     counts = planted.section.counts.toarray()
     counts[hidden] = counts[hidden][:, ::-1] + 1
     changed = replace(planted, section=replace(planted.section, counts=counts))
@@ -123,7 +131,7 @@ def test_counts_of_masked_spots_reach_no_output_though_they_are_what_is_asked_fo
     model = StormModel(CONFIG).eval()
     found = []
     for number, one in enumerate((planted, changed)):
-        novae = embed_draws(one.section, **DRAWS, seed=7)
+        novae = embed_draws(one.section, load_novae(), **DRAWS, seed=7)
         written = write_shards(
             tmp_path / str(number),
             [replace(one, novae=novae)],
@@ -140,7 +148,7 @@ def test_counts_of_masked_spots_reach_no_output_though_they_are_what_is_asked_fo
             embedded_contexts(batch, model, None),
             draws,
             MaskingMix(),
-            visible=visible_slots(batch, model),
+            shown=shown_by_novae(batch, model),
         )
         with torch.no_grad():
             encoded = model(masked.contexts, embedded=True)
@@ -195,4 +203,4 @@ def test_shards_and_network_must_agree_on_novae(shards, tmp_path):
 
 
 def test_the_digest_is_of_the_weights():
-    assert len(novae_digest("stand-in")) == 64
+    assert load_novae("one").digest == load_novae("two").digest
