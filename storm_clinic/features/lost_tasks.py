@@ -18,11 +18,18 @@ class TimeLimits:
     task_s : float
         Seconds for one task: to open a slide, or to read one batch of tiles.
     slide_s : float
-        Seconds for all reading of one slide, summed over readers; encoding does not count.
+        Seconds for all reading of one slide, summed over readers; encoding does not count. On a
+        cluster an actor that is not done with a slide after twice that, encoding and all, is
+        taken to hang as a whole.
     """
 
     task_s: float = 600.0
     slide_s: float = 6 * 3600.0
+
+    @property
+    def in_actor_s(self) -> float:
+        """Seconds for one slide in an actor, whatever it does with it."""
+        return 2 * self.slide_s
 
     def __post_init__(self) -> None:
         if not (self.task_s > 0 and self.slide_s > 0):

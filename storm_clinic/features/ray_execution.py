@@ -16,7 +16,7 @@ from typing import Any
 from storm_clinic.errors import FeatureError, SlideError, StormClinicError
 from storm_clinic.features.extraction import stored_slides
 from storm_clinic.features.file_reader import read_header
-from storm_clinic.features.lost_tasks import MAX_TRIES
+from storm_clinic.features.lost_tasks import MAX_TRIES, TimeLimits
 from storm_clinic.features.ray_actor import Extractor, SharedWork
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.store import FeatureStore
@@ -72,6 +72,13 @@ class _Actor:
     handle: Any
     ready: bool = False
     parcels: deque[Sequence[SlideJob]] = field(default_factory=deque)
+    since: float = field(default_factory=time.monotonic)  # at its parcel, or at its start
+
+    def is_overdue(self, limits: TimeLimits) -> bool:
+        """Whether it takes longer than it may; one that is ready and has nothing to do does not."""
+        n_slides = len(self.parcels[0]) if self.parcels else int(not self.ready)
+        took = time.monotonic() - self.since
+        return n_slides > 0 and took > n_slides * limits.in_actor_s
 
 
 class _Dispatch:
@@ -106,6 +113,7 @@ class _Dispatch:
             ended, _ = self._ray.wait(list(self._calls), timeout=_LOOK_S)
             for call in ended:
                 self._take(call, self._calls.pop(call))
+            self._give_up_hanging()
         return [self._results[job.slide_id] for job in self._jobs]
 
     def dismiss(self) -> None:
@@ -150,7 +158,16 @@ class _Dispatch:
         n_slides = max(1, min(fair, _SLIDES_A_PARCEL))
         return [self._todo.popleft() for _ in range(n_slides)]
 
+    def _give_up_hanging(self) -> None:
+        """Readers have limits of their own; this is for whatever else may not come back."""
+        limits = self._work.limits or TimeLimits()
+        for actor in [one for one in self._actors if one.is_overdue(limits)]:
+            self._ray.kill(actor.handle)
+            self._lose(actor, f"it took more than {limits.in_actor_s:g} s a slide")
+
     def _send(self, actor: _Actor, parcel: Sequence[SlideJob]) -> None:
+        if not actor.parcels:
+            actor.since = time.monotonic()
         ids = [job.slide_id for job in parcel]
         stored = {name: self._stored[name] for name in ids if name in self._stored}
         actor.parcels.append(parcel)
@@ -166,24 +183,24 @@ class _Dispatch:
                 raise error.cause from error
             raise
         except self._ray.exceptions.RayError as error:
-            self._lose(actor, error)
+            self._lose(actor, str(error).strip().partition("\n")[0])
             return
         if not actor.ready:
             actor.ready = True
             self._failed_starts = 0
             return
         actor.parcels.popleft()
+        actor.since = time.monotonic()
         for result in found:
             self._finish(result)
 
-    def _lose(self, actor: _Actor, error: Exception) -> None:
+    def _lose(self, actor: _Actor, how: str) -> None:
         """An actor is gone; the slides that it was at count one try more, those behind none."""
         self._actors.remove(actor)
-        how = str(error).strip().partition("\n")[0]
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_TRIES:
-                raise StormClinicError(f"actors cannot start: {how}", where="ray") from error
+                raise StormClinicError(f"actors cannot start: {how}", where="ray")
         if not actor.parcels:
             return
         for parcel in list(actor.parcels)[1:]:
@@ -194,7 +211,7 @@ class _Dispatch:
             if self._tries[job.slide_id] < MAX_TRIES:
                 self._again.append(job)
                 continue
-            problem = f"{MAX_TRIES} actors were lost on it; set aside. Of the last Ray says: {how}"
+            problem = f"{MAX_TRIES} actors were lost on it; set aside. The last: {how}"
             self._finish(failed_slide(job.slide_id, job.path, SlideError(problem, where=job.path)))
 
     def _learn(self, job: SlideJob) -> None:

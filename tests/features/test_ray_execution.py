@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from storm_clinic.errors import InputError, StorageError, StormClinicError
+from storm_clinic.features import ray_execution
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.ray_actor import ActorShare, SharedWork
 from storm_clinic.features.ray_cluster import connected
 from storm_clinic.features.ray_execution import extract_on_ray
@@ -114,6 +116,28 @@ class PretendedRay:
         return call
 
 
+class HangingRay(PretendedRay):
+    """Actors do not come back with some slides, unless killed; each look takes a minute."""
+
+    def __init__(self, behave, *, hang=(), hangs_at_start=False, **options):
+        super().__init__(behave, **options)
+        self.hang, self.hangs_at_start, self.now = set(hang), hangs_at_start, 0.0
+
+    def wait(self, calls, timeout):
+        self.now += 60.0
+        heads = [queue[0] for queue in self.outstanding.values() if queue]
+        able = [head for head in heads if head in calls and not self._hangs(head)]
+        ended = [self.rng.choice(able)] if able else []
+        return ended, [other for other in calls if other not in ended]
+
+    def _hangs(self, call):
+        if call.number not in self.alive:
+            return False
+        if call.what == "prepare":
+            return self.hangs_at_start
+        return any(job.slide_id in self.hang for job in call.args[0])
+
+
 @pytest.fixture
 def work(store):
     return SharedWork(
@@ -132,6 +156,28 @@ def _jobs(n_slides):
 
 def _written(job):
     return SlideResult(job.slide_id, job.path, "written", n_tiles=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_actor_that_does_not_come_back_is_ended_and_its_slide_set_aside(work, seed, monkeypatch):
+    """An encoder that hangs, which no limit of readers sees."""
+    ray = HangingRay(lambda jobs, stored: [_written(job) for job in jobs], hang={"s03"}, seed=seed)
+    monkeypatch.setattr(ray_execution.time, "monotonic", lambda: ray.now)
+    work = replace(work, limits=TimeLimits(task_s=100.0, slide_s=300.0))
+    results = extract_on_ray(ray, _jobs(20), work)
+    (failed,) = [result for result in results if result.status == "failed"]
+    assert failed.reason == (
+        "/s03.tif: 3 actors were lost on it; set aside. The last: it took more than 600 s a slide"
+    )
+    assert sum(result.status == "written" for result in results) == 19
+    assert not ray.alive
+
+
+def test_actors_that_hang_before_their_first_slide_end_the_run(work, monkeypatch):
+    ray = HangingRay(lambda jobs, stored: [], hangs_at_start=True)
+    monkeypatch.setattr(ray_execution.time, "monotonic", lambda: ray.now)
+    with pytest.raises(StormClinicError, match="actors cannot start: it took more than"):
+        extract_on_ray(ray, _jobs(2), work)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -170,7 +216,7 @@ def test_a_slide_on_which_actors_die_is_set_aside_after_three_tries_and_no_other
     (failed,) = [result for result in results if result.status == "failed"]
     assert failed.slide_id == "s07"
     assert failed.reason == (
-        "/s07.tif: 3 actors were lost on it; set aside. Of the last Ray says: The actor died."
+        "/s07.tif: 3 actors were lost on it; set aside. The last: The actor died."
     )
     tries = [parcel for parcel in ray.parcels if "s07" in parcel]
     assert len(tries) == 3
