@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ from storm_clinic.features.slide_features import digest_array
 from storm_clinic.features.store import FeatureStore, SlideFeatures
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
+from storm_clinic.heads.bag_cache import build_bags
 from storm_clinic.heads.estimator_archive import pack, unpack
 from storm_clinic.predictions import Predictions
 from storm_clinic.slides.reader import open_slide
@@ -326,6 +327,46 @@ def _checkpoint_file(name: str) -> Callable[[Path], Path]:
     return write
 
 
+def _write_means(folder: Path) -> Path:
+    _write_features(folder)
+    build_bags(FeatureStore.open(folder / "toy"), [["S1"]], folder / "cache")
+    (path,) = (folder / "cache").glob("means-*.npy")
+    return path
+
+
+def _read_means(path: Path) -> Seen:
+    store = FeatureStore.open(path.parent.parent / "toy")
+    return Seen([build_bags(store, [["S1"]], path.parent).pooled_mean()])
+
+
+def _encoder_file(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        import torch
+
+        from storm_clinic.encoders.catalogue import find_card
+        from storm_clinic.encoders.encoder_folder import TrainedFrom, write_encoder
+
+        card = replace(find_card("kaiko-vits16"), pooling="cls", width=8)
+        start = TrainedFrom(encoder="kaiko-vits16", digest="ab" * 32)
+        network = torch.nn.Linear(8, 8)  # its shape is of no account to what is read here
+        seen = [{"image": "a1", "section": "b2", "patient": "c3"}]
+        write_encoder(folder / "encoder", "own", card, start, network, trained_on=seen)
+        return folder / "encoder" / name
+
+    return write
+
+
+def _read_encoder(path: Path) -> Seen:
+    from storm_clinic.encoders.encoder_folder import read_encoder_card, read_trained_on
+    from storm_clinic.encoders.weights import read_weights
+
+    card = read_encoder_card(path.parent)
+    assert card.convert is not None
+    state = card.convert(read_weights(path.parent / "model.safetensors"))
+    arrays = [state[name].numpy() for name in sorted(state)]
+    return Seen([card.name, card.pooling, card.width, read_trained_on(path.parent), *arrays])
+
+
 def _read_checkpoint(path: Path) -> Seen:
     from storm_clinic.storm.checkpoint import load_checkpoint
 
@@ -355,6 +396,9 @@ KINDS = (
     Kind("trees of a model", _write_trees, _read_trees),
     Kind("STORM checkpoint: facts", _checkpoint_file("config.json"), _read_checkpoint),
     Kind("STORM checkpoint: weights", _checkpoint_file("model.safetensors"), _read_checkpoint),
+    Kind("means of a packed cohort", _write_means, _read_means),
+    Kind("trained encoder: facts", _encoder_file("encoder.json"), _read_encoder),
+    Kind("trained encoder: weights", _encoder_file("model.safetensors"), _read_encoder),
     Kind(
         "contract of a store",
         _write_contract,

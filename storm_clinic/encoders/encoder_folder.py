@@ -19,7 +19,7 @@ from storm_clinic.encoders.catalogue import encoder_names, find_card
 from storm_clinic.encoders.contract import EncoderCard, Pooling, State
 from storm_clinic.encoders.weights import read_weights, weights_digest
 from storm_clinic.errors import EncoderError, StormClinicError
-from storm_clinic.files import atomic_write, parse_json, safe_name, write_json
+from storm_clinic.files import atomic_write, digest_value, parse_json, safe_name, write_json
 
 FORMAT, FORMAT_VERSION = "storm_clinic/encoder", 1
 ENCODER_FILE, WEIGHTS_FILE = "encoder.json", "model.safetensors"
@@ -102,7 +102,7 @@ def write_encoder(
         "weights_digest": digest,
         "trained_on": [dict(one) for one in trained_on],
     }
-    write_json(folder / ENCODER_FILE, facts)
+    write_json(folder / ENCODER_FILE, {**facts, "digest": digest_value(facts)})
     return digest
 
 
@@ -120,6 +120,7 @@ def copy_encoder(source: Path, target: Path) -> None:
         If the source is damaged.
     """
     facts = _read(source)
+    facts["digest"] = digest_value(facts)
     _unchanged(source, str(facts["weights_digest"]), read_weights(source / WEIGHTS_FILE))
     (target / ENCODER_FILE).unlink(missing_ok=True)
     with atomic_write(target / WEIGHTS_FILE) as part:
@@ -255,6 +256,8 @@ def _read(folder: Path) -> dict[str, Any]:
         raise EncoderError(
             f"is {stated[0]} version {stated[1]}, not {FORMAT} version {FORMAT_VERSION}", where=path
         )
+    if facts.pop("digest", None) != digest_value(facts):
+        raise EncoderError("was changed after it was written", where=path, fix=_AGAIN)
     return facts
 
 

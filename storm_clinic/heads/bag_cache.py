@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ Row = Mapping[Any, Any]  # of the store's index
 _FORMAT = 1  # of the cache; part of its digest
 _VALUES = ("features_digest",)
 _PLACES = ("coords_digest", "slide_mpp")
+_SEAL_BYTES = 32
 _FIX = "Delete it; it is derived and will be made again."
 
 
@@ -174,12 +177,21 @@ def _with_means(bags: Bags, packed: Path) -> Bags:
     if not some.n_bags:
         return bags
     if not path.exists():
-        with atomic_write(path) as part, part.open("wb") as handle:
-            np.save(handle, some.pooled_mean(), allow_pickle=False)
+        buffer = io.BytesIO()
+        np.save(buffer, some.pooled_mean(), allow_pickle=False)
+        data = buffer.getvalue()
+        with atomic_write(path) as part:
+            part.write_bytes(data + _seal(data))
+    data = path.read_bytes()
+    if _seal(data[:-_SEAL_BYTES]) != data[-_SEAL_BYTES:]:
+        raise FeatureError("was changed after it was written", where=path, fix=_FIX)
     means = _mapped(path, (some.n_bags, bags.width))
-    if not np.isfinite(means).all():
-        raise FeatureError("holds means that are not finite", where=path, fix=_FIX)
     return replace(bags, means=(KnownMeans(some.start, some.stop, means),))
+
+
+def _seal(data: bytes) -> bytes:
+    """SHA-256, which stands behind an array; NumPy reads no further than that."""
+    return hashlib.sha256(data).digest()
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Array:

@@ -21,6 +21,7 @@ from storm_clinic.encoders.encoder_folder import (
 )
 from storm_clinic.encoders.hub import load_encoder, load_network
 from storm_clinic.errors import EncoderError
+from storm_clinic.files import digest_value
 
 SEEN = [{"image": "1", "section": "2", "patient": "3"}]
 
@@ -89,15 +90,23 @@ def change_weights(folder: Path) -> None:
 def change(**facts: object):
     def changed(folder: Path) -> None:
         path = folder / ENCODER_FILE
-        path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+        found = {**json.loads(path.read_text()), **facts}
+        del found["digest"]
+        path.write_text(json.dumps({**found, "digest": digest_value(found)}))
 
     return changed
+
+
+def edit(folder: Path) -> None:
+    path = folder / ENCODER_FILE
+    path.write_text(path.read_text().replace('"patient": "3"', '"patient": "4"'))
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (change_weights, "not those that encoder.json was written with"),
+        (edit, "was changed after it was written"),
         (change(format_version=2), "version 2, not"),
         (change(pooling="sum"), "is no encoder.*pooling 'sum'"),
         (
