@@ -92,6 +92,10 @@ def extract(
     slide_timeout: Annotated[
         float, typer.Option(help="Seconds that reading one slide may take in all.")
     ] = _LIMITS.slide_s,
+    actor_timeout: Annotated[
+        float,
+        typer.Option(help="With --ray: seconds that an actor may take for one slide, with all."),
+    ] = _LIMITS.actor_s,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
@@ -119,7 +123,7 @@ def extract(
             batch_size=batch_size,
             shard=None if shard is None else Shard.parse(shard),
             ray=ray,
-            limits=TimeLimits(task_timeout, slide_timeout),
+            limits=TimeLimits(task_timeout, slide_timeout, actor_timeout),
             workspace=workspace_at(workspace),
             progress=progress,
         )

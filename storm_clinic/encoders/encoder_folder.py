@@ -77,7 +77,7 @@ def write_encoder(
     Raises
     ------
     EncoderError
-        If the name is one of the catalogue, the start's is not or is not built by timm, or a
+        If the name is one of the catalogue, the start's is not or is built by transformers, or a
         weight is not finite.
     """
     safe_name(name, what="encoder")
@@ -106,9 +106,12 @@ def write_encoder(
     return digest
 
 
-def is_encoder_folder(folder: Path) -> bool:
-    """Whether `write_encoder` wrote it."""
-    return (folder / ENCODER_FILE).is_file()
+def encoder_folder(weights: Path | None) -> Path | None:
+    """The folder that `write_encoder` wrote, from what names weights: itself or a file in it."""
+    if weights is None:
+        return None
+    folder = weights.parent if weights.is_file() else weights
+    return folder if (folder / ENCODER_FILE).is_file() else None
 
 
 def copy_encoder(source: Path, target: Path) -> None:
@@ -196,7 +199,14 @@ def read_trained_on(folder: Path) -> Sequence[Mapping[str, str]]:
 
 def _start_card(start: TrainedFrom, folder: Path) -> EncoderCard:
     """The catalogue's card of what an encoder was; networks that files describe are refused."""
-    card = find_card(start.encoder)
+    try:
+        card = find_card(start.encoder)
+    except EncoderError as error:
+        raise EncoderError(
+            f"was trained on from {start.encoder}, which is unknown here: {error.problem}",
+            where=folder,
+            fix="Install the package that adds it, or this program's version that knows it.",
+        ) from error
     if card.loader == "transformers":
         raise EncoderError(
             f"{start.encoder} is built by transformers, which would let a file say what to build",
@@ -230,13 +240,14 @@ def named_card(encoder: str, weights: Path | None) -> EncoderCard:
     EncoderError
         If the folder is another encoder's, or nothing has that name.
     """
-    if weights is None or not is_encoder_folder(weights):
+    folder = encoder_folder(weights)
+    if folder is None:
         return find_card(encoder)
-    card = read_encoder_card(weights)
+    card = read_encoder_card(folder)
     if card.name != encoder:
         raise EncoderError(
             f"holds {card.name}, not {encoder}",
-            where=weights,
+            where=folder,
             fix=f"Ask for the encoder {card.name}, or give the weights of {encoder}.",
         )
     return card

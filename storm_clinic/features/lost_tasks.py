@@ -18,23 +18,21 @@ class TimeLimits:
     task_s : float
         Seconds for one task: to open a slide, or to read one batch of tiles.
     slide_s : float
-        Seconds for all reading of one slide, summed over readers; encoding does not count. On a
-        cluster an actor that is not done with a slide after twice that, encoding and all, is
-        taken to hang as a whole.
+        Seconds for all reading of one slide, summed over readers; encoding does not count.
+    actor_s : float
+        On a cluster: seconds for one slide in an actor, reading, encoding and all; an actor with
+        a parcel of several has as many times that.
     """
 
     task_s: float = 600.0
     slide_s: float = 6 * 3600.0
-
-    @property
-    def in_actor_s(self) -> float:
-        """Seconds for one slide in an actor, whatever it does with it."""
-        return 2 * self.slide_s
+    actor_s: float = 24 * 3600.0
 
     def __post_init__(self) -> None:
-        if not (self.task_s > 0 and self.slide_s > 0):
+        if not all(limit > 0 for limit in (self.task_s, self.slide_s, self.actor_s)):  # nor NaN
             raise InputError(
-                f"must be above 0, are {self.task_s:g} s and {self.slide_s:g} s",
+                f"must be above 0, are {self.task_s:g} s, {self.slide_s:g} s and "
+                f"{self.actor_s:g} s",
                 where="time limits",
             )
 

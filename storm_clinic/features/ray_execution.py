@@ -72,13 +72,12 @@ class _Actor:
     handle: Any
     ready: bool = False
     parcels: deque[Sequence[SlideJob]] = field(default_factory=deque)
-    since: float = field(default_factory=time.monotonic)  # at its parcel, or at its start
+    since: float = 0.0  # at its first parcel
 
     def is_overdue(self, limits: TimeLimits) -> bool:
-        """Whether it takes longer than it may; one that is ready and has nothing to do does not."""
-        n_slides = len(self.parcels[0]) if self.parcels else int(not self.ready)
+        """Whether its parcel takes longer than it may. Who waits for a place has none."""
         took = time.monotonic() - self.since
-        return n_slides > 0 and took > n_slides * limits.in_actor_s
+        return bool(self.parcels) and took > len(self.parcels[0]) * limits.actor_s
 
 
 class _Dispatch:
@@ -113,7 +112,8 @@ class _Dispatch:
             ended, _ = self._ray.wait(list(self._calls), timeout=_LOOK_S)
             for call in ended:
                 self._take(call, self._calls.pop(call))
-            self._give_up_hanging()
+            if not ended:  # what has ended is taken first, however long nobody looked
+                self._give_up_hanging()
         return [self._results[job.slide_id] for job in self._jobs]
 
     def dismiss(self) -> None:
@@ -163,7 +163,7 @@ class _Dispatch:
         limits = self._work.limits or TimeLimits()
         for actor in [one for one in self._actors if one.is_overdue(limits)]:
             self._ray.kill(actor.handle)
-            self._lose(actor, f"it took more than {limits.in_actor_s:g} s a slide")
+            self._lose(actor, f"it took more than {limits.actor_s:g} s a slide")
 
     def _send(self, actor: _Actor, parcel: Sequence[SlideJob]) -> None:
         if not actor.parcels:
@@ -183,7 +183,7 @@ class _Dispatch:
                 raise error.cause from error
             raise
         except self._ray.exceptions.RayError as error:
-            self._lose(actor, str(error).strip().partition("\n")[0])
+            self._lose(actor, str(error).strip().partition("\n")[0], error)
             return
         if not actor.ready:
             actor.ready = True
@@ -194,13 +194,13 @@ class _Dispatch:
         for result in found:
             self._finish(result)
 
-    def _lose(self, actor: _Actor, how: str) -> None:
+    def _lose(self, actor: _Actor, how: str, cause: Exception | None = None) -> None:
         """An actor is gone; the slides that it was at count one try more, those behind none."""
         self._actors.remove(actor)
         if not actor.ready:
             self._failed_starts += 1
             if self._failed_starts >= MAX_TRIES:
-                raise StormClinicError(f"actors cannot start: {how}", where="ray")
+                raise StormClinicError(f"actors cannot start: {how}", where="ray") from cause
         if not actor.parcels:
             return
         for parcel in list(actor.parcels)[1:]:

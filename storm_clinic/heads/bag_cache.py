@@ -148,6 +148,7 @@ def _pack(
         "fortran_order": False,
         "shape": shape,
     }
+    _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
     with atomic_write(path) as part, part.open("wb") as handle:
         np.lib.format.write_array_header_1_0(handle, header)
         n_tiles = 0
@@ -170,9 +171,14 @@ def _pack(
             np.save(handle, np.concatenate(placed), allow_pickle=False)
 
 
+def _beside(packed: Path) -> Path:
+    """Where the means of a packed array's bags lie."""
+    return packed.with_name(packed.name.replace("bags-", "means-"))
+
+
 def _with_means(bags: Bags, packed: Path) -> Bags:
     """With the means that lie beside the packed array; worked out once, from that array."""
-    path = packed.with_name(packed.name.replace("bags-", "means-"))
+    path = _beside(packed)
     some = bags.take(bags.sizes > 0)
     if not some.n_bags:
         return bags

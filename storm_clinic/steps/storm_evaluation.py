@@ -88,7 +88,8 @@ def evaluate_storm(
     Raises
     ------
     LeakageError
-        If a network starts from a checkpoint that was trained on a section that is left out.
+        If a network starts from a checkpoint that was trained on a section that is left out, or
+        the encoder was.
     InputError, SectionError, EncoderError, CheckpointError, TrainingError
         Naming what is wrong, where, and what to do.
     """

@@ -107,7 +107,7 @@ def finetune_storm(
         folder = workspace.root / "storm" / asked.name / "checkpoint"
         weights = asked.encoder.weights_path(workspace)
         if recipe.encoder == "plain":
-            pass_on_encoder(weights, folder)
+            pass_on_encoder(weights, folder, data.encoder.digest)
         digest = save_checkpoint(
             folder,
             model,
@@ -194,6 +194,6 @@ def _card(
     if start is not None:
         card["start"] = {"name": start.name, "digest": start.digest}
         card["licence"] = joined(asked.card.licence, start.licence)
-    if data.seen_by_encoder:  # it is passed on
+    if data.seen_by_encoder:
         card["licence"] = joined(card["licence"], data.encoder.card.licence)
     return card

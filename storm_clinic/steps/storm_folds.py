@@ -91,6 +91,7 @@ def read_paired(
     """
     weights = asked.encoder.weights_path(workspace)
     encoder = load_encoder(asked.encoder.name, weights=weights, device="cpu")
+    seen_before = seen_by_encoder(weights, encoder.digest)
     kinds = {"plain": encoder}
     if any(recipe.encoder == "random" for recipe in recipes):
         kinds["random"] = _random(asked.encoder.name, weights)
@@ -118,9 +119,7 @@ def read_paired(
             group = section.patient if asked.leave_out == "patient" else section.name
             views.append(RivalView(section, lattice, images["plain"], wide, group))
         progress(_EMBEDDING, len(measured), len(sections))
-    return PairedData(
-        measured, seen, views, kinds, seen[0].section.pitch_um, seen_by_encoder(weights)
-    )
+    return PairedData(measured, seen, views, kinds, seen[0].section.pitch_um, seen_before)
 
 
 def _embed(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from storm_clinic.encoders.hub import load_encoder
-from storm_clinic.errors import InputError
+from storm_clinic.errors import EncoderError, InputError
 from storm_clinic.files import Workspace, digest_value, write_json, write_text
 from storm_clinic.licence_terms import joined
 from storm_clinic.progress import Progress, silent
@@ -125,7 +125,7 @@ def pretrain_storm(
         run: RunLog | None = None
         if processes.is_first:
             run = stack.enter_context(_open_run(asked, shards, workspace, resume=resume))
-        encoder = _encoder_to_train(asked, workspace)
+        encoder = _encoder_to_train(asked, workspace, shards)
         made = pretrain(
             config,
             shards,
@@ -155,7 +155,8 @@ def pretrain_storm(
             domain = domain_of_encoder(asked, trained, workspace, facts.n_sections, progress)
             facts = replace(facts, domain=domain)
         else:
-            pass_on_encoder(asked.encoder.weights_path(workspace), checkpoint)
+            weights_path = asked.encoder.weights_path(workspace)
+            pass_on_encoder(weights_path, checkpoint, shards.encoder_digest)
         digest = _save(asked, shards, made, facts, sees, checkpoint)
         _log_files(run, asked, shards, made, digest)
         return PretrainingResult(
@@ -180,14 +181,23 @@ def _require_other_encoder(asked: PretrainingFile, workspace: Workspace, folder:
         )
 
 
-def _encoder_to_train(asked: PretrainingFile, workspace: Workspace) -> TrainableEncoder | None:
+def _encoder_to_train(
+    asked: PretrainingFile, workspace: Workspace, shards: ShardSet
+) -> TrainableEncoder | None:
     if asked.train_encoder is None:
         return None
-    return load_trainable(
+    encoder = load_trainable(
         asked.encoder.name,
         weights=asked.encoder.weights_path(workspace),
         tiles_at_once=asked.train_encoder.tiles_at_once,
     )
+    if encoder.start.digest != shards.encoder_digest:
+        raise EncoderError(
+            "its weights were exchanged since sections were embedded",
+            where=f"encoder {asked.encoder.name}",
+            fix="Run the same again.",
+        )
+    return encoder
 
 
 def _open_run(

@@ -21,7 +21,7 @@ from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.image_encoder import trainable_card
 from storm_clinic.storm.image_scale import scale_slide
 from storm_clinic.storm.novae import LoadedNovae, NovaeDraws, embed_draws, load_novae
-from storm_clinic.storm.own_encoder import is_own, seen_by_encoder
+from storm_clinic.storm.own_encoder import seen_by_encoder
 from storm_clinic.storm.paired import PairedSection
 from storm_clinic.storm.pretraining_file import PretrainingFile
 from storm_clinic.storm.section_digest import section_digest
@@ -91,6 +91,7 @@ def prepare_shards(
     trains = asked.train_encoder is not None
     of = trainable_card(name, weights) if trains else name
     encoder = load_encoder(of, weights=weights, device=device)
+    seen_before = seen_by_encoder(weights, encoder.digest)
     trained_on: list[TrainedSection] = []
     digests: list[str] = []
 
@@ -149,8 +150,8 @@ def prepare_shards(
         len(patients),
         sorted(technologies),
         samples.domain(),
-        [*trained_on, *seen_by_encoder(weights)],
-        encoder.card.licence if trains or is_own(weights) else None,
+        [*trained_on, *seen_before],
+        encoder.card.licence if trains or seen_before else None,
         None if novae is None else novae.digest,
     )
 

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from storm_clinic.encoders.contract import EncoderCard
 from storm_clinic.encoders.encoder_folder import (
     TrainedFrom,
-    is_encoder_folder,
+    encoder_folder,
     named_card,
     read_start,
 )
@@ -127,8 +127,9 @@ def load_trainable(
     _require_transformer(network, card.name)
     network = network.requires_grad_(True).train()
     name = encoder if isinstance(encoder, str) else encoder.name
-    if weights is not None and is_encoder_folder(weights):
-        name = read_start(weights).encoder  # the network is the catalogue's, however often trained
+    folder = encoder_folder(weights)
+    if folder is not None:
+        name = read_start(folder).encoder  # the network is the catalogue's, however often trained
     start = TrainedFrom(encoder=name, digest=digest)
     return TrainableEncoder(card, network, start, tiles_at_once=tiles_at_once)
 

@@ -11,22 +11,18 @@ from pathlib import Path
 
 from storm_clinic.encoders.encoder_folder import (
     copy_encoder,
-    is_encoder_folder,
+    encoder_folder,
     read_encoder_card,
     read_trained_on,
     read_weights_digest,
     write_encoder,
 )
+from storm_clinic.errors import EncoderError
 from storm_clinic.storm.checkpoint import CONFIG_FILE, Inputs
 from storm_clinic.storm.image_encoder import TrainableEncoder
 from storm_clinic.storm.trained_on import TRAINED_ON, TrainedSection, from_card, to_card
 
 _FOLDER = "encoder"
-
-
-def is_own(weights: Path | None) -> bool:
-    """Whether an encoder was trained here, by where its weights are read from."""
-    return weights is not None and is_encoder_folder(weights)
 
 
 def keep_own_encoder(
@@ -68,52 +64,78 @@ def keep_own_encoder(
     return folder, digest
 
 
-def pass_on_encoder(weights: Path | None, checkpoint: Path) -> None:
+def pass_on_encoder(weights: Path | None, checkpoint: Path, digest: str) -> None:
     """Copy an encoder's folder to a checkpoint that is made on its embeddings.
 
     Nothing is copied of an encoder that has no folder. The checkpoint that was there is taken away.
 
+    Parameters
+    ----------
+    weights : Path or None
+        Where the encoder was read from.
+    checkpoint : Path
+        Folder of the checkpoint.
+    digest : str
+        Of the weights that were read.
+
     Raises
     ------
     EncoderError
-        If its weights were changed since it was written.
+        If its weights were changed or exchanged since.
     """
-    if weights is None or not is_own(weights):
+    folder = encoder_folder(weights)
+    if folder is None:
         return
-    if (checkpoint / _FOLDER).resolve() != weights.resolve():
+    _require_same(folder, digest)
+    if (checkpoint / _FOLDER).resolve() != folder.resolve():
         (checkpoint / CONFIG_FILE).unlink(missing_ok=True)
-        copy_encoder(weights, checkpoint / _FOLDER)
+        copy_encoder(folder, checkpoint / _FOLDER)
 
 
 def own_encoder(checkpoint: Path, inputs: Inputs) -> Path | None:
     """The folder of the encoder that came with a checkpoint; None where it is the catalogue's.
 
-    An encoder that an earlier checkpoint left in the folder is not taken for this one's.
+    An encoder of another name that an earlier checkpoint left in the folder is of no account.
 
     Raises
     ------
     EncoderError
-        If the folder is damaged.
+        If the folder is damaged, or holds an encoder of that name with other weights.
     """
     folder = checkpoint / _FOLDER
-    if not is_encoder_folder(folder) or read_encoder_card(folder).name != inputs.encoder:
+    if encoder_folder(folder) is None or read_encoder_card(folder).name != inputs.encoder:
         return None
-    return folder if read_weights_digest(folder) == inputs.encoder_digest else None
+    _require_same(folder, inputs.encoder_digest)
+    return folder
 
 
-def seen_by_encoder(weights: Path | None) -> tuple[TrainedSection, ...]:
+def seen_by_encoder(weights: Path | None, digest: str) -> tuple[TrainedSection, ...]:
     """Sections that an encoder was trained on; none of one that has no folder.
 
     Parameters
     ----------
     weights : Path or None
-        Where its weights are read from.
+        Where the encoder was read from.
+    digest : str
+        Of the weights that were read.
 
     Raises
     ------
     EncoderError, CheckpointError
-        If its folder is damaged or does not say.
+        If its folder is damaged, does not say, or holds other weights by now.
     """
-    if weights is None or not is_own(weights):
+    folder = encoder_folder(weights)
+    if folder is None:
         return ()
-    return from_card({TRAINED_ON: read_trained_on(weights)}, where=weights)
+    _require_same(folder, digest)
+    return from_card({TRAINED_ON: read_trained_on(folder)}, where=folder)
+
+
+def _require_same(folder: Path, digest: str) -> None:
+    found = read_weights_digest(folder)
+    if found != digest:
+        raise EncoderError(
+            f"holds weights of digest {found}, not {digest}",
+            where=folder,
+            fix="It was exchanged: use a checkpoint and an encoder that were made together.",
+        )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import cast
 
 import torch
 from torch import Tensor, distributed
@@ -27,11 +28,14 @@ class Processes:
         Its number, and how many there are.
     device : torch.device
         Its own.
+    patient : group of torch.distributed, optional
+        In which they wait for one another.
     """
 
     rank: int
     size: int
     device: torch.device
+    patient: distributed.ProcessGroup | None = None
 
     @property
     def is_first(self) -> bool:
@@ -47,7 +51,7 @@ class Processes:
     def wait(self) -> None:
         """Go on when all have come this far."""
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.patient)
 
 
 @contextmanager
@@ -71,10 +75,14 @@ def joined_processes(device: str = "auto") -> Iterator[Processes]:
         torch.cuda.set_device(chosen)
     own = not distributed.is_initialized()
     if own:
-        kind = "nccl" if chosen.type == "cuda" else "gloo"
-        distributed.init_process_group(kind, timeout=_PATIENCE)
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
+        # For waiting alone: a process that hangs while all train is still missed in minutes.
+        patient = cast(
+            "distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=_PATIENCE)
+        )
+        size = distributed.get_world_size()
+        yield Processes(distributed.get_rank(), size, chosen, patient)
     finally:
         if own:
             distributed.destroy_process_group()

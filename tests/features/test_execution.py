@@ -283,3 +283,5 @@ def test_limits_that_end_everything_are_refused(seconds):
         TimeLimits(task_s=seconds)
     with pytest.raises(InputError, match="must be above 0"):
         TimeLimits(slide_s=seconds)
+    with pytest.raises(InputError, match="must be above 0"):
+        TimeLimits(actor_s=seconds)

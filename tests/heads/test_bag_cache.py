@@ -113,6 +113,19 @@ def test_means_that_were_cut_or_changed_are_refused_with_what_to_do(store, tmp_p
     np.testing.assert_array_equal(build_bags(store, PATIENTS, cache).pooled_mean(), expected)
 
 
+def test_means_go_with_an_array_that_was_deleted_as_damaged(store, tmp_path):
+    cache = tmp_path / "cache"
+    expected = build_bags(store, PATIENTS).pooled_mean()
+    build_bags(store, PATIENTS, cache)
+    blank_tiles(cache)
+    (means,) = cache.glob("means-*.npy")
+    means.unlink()
+    assert (build_bags(store, PATIENTS, cache).pooled_mean() == 0).all()  # of the blank tiles
+    (packed,) = cache.glob("bags-*.npy")
+    packed.unlink()
+    np.testing.assert_array_equal(build_bags(store, PATIENTS, cache).pooled_mean(), expected)
+
+
 def test_a_slide_that_was_extracted_again_is_packed_again(store, tmp_path):
     build_bags(store, PATIENTS, tmp_path / "cache")
     put(store, "s2", tiles_of("s2", seed=1))

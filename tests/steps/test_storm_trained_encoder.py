@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 from her2st_files import write_section, write_sections
 from safetensors.torch import load_file, save_file
-from tiny_vit import NAME, install_tiny_vit, write_tiny_vit
+from tiny_vit import NAME, install_tiny_vit, tiny_vit, write_tiny_vit
 
-from storm_clinic.encoders.encoder_folder import read_encoder_card
-from storm_clinic.encoders.hub import load_encoder
+from storm_clinic.encoders.encoder_folder import (
+    TrainedFrom,
+    read_encoder_card,
+    read_trained_on,
+    write_encoder,
+)
+from storm_clinic.encoders.hub import load_encoder, load_network
 from storm_clinic.errors import (
     CheckpointError,
     ContractMismatch,
@@ -148,6 +153,14 @@ def test_extract_refuses_other_weights_than_the_checkpoint_s(workspace, result, 
         extracted(workspace, slides, result.checkpoint, "other", encoder=NAME)
     copy = tmp_path / "checkpoint"
     shutil.copytree(result.checkpoint, copy)
+    network, digest = load_network(tiny_vit(), workspace.root / "vit.safetensors")
+    card = read_encoder_card(copy / "encoder")
+    start = TrainedFrom(encoder=NAME, digest=digest)
+    seen = read_trained_on(copy / "encoder")
+    write_encoder(copy / "encoder", "sees-encoder", card, start, network, trained_on=seen)
+    with pytest.raises(EncoderError, match=r"holds weights of digest .* made together"):
+        extracted(workspace, slides, copy, "other")
+    shutil.copytree(result.checkpoint, copy, dirs_exist_ok=True)
     path = copy / "encoder" / "model.safetensors"
     state = load_file(path)
     save_file({**state, "norm.bias": state["norm.bias"] + 1}, path)
@@ -183,6 +196,14 @@ def test_what_the_encoder_has_seen_is_never_left_out_though_the_network_is_new(w
     (workspace.root / "bare.yaml").write_text(NO_START, encoding="utf-8")
     with pytest.raises(LeakageError, match=r"encoder sees-encoder: .*section A1 \(same image\)"):
         evaluate_storm("bare.yaml", workspace=workspace)
+    file = NO_START.replace("checkpoint/encoder,", "checkpoint/encoder/model.safetensors,")
+    (workspace.root / "file.yaml").write_text(file, encoding="utf-8")
+    with pytest.raises(LeakageError, match="encoder sees-encoder"):
+        evaluate_storm("file.yaml", workspace=workspace)
+    named = file.replace("name: sees-encoder", "name: tiny-vit")
+    (workspace.root / "named.yaml").write_text(named, encoding="utf-8")
+    with pytest.raises(EncoderError, match="holds sees-encoder, not tiny-vit"):
+        evaluate_storm("named.yaml", workspace=workspace)
     made = finetune_storm("bare.yaml", workspace=workspace)
     assert (made.table, made.seen_by_start) == (None, ("A1", "A2", "B1"))
     found = load_checkpoint(made.checkpoint)
