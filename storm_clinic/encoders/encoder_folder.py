@@ -122,13 +122,11 @@ def copy_encoder(source: Path, target: Path) -> None:
     EncoderError
         If the source is damaged.
     """
-    facts = _read(source)
-    facts["digest"] = digest_value(facts)
-    _unchanged(source, str(facts["weights_digest"]), read_weights(source / WEIGHTS_FILE))
+    _unchanged(source, read_weights_digest(source), read_weights(source / WEIGHTS_FILE))
     (target / ENCODER_FILE).unlink(missing_ok=True)
-    with atomic_write(target / WEIGHTS_FILE) as part:
-        part.write_bytes((source / WEIGHTS_FILE).read_bytes())
-    write_json(target / ENCODER_FILE, facts)
+    for name in (WEIGHTS_FILE, ENCODER_FILE):
+        with atomic_write(target / name) as part:
+            part.write_bytes((source / name).read_bytes())
 
 
 def read_encoder_card(folder: Path) -> EncoderCard:

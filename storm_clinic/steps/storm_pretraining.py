@@ -22,7 +22,7 @@ from storm_clinic.steps.storm_shards import (
     prepare_shards,
 )
 from storm_clinic.storm.checkpoint import Inputs, save_checkpoint
-from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, load_trainable
+from storm_clinic.storm.image_encoder import TrainableEncoder, load_trainable
 from storm_clinic.storm.own_encoder import keep_own_encoder, pass_on_encoder
 from storm_clinic.storm.pretrain import Point, Pretrained, pretrain
 from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
@@ -133,7 +133,6 @@ def pretrain_storm(
             processes,
             axes=measure_axes(shards, config.image_axes),
             encoder=encoder,
-            layer_decay=DECAY if asked.train_encoder is None else asked.train_encoder.layer_decay,
             state=folder / STATE,
             on_point=None if run is None else _logging(run),
             on_step=lambda done, total: progress(_TRAINING, done, total),
@@ -189,7 +188,7 @@ def _encoder_to_train(
     encoder = load_trainable(
         asked.encoder.name,
         weights=asked.encoder.weights_path(workspace),
-        tiles_at_once=asked.train_encoder.tiles_at_once,
+        **asked.train_encoder.model_dump(),
     )
     if encoder.start.digest != shards.encoder_digest:
         raise EncoderError(

@@ -113,8 +113,8 @@ class NovaeTokens(nn.Module):
         self.norm = nn.LayerNorm(config.gene_width)
         self.out = nn.Linear(config.gene_width, config.width)
 
-    def forward(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (..., width), and where there are any: bool (...).
+    def forward(self, embedded: Tensor) -> Tensor:
+        """Tokens (..., width); that of a spot without an embedding means nothing.
 
         Parameters
         ----------
@@ -124,7 +124,8 @@ class NovaeTokens(nn.Module):
         has_one = embedded.isfinite().all(dim=-1)
         # Cleared before the layers: a NaN there would reach their gradients even where unread.
         known = torch.where(has_one[..., None], embedded, torch.zeros_like(embedded))
-        return self.out(self.norm(known)), has_one
+        tokens: Tensor = self.out(self.norm(known))
+        return tokens
 
 
 class VirtualExpression(nn.Module):

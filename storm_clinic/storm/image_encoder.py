@@ -41,6 +41,8 @@ class TrainableEncoder(nn.Module):
     tiles_at_once : int
         More tiles are embedded in parts of this many, whose inner values are computed again on the
         way back: memory is that of one part, whatever the batch.
+    layer_decay : float
+        By what the learning rate falls from a layer to the one before it; see `layer_scales`.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class TrainableEncoder(nn.Module):
         start: TrainedFrom,
         *,
         tiles_at_once: int = TILES_AT_ONCE,
+        layer_decay: float = DECAY,
     ) -> None:
         super().__init__()
         self.card = card
         self.network = network
         self.start = start
         self.tiles_at_once = tiles_at_once
+        self.layer_decay = layer_decay
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Embeddings (b, width) of tiles, uint8 (b, side, side, 3).
@@ -107,6 +111,7 @@ def load_trainable(
     *,
     weights: Path | None = None,
     tiles_at_once: int = TILES_AT_ONCE,
+    layer_decay: float = DECAY,
 ) -> TrainableEncoder:
     """An encoder with its published weights, ready to be trained on; see `trainable_card`.
 
@@ -114,7 +119,7 @@ def load_trainable(
     ----------
     encoder, weights
         As for `storm_clinic.encoders.hub.load_encoder`.
-    tiles_at_once : int
+    tiles_at_once, layer_decay
         See `TrainableEncoder`.
 
     Raises
@@ -131,7 +136,9 @@ def load_trainable(
     if folder is not None:
         name = read_start(folder).encoder  # the network is the catalogue's, however often trained
     start = TrainedFrom(encoder=name, digest=digest)
-    return TrainableEncoder(card, network, start, tiles_at_once=tiles_at_once)
+    return TrainableEncoder(
+        card, network, start, tiles_at_once=tiles_at_once, layer_decay=layer_decay
+    )
 
 
 def _require_transformer(network: nn.Module, name: str) -> None:

@@ -88,14 +88,11 @@ class LoadedNovae:
 
     Attributes
     ----------
-    model : str
-        Name on the hub, or a folder.
     digest : str
         SHA-256 of its weights; see `weights_digest`.
     network : novae.Novae
     """
 
-    model: str
     digest: str
     network: Any
 
@@ -114,7 +111,7 @@ def load_novae(model: str = MODEL) -> LoadedNovae:
         If Novae is not installed.
     """
     network = _novae().Novae.from_pretrained(model)
-    return LoadedNovae(model, weights_digest(dict(network.state_dict())), network)
+    return LoadedNovae(weights_digest(dict(network.state_dict())), network)
 
 
 def visible_graph(

@@ -22,7 +22,7 @@ from storm_clinic.files import digest_value
 from storm_clinic.storm.config import StormConfig
 from storm_clinic.storm.contexts import Contexts
 from storm_clinic.storm.decoders import Decoders, Losses, LossWeights, Targets
-from storm_clinic.storm.image_encoder import DECAY, TrainableEncoder, layer_scales
+from storm_clinic.storm.image_encoder import TrainableEncoder, layer_scales
 from storm_clinic.storm.masking import Draws, Masked, MaskingMix, Shown, mask
 from storm_clinic.storm.model import Encoded, StormModel
 from storm_clinic.storm.optimisation import Optimisation, Optimiser
@@ -109,7 +109,6 @@ def pretrain(
     *,
     axes: Tensor | None = None,
     encoder: TrainableEncoder | None = None,
-    layer_decay: float = DECAY,
     state: Path | None = None,
     on_point: Callable[[Point], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -135,8 +134,6 @@ def pretrain(
         batch, those alone that a context shows. What masked images are to be predicted as stays
         the embedding in the shards, of the encoder as it was: a target that moves with the encoder
         would be met best by embeddings that are all the same. Needs shards with tiles.
-    layer_decay : float
-        By what the encoder's learning rate falls from a layer to the one before it.
     state : Path, optional
         File from which the training goes on if it is there, and where its state is kept.
     on_point : callable, optional
@@ -153,10 +150,10 @@ def pretrain(
     _check(config, shards, plan, processes, axes, encoder)
     identity = _identity(config, shards, plan)
     if encoder is not None:
-        identity = digest_value([identity, _encoder_identity(encoder), layer_decay])
+        identity = digest_value([identity, _encoder_identity(encoder)])
     with _own_chance(processes.device):
         module = _start(config, shards, plan, axes, encoder).to(processes.device)
-        work = _Work(module, shards, plan, processes, layer_decay)
+        work = _Work(module, shards, plan, processes)
         optimiser, history = work.optimiser, work.history
         kept = read_state(state, identity=identity) if state is not None else None
         if kept is not None:
@@ -240,7 +237,7 @@ def embedded_contexts(
     tokens = model.embed_image(image)
     if model.config.gene_encoder != "novae":
         return batch.contexts(tokens, model.embed_expression(batch.expression, batch.panel))
-    return batch.contexts(tokens, model.novae_tokens(batch.novae)[0])
+    return batch.contexts(tokens, model.novae_tokens(batch.novae))
 
 
 def shown_by_novae(batch: SpotBatch, model: StormModel) -> Shown | None:
@@ -255,18 +252,13 @@ class _Work:
     """One update after the other, and the curve of the loss."""
 
     def __init__(
-        self,
-        module: Pretraining,
-        shards: ShardSet,
-        plan: PretrainPlan,
-        processes: Processes,
-        layer_decay: float,
+        self, module: Pretraining, shards: ShardSet, plan: PretrainPlan, processes: Processes
     ) -> None:
         self.plan, self.processes = plan, processes
         scales = None
         if module.encoder is not None:
-            network = module.encoder.network
-            scales = layer_scales(network, decay=layer_decay, prefix="encoder.network.")
+            decay, network = module.encoder.layer_decay, module.encoder.network
+            scales = layer_scales(network, decay=decay, prefix="encoder.network.")
         self.optimiser = Optimiser(module, plan.optimisation, scales=scales)
         self.history: list[Point] = []
         # Since the last point: batches, their total, sums of the parts, and contexts of these.
@@ -393,9 +385,9 @@ def _identity(config: StormConfig, shards: ShardSet, plan: PretrainPlan) -> str:
     return digest_value([config.to_json(), shards.digest, shards.n_slots, settings])
 
 
-def _encoder_identity(encoder: TrainableEncoder) -> list[str | int]:
+def _encoder_identity(encoder: TrainableEncoder) -> list[str | float]:
     weights = weights_digest(encoder.network.state_dict())
-    return [encoder.card.name, weights, encoder.tiles_at_once]
+    return [encoder.card.name, weights, encoder.tiles_at_once, encoder.layer_decay]
 
 
 def _seed(*what: int) -> int:

@@ -141,6 +141,12 @@ class _Form(NamedTuple):
     novae_draws: int
     novae_width: int
 
+    def __str__(self) -> str:
+        return (
+            f"tiles of {self.tile_px} px and {self.novae_draws} sets of {self.novae_width} numbers "
+            "by Novae (0: none)"
+        )
+
 
 class _Part(NamedTuple):
     """Rows of one section that go into one shard together; rows of neighbours refer to ``rows``."""

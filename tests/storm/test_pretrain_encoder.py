@@ -43,7 +43,7 @@ def shards(tmp_path_factory) -> ShardSet:
     return planted_shards(folder, tile_px=SIDE, image_width=WIDTH)
 
 
-def fresh(vit: Path, **options: int) -> TrainableEncoder:
+def fresh(vit: Path, **options: float) -> TrainableEncoder:
     return load_trainable(tiny_vit(), weights=vit, **options)
 
 
@@ -105,9 +105,9 @@ def test_where_no_image_is_shown_the_encoder_has_a_gradient_of_0(shards, vit):
 
 
 def test_early_layers_learn_more_slowly_by_the_decay(shards, vit):
-    encoder, before = fresh(vit), fresh(vit)
+    encoder, before = fresh(vit, layer_decay=1e-4), fresh(vit)
     # 1e-4 a layer: the patches are three layers below the last norm.
-    pretrain(CONFIG, shards, PLAN, ALONE, encoder=encoder, layer_decay=1e-4)
+    pretrain(CONFIG, shards, PLAN, ALONE, encoder=encoder)
     moved = {
         name: float((one - other).detach().abs().max())
         for (name, one), other in zip(
@@ -139,7 +139,7 @@ def test_a_training_with_an_encoder_goes_on_bit_for_bit(shards, vit, tmp_path):
         assert torch.equal(found.state_dict()[name], weight), name
     # It is the state of this encoder, trained at these rates.
     other = fresh(write_tiny_vit(tmp_path / "other.safetensors", seed=1))
-    for changed in ({"encoder": other}, {"encoder": fresh(vit), "layer_decay": 0.9}, {}):
+    for changed in ({"encoder": other}, {"encoder": fresh(vit, layer_decay=0.9)}, {}):
         with pytest.raises(TrainingError, match="other data or settings"):
             pretrain(CONFIG, shards, PLAN, ALONE, state=state, **changed)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from planted_sections import SYMBOLS, planted_section, with_tiles
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.genes import GeneVocabulary
@@ -174,3 +175,17 @@ def test_what_cannot_be_a_shard_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SectionError, match="is no readable shard"):
         made.read(0)
+
+
+def test_sections_with_other_tiles_or_sets_than_those_before_are_refused_in_words(tmp_path):
+    bare, tiled = planted_section(1), with_tiles(planted_section(2), 8)
+    message = r"planted2: has tiles of 8 px and 0 sets .* by Novae .*those before tiles of 0 px"
+    with pytest.raises(SectionError, match=message):
+        write_shards(
+            tmp_path,
+            [bare, tiled],
+            GeneVocabulary(SYMBOLS),
+            encoder="planted",
+            encoder_digest="0" * 64,
+            tile_um=112.0,
+        )
