@@ -227,9 +227,7 @@ class TileReader:
         reason = None
         for row, (x, y) in enumerate(task.corners.tolist()):
             try:
-                batch[row] = slide.read(
-                    (x, y), self._settings.geometry.tile_px, self._settings.geometry.mpp
-                )
+                slide.read_into(batch[row], (x, y), self._settings.geometry.mpp)
             except UnreadableSlide as error:
                 batch[row] = 0
                 failed.append(row)

@@ -1,4 +1,8 @@
-"""Rectangles of a slide put together from its own tiles, each of them decoded once."""
+"""Rectangles of a slide put together from its own tiles, each of them decoded once.
+
+Where output pixels are means of squares that no tile cuts, a tile is averaged as soon as it is
+decoded, while it is in the processor's cache, and only the means are kept.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.slides.jpeg_levels import JpegLevel
+from storm_clinic.slides.resample import average_squares
 
 Size = tuple[int, int]
 Pixels = NDArray[np.uint8]
 
-# Decoded tiles that are kept, so that output tiles side by side, and mostly those one row further
-# down, find them again: three rows of 256-px tiles across 40,000 px.
+# Decoded tiles that are kept at most, so that output tiles side by side, and mostly those one row
+# further down, find them again: three rows of 256-px tiles across 40,000 px.
 _KEPT_BYTES = 96 << 20
 # Memory is taken in large pieces: the system hands these out in large pages, far more quickly.
 _PIECE_BYTES = 8 << 20
@@ -41,8 +46,9 @@ class NativeTiles:
         self.levels = dict(levels)
         self._path = path
         self._file: int | None = None
-        self._kept: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
         self._unused: dict[Size, list[Pixels]] = {}
+        self._whole: dict[Size, Pixels] = {}  # where tiles are decoded that are averaged then
         self._n_bytes = 0
         self._lock = threading.Lock()
 
@@ -56,21 +62,28 @@ class NativeTiles:
         ]
         return (start[0], start[1]), (size[0], size[1])
 
-    def read(self, level: int, corner: Size, out: Pixels) -> bool:
+    def read(self, level: int, corner: Size, out: Pixels, side: int) -> bool:
         """Fill ``out``, uint8 (h, w, 3), with what one level shows from ``corner`` on.
 
-        The rectangle, in the level's own coordinates, lies wholly inside it. False if one of its
-        tiles is missing, damaged or of an unusual kind; ``out`` then holds anything.
+        Each pixel is the mean of a square of ``side`` x ``side`` of the level's. The rectangle, in
+        the level's own coordinates, lies wholly inside it. False if one of its tiles is missing,
+        damaged or of an unusual kind; ``out`` then holds anything.
         """
         layout = self.levels[level]
-        (x, y), (height, width) = corner, out.shape[:2]
-        across, down = layout.tile_size
+        height, width = out.shape[:2]
+        if any(length % side for length in (*corner, *layout.tile_size)):
+            pixels = np.empty((height * side, width * side, 3), dtype=np.uint8)
+            is_read = self.read(level, corner, pixels, 1)
+            out[:] = average_squares(pixels, (width, height))
+            return is_read
+        x, y, across, down = (length // side for length in (*corner, *layout.tile_size))
         with self._lock:
             for row in range(y // down, (y + height - 1) // down + 1):
                 top, bottom = max(y, row * down), min(y + height, (row + 1) * down)
                 for column in range(x // across, (x + width - 1) // across + 1):
                     left, right = max(x, column * across), min(x + width, (column + 1) * across)
-                    tile = self._tile(level, row * layout.across + column)
+                    number = row * layout.across + column
+                    tile = self._tile(level, number, side, passed=y // down * layout.across)
                     if tile is None:
                         return False
                     out[top - y : bottom - y, left - x : right - x] = tile[
@@ -87,9 +100,11 @@ class NativeTiles:
             self._file = None
             self._kept.clear()
             self._unused.clear()
+            self._whole.clear()
 
-    def _tile(self, level: int, number: int) -> Pixels | None:
-        key = level, number
+    def _tile(self, level: int, number: int, side: int, *, passed: int) -> Pixels | None:
+        """One tile; those of lower numbers than ``passed`` lie above what is read now."""
+        key = level, number, side
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -97,12 +112,22 @@ class NativeTiles:
         stream = self._stream(layout, number)
         if stream is None:
             return None
-        tile = self._room(layout.tile_size)
+        width, height = layout.tile_size
+        size = width // side, height // side
+        tile = self._room(size, (level, passed))
+        if side == 1:
+            whole = tile
+        elif layout.tile_size in self._whole:
+            whole = self._whole[layout.tile_size]
+        else:
+            whole = self._whole[layout.tile_size] = np.empty((height, width, 3), dtype=np.uint8)
         try:
-            layout.decode(stream, tile)
+            layout.decode(stream, whole)
         except ValueError:
-            self._unused[layout.tile_size].append(tile)
+            self._unused[size].append(tile)
             return None
+        if side != 1:
+            tile[:] = average_squares(whole, size)
         self._kept[key] = tile
         return tile
 
@@ -119,16 +144,23 @@ class NativeTiles:
             return None  # OpenSlide will meet the same, and say so
         return stream if len(stream) == n_bytes else None
 
-    def _room(self, tile_size: Size) -> Pixels:
-        """Memory for one tile; that of the one used longest ago if there are enough."""
+    def _room(self, tile_size: Size, passed: tuple[int, int]) -> Pixels:
+        """Memory for one tile; that of the one used longest ago if it is passed, or memory is full.
+
+        A slide is read row by row, so what lies above the row that is read is hardly asked for
+        again, and its memory is still in the processor's cache.
+        """
         unused = self._unused.setdefault(tile_size, [])
         width, height = tile_size
         n_new = max(1, _PIECE_BYTES // (width * height * 3))
         while not unused:
-            if not self._kept or self._n_bytes + n_new * width * height * 3 <= _KEPT_BYTES:
-                unused.extend(np.empty((n_new, height, width, 3), dtype=np.uint8))
-                self._n_bytes += n_new * width * height * 3
-            else:
+            is_full = self._n_bytes + n_new * width * height * 3 > _KEPT_BYTES
+            level, number, _ = next(iter(self._kept), (-1, 0, 0))
+            is_passed = level == passed[0] and number < passed[1]
+            if self._kept and (is_full or is_passed):
                 oldest = self._kept.popitem(last=False)[1]
                 self._unused[oldest.shape[1], oldest.shape[0]].append(oldest)
+            else:
+                unused.extend(np.empty((n_new, height, width, 3), dtype=np.uint8))
+                self._n_bytes += n_new * width * height * 3
         return unused.pop()

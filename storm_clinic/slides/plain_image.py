@@ -18,6 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from storm_clinic.errors import UnreadableSlide
 from storm_clinic.files import digest_file
 from storm_clinic.slides.mpp import is_plausible, ome_mpp
+from storm_clinic.slides.resample import average_squares
 from storm_clinic.slides.transparency import Pixels, blend
 
 Size = tuple[int, int]
@@ -74,15 +75,17 @@ class PlainImage:
     def digest(self) -> str:
         return f"sha256:{digest_file(self._path)}"
 
-    def read(self, level: int, corner: Size, out: Pixels) -> None:  # noqa: ARG002 - has one level
+    def read(self, level: int, corner: Size, out: Pixels, side: int) -> None:  # noqa: ARG002
+        # It has one level.
         if self._pixels is None:
             with _decoding(self._path), _open_image(self._path) as image:
                 if image.mode in ("RGBA", "P"):
                     self._pixels = blend(np.asarray(image.convert("RGBA")), self.background)
                 else:
                     self._pixels = np.asarray(image.convert("RGB"))
-        x, y = corner
-        out[:] = self._pixels[y : y + out.shape[0], x : x + out.shape[1]]
+        (x, y), (height, width) = corner, out.shape[:2]
+        pixels = self._pixels[y : y + height * side, x : x + width * side]
+        out[:] = pixels if side == 1 else average_squares(pixels, (width, height))
 
     def close(self) -> None:
         self._pixels = None

@@ -16,9 +16,9 @@ from storm_clinic.slides.mpp import MppSource, Resolution, settle_mpp
 from storm_clinic.slides.resample import (
     NEAREST_RATIO,
     Pixels,
-    are_taken_whole,
     resample,
     source_span,
+    square_side,
 )
 from storm_clinic.slides.sources import PixelSource, open_source
 
@@ -138,16 +138,21 @@ class Slide:
             If the scan is more than 1.5 times coarser than ``mpp``.
         """
         width, height = (size_px, size_px) if isinstance(size_px, int) else size_px
+        made = np.empty((height, width, 3), dtype=np.uint8)
+        self.read_into(made, corner_level0_px, mpp)
+        return made
+
+    def read_into(self, out: Pixels, corner_level0_px: tuple[int, int], mpp: float) -> None:
+        """Read a region as `read` does, into a uint8 array of shape (height, width, 3)."""
+        height, width = out.shape[:2]
         scale = mpp / self.mpp
         level = self._level_for(scale, mpp)
         downsample = self.level_downsamples[level]
         step = scale / downsample
         x, y = (position / downsample for position in corner_level0_px)
         rows = max(1, int(_STRIP_PX / (width * step) / step))
-        made = np.empty((height, width, 3), dtype=np.uint8)
         for first in range(0, height, rows):
-            self._read_strip(level, (x, y + first * step), step, made[first : first + rows])
-        return made
+            self._read_strip(level, (x, y + first * step), step, out[first : first + rows])
 
     def thumbnail(self, mpp: float = THUMBNAIL_MPP) -> tuple[Pixels, float]:
         """The whole slide at about ``mpp``, and the exact microns per pixel of it.
@@ -214,8 +219,13 @@ class Slide:
         left, right = source_span(corner[0], step, size[0])
         top, bottom = source_span(corner[1], step, size[1])
         span = right - left, bottom - top
-        if are_taken_whole(span, step, size):
+        side = square_side(span, step, size)
+        if side == 1:
             self._read_level(level, (left, top), out)
+            return
+        across, down = self.level_sizes[level]
+        if side is not None and min(left, top) >= 0 and right <= across and bottom <= down:
+            self._source.read(level, (left, top), out, side)
             return
         pixels = np.empty((span[1], span[0], 3), dtype=np.uint8)
         self._read_level(level, (left, top), pixels)
@@ -230,14 +240,14 @@ class Slide:
         ]
         (left, right), (top, bottom) = spans
         if (right - left, bottom - top) == size:
-            self._source.read(level, corner, out)
+            self._source.read(level, corner, out, 1)
             return
         out[:] = self._source.background
         if right <= left or bottom <= top:
             return
         x, y = left - corner[0], top - corner[1]
         end = x + right - left, y + bottom - top
-        self._source.read(level, (left, top), out[y : end[1], x : end[0]])
+        self._source.read(level, (left, top), out[y : end[1], x : end[0]], 1)
         _repeat_rim(out, end)
 
 

@@ -19,8 +19,8 @@ _WHOLE = 1e-6  # a pixel position this near a whole number is one
 def source_span(start: float, step: float, n_out: int) -> tuple[int, int]:
     """Half-open range of source pixels that ``n_out`` output pixels from ``start`` need."""
     if abs(step - 1) <= NEAREST_RATIO:
-        first, last = _nearest(start, step, np.array([0, n_out - 1]))
-        return int(first), int(last) + 1
+        first, last = (math.floor(start + (k + 0.5) * step + _WHOLE) for k in (0, n_out - 1))
+        return first, last + 1
     if step < 1:  # linear interpolation looks at both neighbours
         return math.floor(start - 0.5), math.ceil(start + step * n_out + 0.5)
     first = math.floor(start + _WHOLE)
@@ -28,10 +28,25 @@ def source_span(start: float, step: float, n_out: int) -> tuple[int, int]:
     return first, first + math.ceil(step * n_out - _WHOLE) + shifts
 
 
-def are_taken_whole(span: tuple[int, int], step: float, size: tuple[int, int]) -> bool:
-    """Whether every source pixel of a span (width, height) is an output pixel, in its order."""
-    # Below 1 a pixel may be taken twice, above 1 one may be left out; never both.
-    return abs(step - 1) <= NEAREST_RATIO and span == size
+def square_side(span: tuple[int, int], step: float, size: tuple[int, int]) -> int | None:
+    """Side of the square of source pixels of which each output pixel is the mean.
+
+    1 where every source pixel of a span (width, height) is an output pixel, in its order; None
+    where output pixels are not made of whole squares, side by side.
+    """
+    if abs(step - 1) <= NEAREST_RATIO:
+        # Below 1 a pixel may be taken twice, above 1 one may be left out; never both.
+        return 1 if span == size else None
+    side = int(step)
+    return side if side == step and span == (side * size[0], side * size[1]) else None
+
+
+def average_squares(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Means of squares side by side: from uint8 (n * height, n * width, 3) to (height, width, 3).
+
+    Each depends on its own square alone, wherever the picture was cut.
+    """
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def resample(
@@ -108,8 +123,7 @@ def _average(source: Pixels, step: float, size: tuple[int, int]) -> Pixels:
     missing_x = max(0, math.ceil((width + 1) * step) - source.shape[1])
     missing_y = max(0, math.ceil((height + 1) * step) - source.shape[0])
     if float(step).is_integer():
-        whole = source[: height * int(step), : width * int(step)]
-        return np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        return average_squares(source[: height * int(step), : width * int(step)], size)
     padded = cv2.copyMakeBorder(source, 0, missing_y, 0, missing_x, cv2.BORDER_REPLICATE)
     small = cv2.resize(padded, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(small[:height, :width], dtype=np.uint8)

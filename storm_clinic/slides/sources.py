@@ -49,10 +49,11 @@ class PixelSource(Protocol):
     def digest(self) -> str:
         """Identity of the content."""
 
-    def read(self, level: int, corner: Size, out: Pixels) -> None:
+    def read(self, level: int, corner: Size, out: Pixels, side: int) -> None:
         """Fill ``out``, uint8 (h, w, 3), with what one level shows from ``corner`` on.
 
-        Coordinates are the level's own; the rectangle lies wholly inside it.
+        Each pixel is the mean of a square of ``side`` x ``side`` of the level's pixels. Coordinates
+        are the level's own; the rectangle that is read lies wholly inside it.
         """
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from storm_clinic.files import digest_file
 from storm_clinic.slides.jpeg_levels import find_jpeg_levels
 from storm_clinic.slides.mpp import ome_mpp
 from storm_clinic.slides.native_tiles import NativeTiles
+from storm_clinic.slides.resample import average_squares
 from storm_clinic.slides.transparency import Pixels, blend, without_rim
 
 Size = tuple[int, int]
@@ -80,9 +81,12 @@ class WholeSlide:
         quickhash = self._slide.properties.get(openslide.PROPERTY_NAME_QUICKHASH1)
         return str(quickhash) if quickhash else f"sha256:{digest_file(self._path)}"
 
-    def read(self, level: int, corner: Size, out: Pixels) -> None:
-        if not self._read_natively(level, corner, out):
-            out[:] = self._read_by_openslide(level, corner, (out.shape[1], out.shape[0]))
+    def read(self, level: int, corner: Size, out: Pixels, side: int) -> None:
+        if self._read_natively(level, corner, out, side):
+            return
+        height, width = out.shape[:2]
+        pixels = self._read_by_openslide(level, corner, (width * side, height * side))
+        out[:] = pixels if side == 1 else average_squares(pixels, (width, height))
 
     @cached_property
     def _tiles(self) -> NativeTiles:
@@ -95,19 +99,19 @@ class WholeSlide:
             self._path, {k: level for k, level in levels.items() if stated[k].is_integer()}
         )
 
-    def _read_natively(self, level: int, corner: Size, out: Pixels) -> bool:
+    def _read_natively(self, level: int, corner: Size, out: Pixels, side: int) -> bool:
         """Whether it could be done; if not, ``out`` holds anything."""
         if level not in self._tiles.levels:
             return False
         if level not in self._proven:
             self._prove(level, corner)
-        return level in self._proven and self._tiles.read(level, corner, out)
+        return level in self._proven and self._tiles.read(level, corner, out, side)
 
     def _prove(self, level: int, corner: Size) -> None:
         """Hold one tile of a level against OpenSlide's; one that differs settles it for good."""
         start, (width, height) = self._tiles.tile_around(level, corner)
         native = np.empty((height, width, 3), dtype=np.uint8)
-        if not self._tiles.read(level, start, native):
+        if not self._tiles.read(level, start, native, 1):
             return  # says nothing of the others
         if np.array_equal(native, self._read_by_openslide(level, start, (width, height))):
             self._proven.add(level)

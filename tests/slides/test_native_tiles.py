@@ -224,6 +224,51 @@ def test_each_tile_is_decoded_once_and_only_where_something_is_read(
     assert n_decoded() == 5 * 5
 
 
+@pytest.mark.parametrize("corner", [(256, 128), (130, 70), (131, 77)])
+@pytest.mark.parametrize("side", [2, 3, 4])
+def test_means_of_squares_are_those_of_the_pixels_that_openslide_reads(
+    tmp_path, write_jpeg_slide, side, corner
+):
+    path = write_jpeg_slide(tmp_path / "a.tiff")
+    with open_slide(path) as slide:
+        made = slide.read(corner, (110, 90), side * 0.5)
+        assert native_levels(slide) == {0}
+    pixels = by_pillow(path, corner, (110 * side, 90 * side))
+    squares = pixels.reshape(90, side, 110, side, 3).astype(np.float64)
+    # To the nearest number; halves, of which libraries disagree, either way.
+    assert np.abs(made - squares.mean(axis=(1, 3))).max() <= 0.5
+
+
+def test_of_tiles_that_are_averaged_only_the_means_are_kept(
+    tmp_path, write_jpeg_slide, monkeypatch
+):
+    path = write_jpeg_slide(tmp_path / "a.tiff")
+    n_decoded = _count_decodings(monkeypatch)
+    with open_slide(path) as slide:
+        for y in range(0, 640, 128):
+            for x in range(0, 1024, 128):
+                slide.read((x, y), 64, 1.0)
+        kept = slide._handle._tiles._kept
+        # The first tile is also read as it is, to hold it against OpenSlide's.
+        assert n_decoded() == 5 * 8 + 1
+        assert {tile.shape for (*_, side), tile in kept.items() if side == 2} == {(64, 64, 3)}
+
+
+def test_a_slide_that_is_read_row_by_row_takes_memory_for_few_rows(
+    tmp_path, write_jpeg_slide, monkeypatch
+):
+    path = write_jpeg_slide(tmp_path / "a.tiff")
+    monkeypatch.setattr(native_tiles, "_PIECE_BYTES", 128 * 128 * 3)
+    n_decoded = _count_decodings(monkeypatch)
+    with open_slide(path) as slide:
+        for y in range(0, 800, 100):
+            for x in range(0, 1100, 100):
+                slide.read((x, y), 100, 0.5)
+        # Nine columns and seven rows; a row of output touches two of them.
+        assert n_decoded() == 9 * 7
+        assert slide._handle._tiles._n_bytes <= 3 * 9 * 128 * 128 * 3
+
+
 def test_pixels_are_the_same_when_few_tiles_are_kept(tmp_path, write_jpeg_slide, monkeypatch):
     path = write_jpeg_slide(tmp_path / "a.tiff")
     monkeypatch.setattr(native_tiles, "_KEPT_BYTES", 3 * 128 * 128 * 3)

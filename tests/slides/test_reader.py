@@ -107,9 +107,9 @@ def test_the_next_finer_level_is_read(tmp_path, write_slide, texture, monkeypatc
     with open_slide(path) as slide:
         honest = slide._handle.read
 
-        def note(level, corner, out):
+        def note(level, corner, out, side):
             levels.append(level)
-            honest(level, corner, out)
+            honest(level, corner, out, side)
 
         monkeypatch.setattr(slide._handle, "read", note)
         for mpp in (0.2, 0.25, 0.49, 0.4975, 0.5, 0.75, 0.98, 1.0, 7.0):
