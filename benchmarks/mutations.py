@@ -327,16 +327,20 @@ def _checkpoint_file(name: str) -> Callable[[Path], Path]:
     return write
 
 
-def _write_means(folder: Path) -> Path:
-    _write_features(folder)
-    build_bags(FeatureStore.open(folder / "toy"), [["S1"]], folder / "cache")
-    (path,) = (folder / "cache").glob("means-*.npy")
-    return path
+def _cohort_file(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        _write_features(folder)
+        build_bags(FeatureStore.open(folder / "toy"), [["S1"]], folder / "cache")
+        (path,) = (folder / "cache").glob(f"{name}-*.npy")
+        return path
+
+    return write
 
 
-def _read_means(path: Path) -> Seen:
+def _read_cohort(path: Path) -> Seen:
     store = FeatureStore.open(path.parent.parent / "toy")
-    return Seen([build_bags(store, [["S1"]], path.parent).pooled_mean()])
+    bags = build_bags(store, [["S1"]], path.parent)
+    return Seen([bags.pooled_mean(), bags.bag(0), bags.gather_places(slice(0, 1))])
 
 
 def _encoder_file(name: str) -> Callable[[Path], Path]:
@@ -396,7 +400,9 @@ KINDS = (
     Kind("trees of a model", _write_trees, _read_trees),
     Kind("STORM checkpoint: facts", _checkpoint_file("config.json"), _read_checkpoint),
     Kind("STORM checkpoint: weights", _checkpoint_file("model.safetensors"), _read_checkpoint),
-    Kind("means of a packed cohort", _write_means, _read_means),
+    Kind("packed cohort: tiles", _cohort_file("bags"), _read_cohort),
+    Kind("packed cohort: places", _cohort_file("places"), _read_cohort),
+    Kind("packed cohort: means", _cohort_file("means"), _read_cohort),
     Kind("trained encoder: facts", _encoder_file("encoder.json"), _read_encoder),
     Kind("trained encoder: weights", _encoder_file("model.safetensors"), _read_encoder),
     Kind(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,16 @@ from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import atomic_write, digest_value
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.kept_rows import KnownMeans
+from storm_clinic.heads.packed_array import DERIVED, PackedArray, map_array, write_packed
 
 Array = NDArray[Any]
 Store = FeatureStore | StormStore | VirtualExpression
 Row = Mapping[Any, Any]  # of the store's index
 
-_FORMAT = 1  # of the cache; part of its digest
+_FORMAT = 2  # of the cache; part of its digest
 _VALUES = ("features_digest",)
 _PLACES = ("coords_digest", "slide_mpp")
 _SEAL_BYTES = 32
-_FIX = "Delete it; it is derived and will be made again."
 
 
 def build_bags(
@@ -75,16 +75,16 @@ def build_bags(
             values, offsets, np.concatenate(list(map(tile_places, slides))) if placed else None
         )
     path = cache / f"bags-{_digest(store, slides_of_patients, rows, _VALUES)[:32]}.npy"
-    shape = (int(offsets[-1]), store.contract.width)
+    dtype, shape = np.dtype(store.contract.dtype), (int(offsets[-1]), store.contract.width)
     if not placed:
         if not path.exists():
-            _pack(store, slide_ids, shape, path, None)
-        return _with_means(Bags.pack(_mapped(path, shape), offsets), path)
+            _pack(store, slides_of_patients, rows, path, None)
+        return _with_means(Bags.pack(PackedArray(path, dtype, shape, offsets), offsets), path)
     places = cache / f"places-{_digest(store, slides_of_patients, rows, _PLACES)[:32]}.npy"
     if not (path.exists() and places.exists()):
-        _pack(store, slide_ids, shape, path, places)
-    bags = Bags.pack(_mapped(path, shape), offsets, _mapped(places, (shape[0], 2)))
-    return _with_means(bags, path)
+        _pack(store, slides_of_patients, rows, path, places)
+    where = PackedArray(places, np.dtype(np.float32), (shape[0], 2), offsets)
+    return _with_means(Bags.pack(PackedArray(path, dtype, shape, offsets), offsets, where), path)
 
 
 def _has_places(row: Row) -> bool:
@@ -139,36 +139,38 @@ def _digest(
 
 
 def _pack(
-    store: Store, slide_ids: list[str], shape: tuple[int, int], path: Path, places: Path | None
+    store: Store,
+    slides_of_patients: Sequence[Sequence[str]],
+    rows: dict[str, Row],
+    path: Path,
+    places: Path | None,
 ) -> None:
-    """Write slide after slide: a plain file, since a full disk kills whoever writes a memmap."""
-    dtype = np.dtype(store.contract.dtype)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(dtype),
-        "fortran_order": False,
-        "shape": shape,
-    }
-    _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
-    with atomic_write(path) as part, part.open("wb") as handle:
-        np.lib.format.write_array_header_1_0(handle, header)
-        n_tiles = 0
-        placed = []
-        for slide_id in slide_ids:
+    """Read slide after slide, and write what is in them, and where."""
+    n_tiles = sum(int(rows[slide]["n_tiles"]) for of in slides_of_patients for slide in of)
+    placed: list[list[Array]] = []
+
+    def features_of(slides: Sequence[str]) -> Iterator[Array]:
+        placed.append([])
+        for slide_id in slides:
             slide = store.read(slide_id)
-            features = np.ascontiguousarray(slide.features, dtype=dtype)
-            n_tiles += len(features)
+            if len(slide.features) != rows[slide_id]["n_tiles"]:
+                raise FeatureError(
+                    f"slide {slide_id} has {len(slide.features)} tiles, its index says "
+                    f"{rows[slide_id]['n_tiles']}",
+                    where=store.folder,
+                    fix="Delete index.parquet in this folder; it is derived and will be made "
+                    "again.",
+                )
             if places is not None:
-                placed.append(tile_places(slide))
-            handle.write(features.data)
-        if n_tiles != shape[0]:
-            raise FeatureError(
-                f"the files hold {n_tiles} tiles, their index says {shape[0]}",
-                where=store.folder,
-                fix="Delete index.parquet in this folder; it is derived and will be made again.",
-            )
+                placed[-1].append(tile_places(slide))
+            yield slide.features
+
+    _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
+    shape = n_tiles, store.contract.width
+    bags = (features_of(slides) for slides in slides_of_patients)
+    write_packed(path, np.dtype(store.contract.dtype), shape, bags)
     if places is not None:
-        with atomic_write(places) as part, part.open("wb") as handle:
-            np.save(handle, np.concatenate(placed), allow_pickle=False)
+        write_packed(places, np.dtype(np.float32), (n_tiles, 2), placed)
 
 
 def _beside(packed: Path) -> Path:
@@ -190,21 +192,11 @@ def _with_means(bags: Bags, packed: Path) -> Bags:
             part.write_bytes(data + _seal(data))
     data = path.read_bytes()
     if _seal(data[:-_SEAL_BYTES]) != data[-_SEAL_BYTES:]:
-        raise FeatureError("was changed after it was written", where=path, fix=_FIX)
-    means = _mapped(path, (some.n_bags, bags.width))
+        raise FeatureError("was changed after it was written", where=path, fix=DERIVED)
+    means = map_array(path, np.dtype(np.float64), (some.n_bags, bags.width))
     return replace(bags, means=(KnownMeans(some.start, some.stop, means),))
 
 
 def _seal(data: bytes) -> bytes:
     """SHA-256, which stands behind an array; NumPy reads no further than that."""
     return hashlib.sha256(data).digest()
-
-
-def _mapped(path: Path, shape: tuple[int, int]) -> Array:
-    try:
-        values: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise FeatureError(f"is no packed array: {error}", where=path, fix=_FIX) from error
-    if values.shape != shape:
-        raise FeatureError(f"has shape {values.shape}, not {shape}", where=path, fix=_FIX)
-    return values

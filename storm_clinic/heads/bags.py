@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from storm_clinic.errors import ContractMismatch, InputError
 from storm_clinic.heads.kept_rows import KeptRows, KnownMeans
+from storm_clinic.heads.packed_array import PackedArray
 from storm_clinic.heads.row_sums import RowSums
 
 TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small enough for caches
@@ -18,6 +19,7 @@ TILE_BUDGET = 8192  # tiles looked at together: large enough for BLAS, small eno
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Array = NDArray[Any]
+Source = Array | PackedArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +27,11 @@ class Bags:
     """Which rows of which arrays are each patient's tiles.
 
     Built by `pack`, `from_arrays` or `concat`; `take` gives a view. The arrays may be memory
-    maps larger than memory: rows are read when they are asked for.
+    maps larger than memory, or packed arrays of the cache: rows are read when they are asked for.
 
     Attributes
     ----------
-    sources : tuple of float arrays, each of shape (n_tiles_of_source, width)
+    sources : tuple of float arrays or PackedArray, each of shape (n_tiles_of_source, width)
     source, start, stop : int64 arrays, shape (n_bags,)
         Bag i holds the rows ``start[i]`` to ``stop[i]`` of ``sources[source[i]]``. A bag may be
         empty: this patient has no tile.
@@ -44,11 +46,11 @@ class Bags:
         changes an array after that sees what it was.
     """
 
-    sources: tuple[Array, ...]
+    sources: tuple[Source, ...]
     source: Ints
     start: Ints
     stop: Ints
-    places: tuple[Array | None, ...] = ()
+    places: tuple[Source | None, ...] = ()
     columns: tuple[str, ...] = ()
     means: tuple[KnownMeans | None, ...] = ()
     kept: KeptRows | None = field(default=None, repr=False)
@@ -58,7 +60,7 @@ class Bags:
             object.__setattr__(self, "kept", KeptRows(self.sources))
 
     @classmethod
-    def pack(cls, values: Array, offsets: ArrayLike, places: Array | None = None) -> Bags:
+    def pack(cls, values: Source, offsets: ArrayLike, places: Source | None = None) -> Bags:
         """Bags that lie one after another in one array.
 
         Parameters
@@ -242,7 +244,7 @@ class Bags:
         return mean, usable_deviation(np.sqrt(squares / n_tiles), mean)
 
     @property
-    def _places(self) -> tuple[Array | None, ...]:
+    def _places(self) -> tuple[Source | None, ...]:
         return self.places or (None,) * len(self.sources)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +48,7 @@ class KeptRows:
         That the bags lie in; rows of other arrays are not these.
     """
 
-    def __init__(self, sources: tuple[NDArray[Any], ...]) -> None:
+    def __init__(self, sources: tuple[object, ...]) -> None:
         self.sources = sources
         self._rows: dict[Key, Floats] = {}
         self._n_bytes = 0
@@ -64,5 +63,5 @@ class KeptRows:
             self._rows[key] = row.copy()
             self._n_bytes += row.nbytes
 
-    def __reduce__(self) -> tuple[type[KeptRows], tuple[tuple[NDArray[Any], ...]]]:
+    def __reduce__(self) -> tuple[type[KeptRows], tuple[tuple[object, ...]]]:
         return KeptRows, (self.sources,)

@@ -17,6 +17,7 @@ from storm_clinic.features.store import FeatureStore
 from storm_clinic.heads import bag_cache
 from storm_clinic.heads.bag_cache import build_bags
 from storm_clinic.heads.bags import Bags
+from storm_clinic.heads.packed_array import write_packed
 
 PATIENTS = [["s1", "s3"], ["s2"]]
 
@@ -63,14 +64,16 @@ def test_a_second_study_of_the_same_files_maps_what_was_packed(store, tmp_path, 
     first = build_bags(store, PATIENTS, tmp_path / "cache")
     monkeypatch.setattr(bag_cache, "_pack", lambda *_: pytest.fail("packed again"))
     second = build_bags(store, PATIENTS, tmp_path / "cache")
-    assert isinstance(second.sources[0], np.memmap)
+    assert isinstance(second.bag(0), np.memmap)
     assert (first.bag(0) == second.bag(0)).all()
 
 
-def blank_tiles(cache: Path) -> None:
-    """Whoever still reads a tile would see a 0."""
+def blank_tiles(cache: Path, patients: list[list[str]] = PATIENTS) -> None:
+    """Whoever still reads a tile would see a 0, with a checksum that fits."""
     (packed,) = cache.glob("bags-*.npy")
-    np.lib.format.open_memmap(packed, mode="r+")[:] = 0
+    bags = [[np.zeros_like(tiles_of(slide_id)) for slide_id in slides] for slides in patients]
+    n_tiles = sum(len(piece) for pieces in bags for piece in pieces)
+    write_packed(packed, np.dtype(np.float16), (n_tiles, 5), bags)
 
 
 def test_means_of_bags_lie_beside_them_and_no_tile_is_read_for_them_again(store, tmp_path):
@@ -78,7 +81,7 @@ def test_means_of_bags_lie_beside_them_and_no_tile_is_read_for_them_again(store,
     patients = [*PATIENTS, []]
     expected = build_bags(store, patients).pooled_mean()
     np.testing.assert_array_equal(build_bags(store, patients, cache).pooled_mean(), expected)
-    blank_tiles(cache)
+    blank_tiles(cache, patients)
     bags = build_bags(store, patients, cache)
     np.testing.assert_array_equal(bags.pooled_mean(), expected)
     order = [2, 1, 0, 1]
@@ -87,8 +90,9 @@ def test_means_of_bags_lie_beside_them_and_no_tile_is_read_for_them_again(store,
 
 
 def test_means_of_joined_cohorts_are_each_their_own(store, tmp_path):
-    cached = build_bags(store, PATIENTS, tmp_path / "cache")
+    build_bags(store, PATIENTS, tmp_path / "cache")
     blank_tiles(tmp_path / "cache")
+    cached = build_bags(store, PATIENTS, tmp_path / "cache")
     in_memory = build_bags(store, [["s2"], ["s1"]])
     expected = build_bags(store, [*PATIENTS, ["s2"], ["s1"]]).pooled_mean()
     joined = Bags.concat([cached, in_memory])
@@ -157,6 +161,63 @@ def test_a_cut_cache_file_is_refused_with_what_to_do(store, tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(FeatureError, match=r"bags-.*npy.*Delete it"):
         build_bags(store, PATIENTS, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("kind", ["bags", "places"])
+def test_a_bit_that_flipped_in_a_packed_bag_is_met_by_whoever_reads_that_bag(store, tmp_path, kind):
+    place(store)
+    intact = build_bags(store, PATIENTS, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob(f"{kind}-*.npy")
+    damaged = bytearray(path.read_bytes())
+    # Behind the last row stand two checksums of four bytes; before them lies the second bag.
+    damaged[-2 * 4 - 1] ^= 1
+    path.unlink()
+    path.write_bytes(damaged)
+    bags = build_bags(store, PATIENTS, tmp_path / "cache")
+
+    def read(bags: Bags, rows: slice) -> np.ndarray:
+        return bags.gather(rows)[0] if kind == "bags" else bags.gather_places(rows)
+
+    first, second, both = slice(0, 1), slice(1, 2), slice(0, 2)
+    assert (read(bags, first) == read(intact, first)).all()
+    for rows in (second, both, second):
+        with pytest.raises(FeatureError, match=rf"{kind}-.*bag 2 of 2 was changed .*Delete it"):
+            read(bags, rows)
+
+
+@pytest.mark.parametrize("other", [b"'>f2'", b"'<i2'"])
+def test_a_header_that_names_another_type_of_number_is_refused(store, tmp_path, other):
+    build_bags(store, PATIENTS, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("bags-*.npy")
+    path.write_bytes(path.read_bytes().replace(b"'<f2'", other, 1))
+    with pytest.raises(FeatureError, match=r"bags-.*no whole packed array of float16.*Delete it"):
+        build_bags(store, PATIENTS, tmp_path / "cache")
+
+
+def test_the_checksums_themselves_may_be_cut_but_not_in_silence(store, tmp_path):
+    build_bags(store, PATIENTS, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("bags-*.npy")
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(FeatureError, match=r"bags-.*lacks the checksums of its bags.*Delete it"):
+        build_bags(store, PATIENTS, tmp_path / "cache")
+
+
+def test_an_index_that_counts_other_tiles_than_a_file_holds_is_found_when_packing(
+    store, tmp_path, monkeypatch
+):
+    honest = FeatureStore.read
+    monkeypatch.setattr(
+        FeatureStore,
+        "read",
+        lambda self, slide_id: replace(
+            honest(self, slide_id), features=honest(self, slide_id).features[1:]
+        ),
+    )
+    with pytest.raises(
+        FeatureError, match=r"slide s1 has 2 tiles, its index says 3.*index.parquet"
+    ):
+        build_bags(store, PATIENTS, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def place(store: FeatureStore, mpp_of=lambda slide_id: 0.5) -> dict[str, np.ndarray]:
