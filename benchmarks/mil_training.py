@@ -1,18 +1,19 @@
 """How long is one epoch of gated-attention training on ragged bags, beside CLAM's and torchmil's?
 
-    python benchmarks/mil_training.py [--bags 20] [--repetitions 3]
+    python benchmarks/mil_training.py [--bags 20] [--repetitions 3] [--no-warm-up]
 
 Bags are random, 1536 numbers a tile, their sizes log-normal around 2,000 tiles. All three train the
 same function (1536 → 512, gated attention of 256, two classes) from the same weights: the loss of
 the whole cohort at these weights is printed for each. An epoch passes every bag forward and
-backward once. The peers take an optimiser step a bag (CLAM) or four (torchmil), we take one an
+backward once. The peers take an optimiser step a bag (CLAM) or a batch (torchmil), we take one an
 epoch, on the exact gradient of the cohort. One thread each.
 
 CLAM (github.com/mahmoodlab/CLAM, master of 2024) is written here as its documented loop: one bag at
 a time through CLAM_SB with ``size_arg="small"`` and without instance loss, Adam, a step a bag; its
 default ``--drop_out`` is 0.25. torchmil is the installed package, with its ``collate_fn`` that pads
-four bags to the longest, as its README starts. Peers hold their bags in memory as float32; ours
-are read from a packed float16 array, as training does with a cohort from the cache.
+a batch to its longest bag: batches of four, as its README starts, and of sixteen. Peers hold their
+bags in memory as float32; ours are read from a packed float16 array, as training does with a cohort
+from the cache.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from storm_clinic.heads.training import Schedule, train
 WIDTH, HIDDEN, ATTENTION = 1536, 512, 256
 SPREAD = 0.7  # standard deviation of the logarithm of a bag's size
 RATE = 1e-4
+PADDED_TOGETHER = (4, 16)  # torchmil's README begins with 4
 
 
 class OneBag(nn.Module):
@@ -95,10 +97,12 @@ def torchmil_model(start: OneBag) -> ABMIL:
     return model
 
 
-def torchmil(model: ABMIL, bags: list[Tensor], labels: Tensor) -> Callable[[], None]:
+def torchmil(
+    model: ABMIL, bags: list[Tensor], labels: Tensor, batch_size: int
+) -> Callable[[], None]:
     """An epoch over torchmil's padded batches."""
     items = [{"X": bag, "Y": label} for bag, label in zip(bags, labels, strict=True)]
-    loader = DataLoader(items, batch_size=4, shuffle=True, collate_fn=collate_fn)
+    loader = DataLoader(items, batch_size=batch_size, shuffle=True, collate_fn=collate_fn)
     optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
 
     def epoch() -> None:
@@ -161,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bags", type=int, default=20)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--no-warm-up", action="store_true", help="for epochs of minutes")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -187,13 +192,17 @@ def main() -> None:
     calls: dict[str, Callable[[], object]] = {
         "CLAM, dropout 0.25": clam(start, tensors, targets, 0.25),
         "CLAM, no dropout": clam(start, tensors, targets, 0.0),
-        "torchmil": torchmil(padded, tensors, targets),
+        **{
+            f"torchmil, {n} bags": torchmil(torchmil_model(start), tensors, targets, n)
+            for n in PADDED_TOGETHER
+        },
         "ours, fp32": exact,
         "ours, fp32, dropout 0.25": Ours(start, bags, outcome, dropout=0.25),
         "ours, bf16": rounded,
         "ours, bf16, 512 tiles a bag": Ours(start, bags, outcome, bfloat16=True, most_tiles=512),
     }
-    timings = interleaved(calls, repetitions=asked.repetitions)
+    warm_up = 0 if asked.no_warm_up else 1
+    timings = interleaved(calls, repetitions=asked.repetitions, warm_up=warm_up)
     peers = [name for name in calls if not name.startswith("ours")]
     rows = [
         [name, *(str(timings.ratio(peer, name)) for peer in peers)]

@@ -1,0 +1,135 @@
+"""What does a cohort that is larger than memory cost, from feature files to risks?
+
+    python benchmarks/large_cohort.py [--slides 600] [--tiles 15000] [--folder FOLDER]
+
+So many feature files of random float16 tiles, 1536 numbers each, one slide a patient, are written
+as any program's are, packed, and read from the packed file: one epoch of Cox training of gated
+attention (two passes, since no activations are kept), and risks of everybody. Memory is the peak of
+anonymous pages (RssAnon) above what the process had before; pages of the mapped file can be dropped
+by the system at any time and do not count. Twice the cohort's size is needed on the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from large_bag import measured
+from measuring import section, table
+
+from storm_clinic.cohort.outcome import Survival
+from storm_clinic.features.contract import FeatureContract
+from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.store import FeatureStore
+from storm_clinic.heads.bag_cache import build_bags
+from storm_clinic.heads.bags import Bags
+from storm_clinic.heads.network import Architecture, TileNetwork
+from storm_clinic.heads.network_inputs import Encoded, TileScale
+from storm_clinic.heads.objectives import CoxObjective
+from storm_clinic.heads.patient_batches import STREAMED_TILES, PatientBatches
+from storm_clinic.heads.training import Schedule, outputs_of, train
+
+WIDTH, HIDDEN, ATTENTION = 1536, 32, 16
+
+
+def write_store(folder: Path, n_slides: int, n_tiles: int) -> FeatureStore:
+    """Slides that differ in which feature is which, which is enough to be told apart."""
+    contract = FeatureContract("random", None, WIDTH, mpp=None, tile_px=None, provenance="declared")
+    store = FeatureStore.create(folder, contract)
+    rng = np.random.default_rng(0)
+    tiles = rng.standard_normal((n_tiles, WIDTH), dtype=np.float32).astype(np.float16)
+    for number in range(n_slides):
+        features = np.roll(tiles, number, axis=1)
+        store.write(SlideFeatures(slide_id=f"s{number:05d}", features=features, coords=None))
+    return store
+
+
+class Cohort:
+    """One slide a patient, and a network; what is asked of them is measured from outside."""
+
+    def __init__(self, store: FeatureStore, cache: Path) -> None:
+        self._store, self._cache = store, cache
+        self._patients = [[slide_id] for slide_id in store.slide_ids()]
+        n = len(self._patients)
+        self._objective = CoxObjective(Survival.from_arrays(np.arange(n) + 1.0, np.arange(n) % 2))
+        plan = Architecture(
+            pooling="attention",
+            fusion="late",
+            tiles={"image": WIDTH},
+            tables={},
+            n_clinical=0,
+            shared=(False,),
+            n_branches=1,
+            n_hidden=HIDDEN,
+            n_attention=ATTENTION,
+        )
+        self._network = TileNetwork(plan, seed=0)
+        self._bags: Bags | None = None
+
+    def index(self) -> None:
+        self._store.index()
+
+    def pack(self) -> None:
+        self._bags = build_bags(self._store, self._patients, self._cache)
+
+    def epoch(self, *, bfloat16: bool) -> None:
+        schedule = Schedule(learning_rate=1e-4, weight_decay=1e-5, bfloat16=bfloat16)
+        batches = self._batches(bfloat16=bfloat16)
+        next(train(self._network, batches, self._objective, schedule, seed=0))
+
+    def risks(self) -> None:
+        assert np.isfinite(outputs_of(self._network, self._batches(bfloat16=False))).all()
+
+    def _batches(self, *, bfloat16: bool) -> PatientBatches:
+        assert self._bags is not None
+        here = {"image": np.ones(len(self._bags), dtype=np.bool_)}
+        scale = TileScale(np.zeros(WIDTH), np.ones(WIDTH))
+        nothing = np.empty((len(self._bags), 0))
+        encoded = Encoded({"image": (self._bags, scale)}, {}, here, nothing, ())
+        return PatientBatches(encoded, bfloat16=bfloat16, streamed_tiles=STREAMED_TILES)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slides", type=int, default=600)
+    parser.add_argument("--tiles", type=int, default=15_000)
+    parser.add_argument("--folder", type=Path, help="where there is room; default: temporary")
+    asked = parser.parse_args()
+    n_bytes = asked.slides * asked.tiles * WIDTH * 2
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    rows = []
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        store = write_store(Path(folder) / "store", asked.slides, asked.tiles)
+        cohort = Cohort(store, Path(folder) / "cache")
+        calls: dict[str, tuple[Callable[[], None], int]] = {  # and how often all tiles are read
+            "index of the store, first time": (cohort.index, 0),
+            "packing, with the means of bags": (cohort.pack, 2),
+            "opening what was packed": (cohort.pack, 0),
+            "an epoch, fp32": (lambda: cohort.epoch(bfloat16=False), 2),
+            "an epoch, bf16": (lambda: cohort.epoch(bfloat16=True), 2),
+            "risks of everybody": (cohort.risks, 1),
+        }
+        for name, (call, passes) in calls.items():
+            mib, seconds = measured(call)
+            rate = f"{passes * n_bytes / seconds / 1e9:.2f}" if passes else ""
+            rows.append([name, f"{seconds:.2f}", rate, f"{mib:.0f}"])
+    print(
+        section(
+            "A cohort larger than memory",
+            packages=("torch", "numpy", "h5py"),
+            body=[
+                f"{asked.slides} slides of {asked.tiles} tiles of {WIDTH} float16 numbers: "
+                f"{n_bytes / 1e9:.1f} GB of tiles, {memory / 1e9:.1f} GB of memory. One run; gated "
+                f"attention, hidden {HIDDEN}, one thread.",
+                table(["", "s", "GB/s of tiles read", "memory, MiB"], rows),
+            ],
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
