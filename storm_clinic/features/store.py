@@ -7,7 +7,7 @@ size and modification time, so that opening a large store reads the index and no
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import FeatureContract, read_contract, settle_contract
-from storm_clinic.features.file_reader import read_header, read_slide_file
+from storm_clinic.features.file_reader import FileHeader, read_header, read_slide_file
 from storm_clinic.features.file_writer import write_slide_file
 from storm_clinic.features.slide_features import Array, SlideFeatures
 from storm_clinic.features.store_index import current_index
@@ -24,6 +24,7 @@ from storm_clinic.files import safe_name
 __all__ = ["FeatureContract", "FeatureStore", "SlideFeatures"]
 
 SUFFIX = ".h5"
+_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class FeatureStore:
 
     folder: Path
     contract: FeatureContract
+    # Of files that were mapped: size, times and inode, and what the file then said of itself.
+    _headers: dict[str, tuple[_Stamp, FileHeader]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(cls, folder: str | Path) -> FeatureStore:
@@ -121,7 +126,8 @@ class FeatureStore:
     def memmap(self, slide_id: str) -> Array:
         """The features of one slide as a read-only memory map, shape (n_tiles, width).
 
-        The file's structure is checked, its values are not: that would read them all.
+        The file's structure is checked, its values are not: that would read them all. A file that
+        was mapped before, and has the same size and modification time, is not opened again.
 
         Raises
         ------
@@ -129,13 +135,26 @@ class FeatureStore:
             As `read`, but for damage to values.
         """
         path = self.path(slide_id)
-        header = read_header(path, self.contract)
-        _require_id(header.slide_id, slide_id, path)
+        header = self._header(slide_id, path)
         shape = (header.n_tiles, header.width)
         if header.n_tiles == 0:
             return np.empty(shape, dtype=header.dtype)
         # NumPy would resolve a Path, part by part, which takes as long as mapping the file.
         return np.memmap(str(path), header.dtype, "r", header.offset, shape)
+
+    def _header(self, slide_id: str, path: Path) -> FileHeader:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return read_header(path, self.contract)  # says so
+        stamp = found.st_size, found.st_mtime_ns, found.st_ino
+        known = self._headers.get(slide_id)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        header = read_header(path, self.contract)
+        _require_id(header.slide_id, slide_id, path)
+        self._headers[slide_id] = stamp, header
+        return header
 
     def index(self) -> pd.DataFrame:
         """One row a file, sorted by slide id.

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from storm_clinic.errors import FeatureError, StorageError, UnsafeName
+from storm_clinic.features import store as store_module
 from storm_clinic.features.store import FeatureStore, SlideFeatures
 from storm_clinic.files import part_of
 
@@ -108,6 +109,24 @@ def test_features_can_be_mapped_by_anyone_who_knows_numpy_alone(store, toy_slide
     assert offset % 64 == 0  # vector loads and torch want aligned rows
     with pytest.raises(ValueError, match="read-only"):
         mapped[0, 0] = 1
+
+
+def test_a_file_is_not_opened_again_to_be_mapped_unless_it_has_changed(
+    store, toy_slide, monkeypatch
+):
+    path = store.write(toy_slide())
+    first = np.array(store.memmap("S-1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "read_header", lambda *_: pytest.fail("opened again"))
+        np.testing.assert_array_equal(store.memmap("S-1"), first)
+    store.write(replace(toy_slide(), features=-first))
+    np.testing.assert_array_equal(store.memmap("S-1"), -first)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(FeatureError, match=r"S-1.h5"):
+        store.memmap("S-1")
+    path.unlink()
+    with pytest.raises(FeatureError, match="there is no such file"):
+        store.memmap("S-1")
 
 
 def test_equal_input_gives_equal_bytes_in_another_process(
