@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from her2st_files import write_sections
 
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.files import Workspace
+from storm_clinic.steps import storm_folds, storm_shards
 from storm_clinic.steps.external_validation import validate
 from storm_clinic.steps.locking import lock
 from storm_clinic.steps.study_run import StudyRunResult, run_study
@@ -21,6 +23,38 @@ from storm_clinic.steps.training import train
 from storm_clinic.study import Study
 
 WIDTH = 6
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    """What is patched for all tests of a module, and undone after the last."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def tiny_everywhere(module_patch, tiny_encoder) -> None:
+    """Steps that learn from spatial sections embed with the tiny encoder, whatever they name."""
+    card, weights = tiny_encoder
+    load = storm_folds.load_encoder
+    for step in (storm_folds, storm_shards):
+        module_patch.setattr(
+            step,
+            "load_encoder",
+            lambda name, *, device, **_: load(card, weights=weights, device=device),
+        )
+
+
+@pytest.fixture(scope="module")
+def spatial_workspace(tmp_path_factory, empty_mlflow_database, module_patch) -> Workspace:
+    """An empty workspace, and small simulated sections of the her2st layout at ${SECTIONS}."""
+    root = tmp_path_factory.mktemp("spatial")
+    write_sections(root / "data")
+    (root / "mlruns").mkdir()
+    shutil.copy(empty_mlflow_database, root / "mlruns")
+    module_patch.setenv("SECTIONS", str(root / "data"))
+    return Workspace(root)
+
 
 COHORT = """\
 format: 1

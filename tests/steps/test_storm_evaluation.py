@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from her2st_files import write_sections
 from PIL import Image
 
 from storm_clinic.errors import InputError, SectionError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_folds
 from storm_clinic.steps.storm_evaluation import (
     EvaluationResult,
     evaluate_storm,
@@ -43,24 +40,12 @@ card: {data: simulated for a test, licence: CC0-1.0, limits: says nothing}
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_encoder, empty_mlflow_database) -> Workspace:
-    root = tmp_path_factory.mktemp("evaluation")
-    write_sections(root / "data")
-    (root / "mlruns").mkdir()
-    shutil.copy(empty_mlflow_database, root / "mlruns")
+def workspace(spatial_workspace, tiny_everywhere) -> Workspace:
+    root = spatial_workspace.root
     (root / "small.yaml").write_text(YAML, encoding="utf-8")
     by_patient = YAML.replace("leave_out: section", "leave_out: patient").replace(", ridge]", "]")
     (root / "patients.yaml").write_text(by_patient, encoding="utf-8")
-    card, weights = tiny_encoder
-    load = storm_folds.load_encoder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECTIONS", str(root / "data"))
-        patch.setattr(
-            storm_folds,
-            "load_encoder",
-            lambda name, *, device, **_: load(card, weights=weights, device=device),
-        )
-        yield Workspace(root)
+    return spatial_workspace
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from her2st_files import write_section, write_sections
+from her2st_files import write_section
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from storm_clinic.cli.main import app
 from storm_clinic.errors import CheckpointError, InputError, LeakageError, TrainingError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_folds, storm_shards
 from storm_clinic.steps.storm_evaluation import EvaluationResult, evaluate_storm
 from storm_clinic.steps.storm_finetuning import finetune_storm
 from storm_clinic.steps.storm_pretraining import pretrain_storm
@@ -60,25 +58,12 @@ A_ROW = N_SECTIONS * N_SEEDS
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_encoder, empty_mlflow_database) -> Iterator[Workspace]:
-    root = tmp_path_factory.mktemp("fits")
-    write_sections(root / "data")
+def workspace(spatial_workspace, tiny_everywhere, module_patch) -> Workspace:
+    others = spatial_workspace.root / "others"
     for name, seed in (("X1", 11), ("Y1", 12)):
-        write_section(root / "others", name, seed)
-    (root / "mlruns").mkdir()
-    shutil.copy(empty_mlflow_database, root / "mlruns")
-    card, weights = tiny_encoder
-    load = storm_folds.load_encoder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SECTIONS", str(root / "data"))
-        patch.setenv("OTHER_SECTIONS", str(root / "others"))
-        for module in (storm_folds, storm_shards):
-            patch.setattr(
-                module,
-                "load_encoder",
-                lambda name, *, device, **_: load(card, weights=weights, device=device),
-            )
-        yield Workspace(root)
+        write_section(others, name, seed)
+    module_patch.setenv("OTHER_SECTIONS", str(others))
+    return spatial_workspace
 
 
 def evaluate(workspace: Workspace, text: str = YAML, **how: object) -> EvaluationResult:

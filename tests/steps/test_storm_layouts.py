@@ -11,7 +11,6 @@ from section_layouts import SIDE, YAML, write_layouts
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_shards
 from storm_clinic.steps.storm_pretraining import pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.pretraining_file import PretrainingFile, read_pretraining
@@ -34,20 +33,13 @@ card: {data: simulated for a test, licence: CC0-1.0, limits: says nothing}
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch, tiny_encoder, empty_mlflow_database) -> Workspace:
+def workspace(tmp_path, monkeypatch, tiny_everywhere, empty_mlflow_database) -> Workspace:
     pytest.importorskip("anndata")
     write_layouts(tmp_path / "data")
     (tmp_path / "mlruns").mkdir()
     shutil.copy(empty_mlflow_database, tmp_path / "mlruns")
     (tmp_path / "all.yaml").write_text(ASKED, encoding="utf-8")
     monkeypatch.setenv("DATA", str(tmp_path / "data"))
-    card, weights = tiny_encoder
-    load = storm_shards.load_encoder
-    monkeypatch.setattr(
-        storm_shards,
-        "load_encoder",
-        lambda name, *, device, **_: load(card, weights=weights, device=device),
-    )
     return Workspace(tmp_path)
 
 

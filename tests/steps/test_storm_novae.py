@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
 import numpy as np
 import pytest
 from fake_novae import fake_novae
-from her2st_files import write_sections
 from PIL import Image
 
 from storm_clinic.errors import InputError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_folds, storm_shards
 from storm_clinic.steps.storm_finetuning import finetune_storm
 from storm_clinic.steps.storm_pretraining import PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
@@ -59,26 +56,13 @@ card: {data: simulated for a test, licence: CC0-1.0, limits: says nothing}
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_encoder, empty_mlflow_database) -> Workspace:
+def workspace(spatial_workspace, tiny_everywhere, module_patch) -> Workspace:
     pytest.importorskip("anndata")
-    root = tmp_path_factory.mktemp("novae")
-    write_sections(root / "data")
-    (root / "mlruns").mkdir()
-    shutil.copy(empty_mlflow_database, root / "mlruns")
+    root = spatial_workspace.root
     (root / "read.yaml").write_text(YAML, encoding="utf-8")
     (root / "taught.yaml").write_text(FINETUNING, encoding="utf-8")
-    card, weights = tiny_encoder
-    load = storm_shards.load_encoder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "novae", fake_novae())
-        patch.setenv("SECTIONS", str(root / "data"))
-        for step in (storm_shards, storm_folds):
-            patch.setattr(
-                step,
-                "load_encoder",
-                lambda name, *, device, **_: load(card, weights=weights, device=device),
-            )
-        yield Workspace(root)
+    module_patch.setitem(sys.modules, "novae", fake_novae())
+    return spatial_workspace
 
 
 @pytest.fixture(scope="module")

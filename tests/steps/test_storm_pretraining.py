@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pandas as pd
 import pytest
-from her2st_files import GENES, write_section, write_sections
+from her2st_files import GENES, write_section
 from PIL import Image
 
 from storm_clinic.errors import SectionError
 from storm_clinic.files import Workspace
-from storm_clinic.steps import storm_shards
 from storm_clinic.steps.storm_pretraining import SHARDS, STATE, PretrainingResult, pretrain_storm
 from storm_clinic.storm.checkpoint import load_checkpoint
 from storm_clinic.storm.section_sources import Her2stSource, read_sources
@@ -35,27 +32,9 @@ card: {data: simulated for a test, licence: CC0, limits: says nothing}
 
 
 @pytest.fixture(scope="module")
-def module_patch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory, tiny_encoder, module_patch, empty_mlflow_database) -> Workspace:
-    root = tmp_path_factory.mktemp("pretraining")
-    write_sections(root / "data")
-    (root / "small.yaml").write_text(YAML, encoding="utf-8")
-    (root / "mlruns").mkdir()
-    shutil.copy(empty_mlflow_database, root / "mlruns")
-    card, weights = tiny_encoder
-    load = storm_shards.load_encoder
-    module_patch.setenv("SECTIONS", str(root / "data"))
-    module_patch.setattr(
-        storm_shards,
-        "load_encoder",
-        lambda name, *, device, **_: load(card, weights=weights, device=device),
-    )
-    return Workspace(root)
+def workspace(spatial_workspace, tiny_everywhere) -> Workspace:
+    (spatial_workspace.root / "small.yaml").write_text(YAML, encoding="utf-8")
+    return spatial_workspace
 
 
 @pytest.fixture(scope="module")

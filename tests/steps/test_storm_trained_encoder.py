@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from her2st_files import write_section, write_sections
+from her2st_files import write_section
 from safetensors.torch import load_file, save_file
 from tiny_vit import NAME, install_tiny_vit, tiny_vit, write_tiny_vit
 
@@ -73,18 +73,13 @@ card: {data: simulated for a test, licence: CC0-1.0, limits: says nothing}
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, empty_mlflow_database) -> Workspace:
-    root = tmp_path_factory.mktemp("trained_encoder")
-    write_sections(root / "data")
-    (root / "mlruns").mkdir()
-    shutil.copy(empty_mlflow_database, root / "mlruns")
+def workspace(spatial_workspace, module_patch) -> Workspace:
+    root = spatial_workspace.root
     (root / "sees.yaml").write_text(YAML, encoding="utf-8")
     (root / "taught.yaml").write_text(FINETUNING, encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        install_tiny_vit(patch)
-        patch.setenv("SECTIONS", str(root / "data"))
-        patch.setenv("VIT", str(write_tiny_vit(root / "vit.safetensors")))
-        yield Workspace(root)
+    install_tiny_vit(module_patch)
+    module_patch.setenv("VIT", str(write_tiny_vit(root / "vit.safetensors")))
+    return spatial_workspace
 
 
 @pytest.fixture(scope="module")
