@@ -18,6 +18,7 @@ from storm_clinic.features.foreign_writer import Layout
 from storm_clinic.features.handover import ExportResult, export_slides
 from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_contract import is_storm_folder
 from storm_clinic.features.storm_inspection import describe_storm, inspect_storm
@@ -150,6 +151,7 @@ def import_features(
     geometry_unknown: bool = False,
     licence: str | None = None,
     slides: Collection[str] | None = None,
+    limits: TimeLimits | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Import embeddings that others made into ``features/<cohort>/<encoder>``.
@@ -172,6 +174,9 @@ def import_features(
     slides : collection of str, optional
         Ids to check the files' names against; by default those of the cohort's slides table,
         where the workspace declares that cohort.
+    limits : TimeLimits, optional
+        Of which ``task_s`` is how long a file may take to be looked at, and again to be read,
+        before it is taken to be damaged.
     progress : callable, optional
         Called with a name, the number done and the total.
 
@@ -191,6 +196,7 @@ def import_features(
         declaration,
         slides=slides,
         slide_mpps={} if declared is None else _stated_mpps(declared),
+        limits=limits,
         progress=progress,
     )
 

@@ -117,6 +117,25 @@ def test_features_import_takes_in_a_folder_and_lists_it(command, tmp_path):
     assert json.loads(out)[0]["tiles"] == 3
 
 
+def test_features_import_waits_for_no_file_longer_than_it_may(command, tmp_path):
+    import os
+
+    import h5py
+    import numpy as np
+
+    (tmp_path / "h5").mkdir()
+    with h5py.File(tmp_path / "h5" / "S1.h5", "w") as file:
+        file["features"] = np.ones((3, 4), dtype=np.float32)
+    os.mkfifo(tmp_path / "h5" / "S2.h5")  # waits for somebody to write into it
+    words = ["features", "import", str(tmp_path / "h5"), "--cohort", "x", "--encoder", "toy"]
+    words += ["--geometry-unknown", "--task-timeout", "5", "--json", "-w", str(tmp_path)]
+    code, out, _ = command(*words)
+    assert code == 3
+    found = json.loads(out)
+    assert found["counts"] == {"imported": 1, "failed": 1}
+    assert "S2.h5: a reader process hung on it for 5 s" in found["failures"][0]["reason"]
+
+
 def test_registry_list_of_an_empty_workspace_is_empty(command, tmp_path):
     code, out, _ = command("registry", "list", "--json", "-w", str(tmp_path))
     assert (code, json.loads(out)) == (0, [])
