@@ -17,12 +17,8 @@ from storm_clinic.features.declaration import (
     declared_contract,
     most_common,
 )
-from storm_clinic.features.foreign_file import (
-    SUFFIXES,
-    ForeignFile,
-    describe_foreign,
-    read_foreign,
-)
+from storm_clinic.features.foreign_description import ForeignFile
+from storm_clinic.features.foreign_file import SUFFIXES, describe_foreign, read_foreign
 from storm_clinic.features.foreign_reading import ForeignReading
 from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.slide_features import SlideFeatures, digest_array
