@@ -88,6 +88,15 @@ def test_slides_that_fail_end_with_code_3_and_their_reason(command, tmp_path):
     assert rows[0]["problems"]
 
 
+def test_slides_are_checked_by_a_cohorts_table_which_must_be_there(command, tmp_path):
+    code, _, err = command("slides", "check", "--cohort", "absent", "-w", str(tmp_path))
+    assert code == 1
+    assert "absent" in err
+    code, _, err = command("slides", "check")
+    assert code == 1
+    assert "name slides, folders to search, or a cohort" in err
+
+
 def test_init_then_check_asks_for_what_cannot_be_seen(command, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("patient,age,PFI.time,PFI\nA,61,120,0\nB,72,80,1\nC,55,200,0\n")
