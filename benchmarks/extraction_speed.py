@@ -29,6 +29,7 @@ from mosaic_slide import add_slide_option, write_mosaic
 
 from storm_clinic.features.extraction import extract_slides
 from storm_clinic.features.store import FeatureContract, FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -66,10 +67,7 @@ def extract(slides: dict[str, Path], folder: Path, read_with: str) -> FeatureSto
         [SlideJob(slide_id, path) for slide_id, path in slides.items()],
         cast("Any", NullEncoder(SimpleNamespace(name="null"))),
         store,
-        geometry=GEOMETRY,
-        tissue=tissue,
-        n_readers=1,
-        batch_size=64,
+        TileReading(GEOMETRY, tissue, n_readers=1, batch_size=64),
     )
     assert all((result.status, result.n_failed_tiles) == ("written", 0) for result in results)
     return store

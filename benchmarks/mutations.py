@@ -12,12 +12,17 @@ is stored with every feature file (OpenSlide's quickhash-1) differs, or pixels a
 levels and microns per pixel may not under the same digest. How often pixels differ is printed: no
 decoder can tell, and who must exclude it compares the scanner's or archive's checksum of the file.
 
+Feature files of other programs carry no checksum either, so there values may differ as pixels may.
+They are imported as `storm-clinic features import` does, in a process that may hang or die over
+them; that it did, and the file was refused for it, is counted.
+
 Exits with 1 on any other outcome.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import re
 import shutil
 import sys
 import tempfile
@@ -39,9 +44,13 @@ from storm_clinic.bundle import (
     read_bundle,
     write_bundle,
 )
-from storm_clinic.errors import StormClinicError
+from storm_clinic.errors import FeatureError, StormClinicError
 from storm_clinic.features.contract import FeatureContract
+from storm_clinic.features.declaration import Declaration
 from storm_clinic.features.file_writer import new_hdf5, set_attributes, write_array
+from storm_clinic.features.foreign_writer import Layout, write_foreign
+from storm_clinic.features.interop import import_slides
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.slide_features import digest_array
 from storm_clinic.features.store import FeatureStore, SlideFeatures
 from storm_clinic.features.storm_store import StormStore
@@ -54,14 +63,20 @@ from storm_clinic.study import Study
 
 EACH = 80  # mutations a kind of file
 PATIENCE_S = 60  # after which a reader hangs
-LEGAL = ("error", "same", "other digest", "pixels")
+LOST = re.compile("a reader process (hung|died) on it")
+IMPORT_S = 10.0  # after which a file of another program is taken to hang its reader
+LEGAL = ("error", "hung", "died", "same", "other digest", "pixels")
 SLIDE_SIDE = 512
 SHIPPED = Path(storm_clinic.__file__).parent / "storm" / "checkpoints" / "storm-tiny-her2st"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What reading a file gave; identity (its digest) and pixels are of slides alone."""
+    """What reading a file gave.
+
+    Identity (its digest) is of slides alone; pixels, of which nobody can tell that they are others,
+    are of slides, and the values of other programs' feature files.
+    """
 
     facts: Any
     pixels: Any = None
@@ -142,7 +157,8 @@ def _outcome(kind: Kind, path: Path, before: Seen) -> tuple[str, str]:
     try:
         after = kind.read(path)
     except StormClinicError as error:
-        return "error", str(error)
+        lost = LOST.search(str(error))
+        return lost[1] if lost else "error", str(error)
     except Exception as error:  # noqa: BLE001 - any other is what is looked for
         return "not ours", repr(error)
     if before.identity != after.identity:
@@ -157,6 +173,8 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, np.ndarray):
+        if not isinstance(other, np.ndarray):
+            return False
         return one.dtype == other.dtype and one.tobytes() == other.tobytes()
     if isinstance(one, pd.DataFrame):
         return bool(one.equals(other))
@@ -205,9 +223,9 @@ CONTRACT = FeatureContract(
 )
 
 
-def _write_features(folder: Path) -> Path:
+def _slide_features() -> SlideFeatures:
     rng = np.random.default_rng(2)
-    slide = SlideFeatures(
+    return SlideFeatures(
         "S1",
         rng.normal(size=(60, 8)).astype(np.float16),
         rng.integers(0, 9000, (60, 2)),
@@ -218,7 +236,37 @@ def _write_features(folder: Path) -> Path:
         slide_mpp_source="slide",
         vendor="aperio",
     )
-    return FeatureStore.create(folder / "toy", CONTRACT).write(slide)
+
+
+def _write_features(folder: Path) -> Path:
+    return FeatureStore.create(folder / "toy", CONTRACT).write(_slide_features())
+
+
+def _foreign_file(layout: Layout, suffix: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / "given" / f"S1.{suffix}"
+        if suffix == "pt":  # CLAM has tensors in a folder beside that of its HDF5
+            write_foreign(path.with_suffix(".h5"), layout, _slide_features(), CONTRACT)
+            return folder / "pt_files" / path.name
+        write_foreign(path, layout, _slide_features(), CONTRACT)
+        return path
+
+    return write
+
+
+def _read_foreign(path: Path) -> Seen:
+    with tempfile.TemporaryDirectory() as scratch:
+        result = import_slides(
+            [path],
+            Path(scratch) / "toy",
+            Declaration("toy", mpp=CONTRACT.mpp, tile_px=CONTRACT.tile_px),
+            slide_mpps={"S1": 0.25},
+            limits=TimeLimits(task_s=IMPORT_S),
+        )
+        (row,) = result.table.to_dict("records")
+        if row["status"] != "imported":
+            raise FeatureError(row["reason"])
+        return Seen(None, result.store.read(row["slide_id"]))
 
 
 def _write_storm(folder: Path) -> Path:
@@ -410,6 +458,11 @@ KINDS = (
         _write_contract,
         lambda p: Seen(FeatureStore.open(p.parent).read("S1")),
     ),
+    Kind("TRIDENT's HDF5", _foreign_file("trident", "h5"), _read_foreign),
+    Kind("CLAM's HDF5", _foreign_file("clam", "h5"), _read_foreign),
+    Kind("CLAM's tensors", _foreign_file("clam", "pt"), _read_foreign),
+    Kind("STAMP's HDF5", _foreign_file("stamp", "h5"), _read_foreign),
+    Kind("AnnData", _foreign_file("anndata", "h5ad"), _read_foreign),
     Kind("slide, JPEG tiles", _slide("jpeg"), _read_slide),
     Kind("slide, deflate tiles", _slide("deflate"), _read_slide),
 )
@@ -426,9 +479,11 @@ def main(first_seed: int) -> int:
     for name, counts in found.items():
         print(f"| {name} | {' | '.join(str(counts[column]) for column in columns)} |")
     print(
-        "\n`error`: refused with an error of ours. `same`: exactly what the whole file gives. "
-        "`other digest`: the slide's own digest is another. `pixels`: its pixels differ under the "
-        "same digest, and no decoder can tell."
+        "\n`error`: refused with an error of ours. `hung`, `died`: likewise, because the process "
+        f"that read it did not come back in {IMPORT_S:g} s, or crashed. `same`: exactly what the "
+        "whole file gives. `other digest`: the slide's own digest is another. `pixels`: its pixels "
+        "differ under the same digest, and no decoder can tell; of other programs' files, which "
+        "carry no checksum: their values."
     )
     return int(any(counts[name] for counts in found.values() for name in columns[len(LEGAL) :]))
 

@@ -249,10 +249,15 @@ def import_(
         str | None,
         typer.Option(help="Of the encoder's weights, unless files or the catalogue state it."),
     ] = None,
+    task_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a reader is taken to hang on one file.")
+    ] = _LIMITS.task_s,
     workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
     """Take in embeddings that others made (TRIDENT, CLAM, or a bare features dataset).
+
+    Ends with code 3 if some files failed.
 
     Example: storm-clinic features import h5/ --cohort site_x --encoder uni --mpp 0.5 --tile-px 256
     """
@@ -268,6 +273,7 @@ def import_(
             tile_px=tile_px,
             geometry_unknown=geometry_unknown,
             licence=licence,
+            limits=TimeLimits(task_timeout),
             progress=progress,
         )
     counts = result.table["status"].value_counts().to_dict()

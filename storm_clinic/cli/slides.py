@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from storm_clinic.cli.arguments import ALL_PROCESSORS, JobsOption, JsonOption
+from storm_clinic.cli.arguments import (
+    ALL_PROCESSORS,
+    HERE,
+    JobsOption,
+    JsonOption,
+    WorkspaceOption,
+    workspace_at,
+)
 from storm_clinic.cli.console import bars, print_json, print_table, say
 
 group = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
@@ -15,7 +22,14 @@ group = typer.Typer(help="Whole-slide images.", no_args_is_help=True)
 
 @group.command("check")
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Slides, or folders to search.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Slides or folders; without any, those of the cohort's slides table."),
+    ] = None,
+    cohort: Annotated[
+        str | None,
+        typer.Option(help="A declared cohort, whose slides table states mpp and checksums."),
+    ] = None,
     mpp: Annotated[
         float | None, typer.Option(help="Microns per pixel that hold for all of them.")
     ] = None,
@@ -29,9 +43,12 @@ def check(
         Path | None, typer.Option(help="Also write the table, as .csv or .json.")
     ] = None,
     jobs: JobsOption = ALL_PROCESSORS,
+    workspace: WorkspaceOption = HERE,
     json: JsonOption = False,
 ) -> None:
     """Look at slides as extraction would: size, mpp and its source, tissue, focus, problems.
+
+    With --cohort files are also held against the checksums of its slides table.
 
     Example: storm-clinic slides check slides/ --pictures qc/ --out slides.csv
     """
@@ -39,7 +56,9 @@ def check(
 
     with bars() as progress:
         result = check_slides(
-            paths,
+            paths or None,
+            cohort=cohort,
+            workspace=workspace_at(workspace),
             mpp_override=mpp,
             masks=masks,
             pictures=pictures,

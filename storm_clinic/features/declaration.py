@@ -16,7 +16,7 @@ from storm_clinic.encoders.catalogue import (
 )
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.foreign_file import ForeignFile
+from storm_clinic.features.foreign_description import ForeignFile
 
 # A nominal magnification M stands for 10/M µm/px give or take a scanner's freedom.
 _MAGNIFICATION_FACTOR = 5 / 3

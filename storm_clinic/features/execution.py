@@ -1,8 +1,4 @@
-"""Read slides on this machine, in processes that may crash or hang.
-
-Readers are started with ``python -m``, not by `multiprocessing`: a user's script needs no
-``if __name__ == "__main__"``, and what it imports (torch) is not imported again in each of them.
-"""
+"""Read slides on this machine, in processes that may crash or hang."""
 
 from __future__ import annotations
 
@@ -10,29 +6,31 @@ import math
 import mmap
 import os
 import subprocess
-import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from storm_clinic.errors import StormClinicError
+from storm_clinic.features.child_process import (
+    PATIENCE_S,
+    READY,
+    START_S,
+    Child,
+    anonymous_memory,
+    cannot_start,
+    start_child,
+)
 from storm_clinic.features.lost_tasks import MAX_TRIES, Crashed, Hung, TimeLimits
-from storm_clinic.features.reader_process import READY
 from storm_clinic.features.tiling import Pixels, ReaderSettings, Reply, Task
 
 # One task in work and one waiting, so that no reader idles while this process is busy.
 _TASKS_A_READER = 2
-_PATIENCE_S = 3.0
-_START_S = 300.0
 _MODULE = "storm_clinic.features.reader_process"
 
 
@@ -45,9 +43,7 @@ class Outcome:
 
 
 @dataclass(eq=False)
-class _Reader:
-    process: subprocess.Popen[bytes]
-    link: connection.Connection[Any, Any]
+class _Reader(Child):
     ready: bool = False
     tasks: deque[_Pending] = field(default_factory=deque)
     # When it began what it is at now: to start, or its first task.
@@ -82,7 +78,7 @@ class ReaderPool:
         self._limits = limits or TimeLimits()
         self._spent_s: dict[str, float] = {}  # of each slide in work
         self._failed_starts = 0  # one after the other
-        self._memory = _anonymous_file(settings.n_bytes)
+        self._memory = anonymous_memory(settings.n_bytes)
         self._shared = mmap.mmap(self._memory, settings.n_bytes)
         self.slots: Pixels = np.frombuffer(self._shared, dtype=np.uint8).reshape(settings.shape)
         self._urgent: deque[_Pending] = deque()
@@ -148,7 +144,7 @@ class ReaderPool:
     def _left_s(self, reader: _Reader) -> float:
         """How much longer a reader may take for what it is at."""
         if not reader.ready:
-            limit = _START_S
+            limit = START_S
         elif reader.tasks:
             spent = self._spent_s.get(reader.tasks[0].task.job.slide_id, 0.0)
             limit = min(self._limits.task_s, self._limits.slide_s - spent)
@@ -160,12 +156,12 @@ class ReaderPool:
         """End all processes and give the memory back."""
         for reader in self._readers:
             reader.link.close()  # ends it after the task it is at
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S
         for reader in self._readers:
             if reader.tasks:
                 with suppress(subprocess.TimeoutExpired):
                     reader.process.wait(max(0.0, deadline - time.monotonic()))
-            _end(reader.process)
+            reader.end()
         self._readers.clear()
         os.close(self._memory)
         self.slots = self.slots[:0].copy()
@@ -184,19 +180,9 @@ class ReaderPool:
         self.close()
 
     def _start(self) -> _Reader:
-        ours, theirs = connection.Pipe()
-        # So that it finds this package however this process found it.
-        found_by = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno()), str(self._memory)],
-                pass_fds=(theirs.fileno(), self._memory),
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": found_by, "OMP_NUM_THREADS": "1"},
-            )
-        reader = _Reader(process, ours)
-        ours.send(self._settings)
-        return reader
+        child = start_child(_MODULE, self._memory)
+        child.link.send(self._settings)
+        return _Reader(child.process, child.link)
 
     def _hand_out(self) -> None:
         for load in range(_TASKS_A_READER):
@@ -231,12 +217,12 @@ class ReaderPool:
 
     def _end_hung(self, reader: _Reader) -> list[Outcome]:
         if not reader.ready:
-            _end(reader.process)
-            return self._start_again(reader, f"it did nothing for {_START_S:g} s")
+            reader.end()
+            return self._start_again(reader, f"it did nothing for {START_S:g} s")
         guilty = reader.tasks[0]
         self._count_time(reader, guilty.task)
         slide_is_over = self._spent_s[guilty.task.job.slide_id] >= self._limits.slide_s
-        _end(reader.process)
+        reader.end()
         hung = Hung(self._limits, guilty.tries + 1, whole_slide=slide_is_over)
         return self._replace(reader, hung)
 
@@ -252,11 +238,7 @@ class ReaderPool:
         """Replace a process that never began; one may have been killed, several have a reason."""
         self._failed_starts += 1
         if self._failed_starts >= MAX_TRIES:
-            raise StormClinicError(
-                f"a reader process cannot start; {how}",
-                where=_MODULE,
-                fix="What it printed above says why.",
-            )
+            raise cannot_start(_MODULE, how)
         self._urgent.extendleft(reversed(reader.tasks))
         reader.tasks.clear()
         return self._replace(reader)
@@ -274,22 +256,3 @@ class ReaderPool:
             return [Outcome(guilty.task, reply)]
         self._urgent.appendleft(guilty)
         return []
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process. One that waits for a dead disk goes when the disk answers, not before."""
-    process.kill()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_PATIENCE_S)
-
-
-def _anonymous_file(n_bytes: int) -> int:
-    """A file descriptor of memory without a name: it is gone when the last process is."""
-    if hasattr(os, "memfd_create"):
-        # Not bound by the size of /dev/shm, which is 64 MB in many containers.
-        descriptor = os.memfd_create("storm_clinic_tiles")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, n_bytes)
-    return descriptor

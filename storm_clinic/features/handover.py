@@ -11,6 +11,7 @@ import pandas as pd
 
 from storm_clinic.errors import FeatureError, InputError, StorageError
 from storm_clinic.features.foreign_file import read_foreign
+from storm_clinic.features.foreign_reading import ForeignReading
 from storm_clinic.features.foreign_writer import (
     OURS,
     Layout,
@@ -101,21 +102,22 @@ def export_slides(
             raise FeatureError("only anndata can have slides as rows", where="features export")
         return _export_means(store, folder, progress)
     rows = []
-    for done, slide_id in enumerate(slide_ids, start=1):
-        rows.append(_export_one(store, slide_id, folder, layout))
-        if progress is not None:
-            progress("exporting slides", done, len(slide_ids))
+    with ForeignReading() as reading:
+        for done, slide_id in enumerate(slide_ids, start=1):
+            rows.append(_export_one(store, slide_id, folder, layout, reading))
+            if progress is not None:
+                progress("exporting slides", done, len(slide_ids))
     return ExportResult(folder, pd.DataFrame(rows, columns=list(_COLUMNS)))
 
 
 def _export_one(
-    store: FeatureStore, slide_id: str, folder: Path, layout: Layout
+    store: FeatureStore, slide_id: str, folder: Path, layout: Layout, reading: ForeignReading
 ) -> tuple[Any, ...]:
     path = folder / place_of(layout, safe_name(slide_id, what="slide"), store.contract)
     try:
         slide = store.read(slide_id)
         if path.exists():
-            problem = _differs(path, slide, layout)
+            problem = _differs(path, slide, layout, reading)
             status = UNCHANGED if problem is None else FAILED
             return slide_id, status, slide.n_tiles, problem, str(path)
         write_foreign(path, layout, slide, store.contract)
@@ -126,9 +128,11 @@ def _export_one(
     return slide_id, EXPORTED, slide.n_tiles, None, str(path)
 
 
-def _differs(path: Path, slide: SlideFeatures, layout: Layout) -> str | None:
+def _differs(
+    path: Path, slide: SlideFeatures, layout: Layout, reading: ForeignReading
+) -> str | None:
     """Why a file that is there is not this slide's export; None where it is."""
-    features, coords = read_foreign(path, slide_mpp=slide.slide_mpp)
+    features, coords = reading.call(read_foreign, path, slide_mpp=slide.slide_mpp)
     same = np.array_equal(features, slide.features) and features.dtype == slide.features.dtype
     if coords is None or slide.coords is None:
         same &= coords is None and slide.coords is None

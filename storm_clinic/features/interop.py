@@ -17,12 +17,10 @@ from storm_clinic.features.declaration import (
     declared_contract,
     most_common,
 )
-from storm_clinic.features.foreign_file import (
-    SUFFIXES,
-    ForeignFile,
-    describe_foreign,
-    read_foreign,
-)
+from storm_clinic.features.foreign_description import ForeignFile
+from storm_clinic.features.foreign_file import SUFFIXES, describe_foreign, read_foreign
+from storm_clinic.features.foreign_reading import ForeignReading
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.slide_features import SlideFeatures, digest_array
 from storm_clinic.features.store import FeatureContract, FeatureStore
 from storm_clinic.files import safe_name
@@ -71,12 +69,14 @@ def import_slides(
     *,
     slides: Collection[str] | None = None,
     slide_mpps: Mapping[str, float] | None = None,
+    limits: TimeLimits | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Import feature files into the store at ``folder``.
 
-    A file that cannot be used becomes a row with its reason and stops nothing. What is already
-    there with the same values is left alone; other values under the same slide id are refused.
+    A file that cannot be used becomes a row with its reason and stops nothing, and neither does one
+    over which the process that reads it hangs or dies. What is already there with the same values
+    is left alone; other values under the same slide id are refused.
 
     Parameters
     ----------
@@ -91,6 +91,8 @@ def import_slides(
         Slide ids of the cohort: others are not imported, and those without a file are listed.
     slide_mpps : mapping of str to float, optional
         µm per level-0 px of slides whose files do not state it; needed for places in µm.
+    limits : TimeLimits, optional
+        Of which ``task_s`` is for looking at a file, and again for reading it.
     progress : callable, optional
         Called with a name, the number done and the total.
 
@@ -104,24 +106,25 @@ def import_slides(
     StorageError
         If the disk is full or the folder may not be written.
     """
-    files, rows = _describe(find_sources(sources))
-    files, rows = _only_once(files, rows)
-    if slides is not None:
-        files, rows = _only_of_cohort(files, rows, slides)
-    if not files:
-        raise FeatureError(
-            f"none of the {len(rows)} sources can be imported; the first: {rows[0]['reason']}",
-            where="features import",
-        )
-    agreed = declared_contract(files, declaration)
-    files, rows = _only_agreeing(files, rows, agreed, declaration)
-    store = FeatureStore.create(folder, agreed)
-    held = store.index().set_index("slide_id")
-    for done, file in enumerate(files, start=1):
-        rows.append(_import_one(file, store, held, slide_mpps or {}))
-        if progress is not None:
-            progress("importing slides", done, len(files))
-    store.index()
+    with ForeignReading(limits) as reading:
+        files, rows = _describe(find_sources(sources), reading)
+        files, rows = _only_once(files, rows)
+        if slides is not None:
+            files, rows = _only_of_cohort(files, rows, slides)
+        if not files:
+            raise FeatureError(
+                f"none of the {len(rows)} sources can be imported; the first: {rows[0]['reason']}",
+                where="features import",
+            )
+        agreed = declared_contract(files, declaration)
+        files, rows = _only_agreeing(files, rows, agreed, declaration)
+        store = FeatureStore.create(folder, agreed)
+        held = store.index().set_index("slide_id")
+        for done, file in enumerate(files, start=1):
+            rows.append(_import_one(file, store, held, slide_mpps or {}, reading))
+            if progress is not None:
+                progress("importing slides", done, len(files))
+        store.index()
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).sort_values(["slide_id", "source"])
     return ImportResult(store, table.reset_index(drop=True))
 
@@ -160,12 +163,14 @@ def _row(file: ForeignFile, status: str, reason: str | None = None) -> dict[str,
     return dict(zip(_COLUMNS, values, strict=True))
 
 
-def _describe(paths: Sequence[Path]) -> tuple[list[ForeignFile], list[dict[str, Any]]]:
+def _describe(
+    paths: Sequence[Path], reading: ForeignReading
+) -> tuple[list[ForeignFile], list[dict[str, Any]]]:
     files, rows = [], []
     for path in paths:
         slide_id = path.name.removesuffix(path.suffix)
         try:
-            found = describe_foreign(path)
+            found = reading.call(describe_foreign, path)
             for file in found:
                 safe_name(file.slide_id, what=str(path))
             files += found
@@ -238,10 +243,11 @@ def _import_one(
     store: FeatureStore,
     held: pd.DataFrame,
     slide_mpps: Mapping[str, float],
+    reading: ForeignReading,
 ) -> dict[str, Any]:
     slide_mpp = file.slide_mpp or slide_mpps.get(file.slide_id)
     try:
-        features, coords = read_foreign(file.path, slide_mpp=slide_mpp, row=file.row)
+        features, coords = reading.call(read_foreign, file.path, slide_mpp=slide_mpp, row=file.row)
         if file.slide_id in held.index:
             return _compare(file, features, coords, held.loc[file.slide_id], store)
         store.write(

@@ -16,7 +16,8 @@ class TimeLimits:
     Attributes
     ----------
     task_s : float
-        Seconds for one task: to open a slide, or to read one batch of tiles.
+        Seconds for one task: to open a slide, to read one batch of tiles, or to look at or read one
+        file that another program made.
     slide_s : float
         Seconds for all reading of one slide, summed over readers; encoding does not count.
     actor_s : float
@@ -46,6 +47,8 @@ class Crashed:
 
     def __str__(self) -> str:
         how = f"by signal {-self.status}" if self.status < 0 else f"with status {self.status}"
+        if self.tries == 1:
+            return f"a reader process died on it, {how}"
         return f"{self.tries} reader processes died on it, the last {how}"
 
 
@@ -60,4 +63,6 @@ class Hung:
     def __str__(self) -> str:
         if self.whole_slide:
             return f"reading it was not done after {self.limits.slide_s:g} s in all"
+        if self.tries == 1:
+            return f"a reader process hung on it for {self.limits.task_s:g} s"
         return f"{self.tries} reader processes hung on it, the last for {self.limits.task_s:g} s"

@@ -15,6 +15,7 @@ from storm_clinic.features.file_writer import package_version
 from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob, Stored
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -117,28 +118,23 @@ class Extractor:
                 f"storm-clinic is of version {package_version()} there, here {work.version}",
                 where="ray",
             )
-        self._work = work
         self._store = FeatureStore.open(work.folder)
         self._store.contract.require_same(work.contract, where=work.folder)
         sweep_store(self._store)
         device = "cuda" if work.share.gpu else "cpu"
         if not work.share.gpu:
             torch.set_num_threads(work.share.cores)  # or sums come out in another order
-        self._encoder, self._batch_size = work.load(device)
+        self._encoder, batch_size = work.load(device)
         if self._encoder.digest != work.contract.encoder_digest:
             raise StormClinicError("the encoder's weights are others there", where="ray")
-        self._n_readers = work.n_readers or default_readers(device, work.share.cores)
+        self._reading = TileReading(
+            work.geometry,
+            work.tissue,
+            work.n_readers or default_readers(device, work.share.cores),
+            batch_size,
+            work.limits,
+        )
 
     def extract(self, jobs: Sequence[SlideJob], stored: Mapping[str, Stored]) -> list[SlideResult]:
         """Extract some slides; see `extract_known`."""
-        return extract_known(
-            jobs,
-            stored,
-            self._encoder,
-            self._store,
-            geometry=self._work.geometry,
-            tissue=self._work.tissue,
-            n_readers=self._n_readers,
-            batch_size=self._batch_size,
-            limits=self._work.limits,
-        )
+        return extract_known(jobs, stored, self._encoder, self._store, self._reading)

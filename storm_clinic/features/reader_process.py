@@ -1,27 +1,24 @@
 """A process that reads tiles: ``python -m storm_clinic.features.reader_process``.
 
-Started by `ReaderPool` with two inherited file descriptors: a socket for tasks and replies, and
-the shared memory that pixels go into. It ends when the socket closes, however its parent ended.
+Started by `ReaderPool`, which shares the memory that pixels go into.
 """
 
 from __future__ import annotations
 
 import mmap
-import signal
-import sys
 import traceback
 from multiprocessing.connection import Connection
+from typing import Any
 
 import cv2
 import numpy as np
 
 from storm_clinic.errors import StormClinicError
+from storm_clinic.features.child_process import READY, serve_parent
 from storm_clinic.features.tiling import ReaderSettings, Refused, Reply, Task, TileReader
 
-READY = "ready"
 
-
-def serve(connection: Connection, memory: int) -> None:
+def serve(connection: Connection[Any, Any], memory: int) -> None:
     """Answer tasks until the other end closes or sends None."""
     settings: ReaderSettings = connection.recv()
     shared = mmap.mmap(memory, settings.n_bytes)
@@ -44,16 +41,6 @@ def _answer(reader: TileReader, task: Task) -> Reply:
         return Refused(problem, traceback.format_exc())
 
 
-def _main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    cv2.setNumThreads(1)  # there is one process a core already
-    socket, memory = map(int, sys.argv[1:])
-    with Connection(socket) as connection:
-        try:
-            serve(connection, memory)
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            return  # the parent is gone
-
-
 if __name__ == "__main__":
-    _main()
+    cv2.setNumThreads(1)  # there is one process a core already
+    serve_parent(serve)

@@ -13,7 +13,9 @@ from storm_clinic.features.guarded_file import AGAIN, attributes_of, opened, tex
 from storm_clinic.features.inspection import Finding
 from storm_clinic.features.slide_features import Array, digest_rows
 from storm_clinic.features.storm_contract import StormContract
-from storm_clinic.features.storm_store import StormStore, read_header, tile_values
+from storm_clinic.features.storm_expression import tile_values
+from storm_clinic.features.storm_header import read_header
+from storm_clinic.features.storm_store import StormStore
 from storm_clinic.progress import Progress
 
 _ROWS = 1024

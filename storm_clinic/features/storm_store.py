@@ -5,53 +5,28 @@ The format is specified in docs/formats.md; the files lie in ``features/<cohort>
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
-from storm_clinic.features.guarded_file import (
-    AGAIN,
-    attributes_of,
-    check_links,
-    dataset_of,
-    number_of,
-    opened,
-    text_of,
-    values_of,
+from storm_clinic.features.guarded_file import dataset_of, opened, values_of
+from storm_clinic.features.slide_features import SlideFeatures
+from storm_clinic.features.storm_expression import (
+    EVIDENCE,
+    mean_over_slides,
+    read_columns,
+    read_genes,
+    require_finite,
+    tile_values,
 )
-from storm_clinic.features.slide_features import Array, SlideFeatures, digest_rows
+from storm_clinic.features.storm_header import StormHeader, read_header
 from storm_clinic.files import safe_name
 from storm_clinic.licence_terms import joined
-
-FORMAT = "storm_clinic/slide-storm"
-FORMAT_VERSION = 1
-EXPRESSION_UNIT = "log1p of counts per 10,000"
-_ROWS = 1024  # tiles read at once; a file may impute thousands of genes, and few have evidence
-EVIDENCE = 0.0  # genes whose held-out correlation may as well be zero tell nothing
-
-
-@dataclass(frozen=True)
-class StormHeader:
-    """What a STORM file says about itself."""
-
-    slide_id: str
-    n_tiles: int
-    contract: FeatureContract
-    spots_digest: str
-    coords_digest: str | None
-    slide_digest: str | None
-    slide_mpp: float | None
-    source_digest: str | None
-    domain_distance: float | None
-    share_outside: float | None
-    domain_warning: str | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +92,7 @@ class StormStore:
             if "coords" in file:
                 dataset = dataset_of(file, path, "coords", ("<i8", 2))
                 coords = values_of(dataset, f"{path}: coords")
-        _require_finite(spots, f"{path}: spots")
+        require_finite(spots, f"{path}: spots")
         header = self.headers[slide_id]
         return SlideFeatures(
             slide_id,
@@ -128,42 +103,8 @@ class StormStore:
         )
 
     def genes(self, slide_id: str) -> pd.DataFrame:
-        """Every imputed gene of a slide with its evidence.
-
-        Returns
-        -------
-        DataFrame, one row a gene in the file's order, the symbol as index
-            ``expression``: mean over the slide's tiles, log1p of counts per 10,000.
-            ``heldout_r, heldout_r_lower, heldout_r_upper``: correlation of imputed and measured
-            expression on tissue that training had not seen, and its interval; NaN where it was
-            not measured, or the file does not say.
-
-        Raises
-        ------
-        FeatureError
-            If the file is absent or damaged, imputes nothing, or a value is not finite.
-        """
-        path = self._path(slide_id)
-        with opened(path) as file:
-            group = _expression_group(file, path)
-            present = [name for name in _PER_GENE if name in group or name in _REQUIRED]
-            arrays: dict[str, Array] = {
-                name: values_of(
-                    dataset_of(group, path, name, (_PER_GENE[name], 1)),
-                    f"{path}: expression/{name}",
-                )
-                for name in present
-            }
-            symbols = [name.decode("utf-8") for name in arrays.pop("genes").tolist()]
-        if {len(array) for array in arrays.values()} != {len(symbols)}:
-            raise FeatureError("lengths differ", where=f"{path}: expression", fix=AGAIN)
-        _require_finite(arrays["slide"], f"{path}: expression/slide")
-        table = pd.DataFrame(
-            {name: array.astype(np.float64) for name, array in arrays.items()},
-            index=pd.Index(symbols, dtype=object),
-        )
-        table = table.rename(columns={"slide": "expression"})
-        return table.reindex(columns=["expression", *_HELDOUT])
+        """Every imputed gene of a slide with its evidence, and errors, as `read_genes` has them."""
+        return read_genes(self._path(slide_id))
 
     def expression(self, slide_id: str, *, min_r: float = EVIDENCE) -> pd.Series[float]:
         """Mean imputed expression of one slide by gene, of genes with evidence.
@@ -240,153 +181,3 @@ class StormStore:
 
     def _path(self, slide_id: str) -> Path:
         return self.folder / f"{safe_name(slide_id, what='slide_id')}.h5"
-
-
-def mean_over_slides(
-    expression: Sequence[pd.Series[float]], n_tiles: Sequence[int]
-) -> NDArray[np.float64]:
-    """Imputed expression of a patient, of their slides' by the slides' tiles.
-
-    Parameters
-    ----------
-    expression : sequence of Series, each of the same genes
-        As `StormStore.expression` gives it.
-    n_tiles : sequence of int
-        Of each slide.
-
-    Returns
-    -------
-    float64 array, shape (n_genes,)
-    """
-    mean: NDArray[np.float64] = np.average(expression, axis=0, weights=n_tiles)
-    return mean
-
-
-def read_header(path: Path) -> StormHeader:
-    """What one file says about itself; its values are not read.
-
-    Raises
-    ------
-    FeatureError
-        If it is absent, damaged, of another version, or holds another slide.
-    """
-    with opened(path) as file:
-        known = attributes_of(file, path)
-        if text_of(known, path, "format", optional=True) != FORMAT:
-            raise FeatureError("not a STORM file", where=path)
-        if number_of(known, path, "format_version") != FORMAT_VERSION:
-            raise FeatureError(
-                f"its format_version is not {FORMAT_VERSION}, the one this version reads",
-                where=path,
-                fix="Update storm-clinic.",
-            )
-        check_links(file, path)
-        spots = dataset_of(file, path, "spots", ("<f2", 2))
-        coords = dataset_of(file, path, "coords", ("<i8", 2)) if "coords" in file else None
-        if coords is not None and len(coords) != len(spots):
-            raise FeatureError(
-                f"{len(coords)} rows, but spots has {len(spots)}", where=f"{path}: coords"
-            )
-        slide_id = text_of(known, path, "slide_id")
-        if slide_id != path.stem:
-            raise FeatureError(f"holds slide {slide_id!r}, not {path.stem!r}", where=path)
-        tile_px = number_of(known, path, "tile_px", optional=True)
-        contract = FeatureContract(
-            encoder=path.parent.name,
-            encoder_digest=text_of(known, path, "checkpoint_digest"),
-            width=spots.shape[1],
-            mpp=number_of(known, path, "mpp", optional=True),
-            tile_px=None if tile_px is None else int(tile_px),
-            overlap_px=int(number_of(known, path, "overlap_px", optional=True) or 0),
-            provenance=str(text_of(known, path, "provenance")),
-            licence=text_of(known, path, "licence", optional=True),
-        )
-        digest = text_of(attributes_of(spots, path), path, "sha256")
-        return StormHeader(
-            slide_id=path.stem,
-            n_tiles=len(spots),
-            contract=contract,
-            spots_digest=str(digest),
-            coords_digest=None
-            if coords is None
-            else text_of(attributes_of(coords, path), path, "sha256"),
-            slide_digest=text_of(known, path, "slide_digest", optional=True),
-            slide_mpp=number_of(known, path, "slide_mpp", optional=True),
-            source_digest=text_of(known, path, "source_digest", optional=True),
-            domain_distance=number_of(known, path, "domain_distance", optional=True),
-            share_outside=number_of(known, path, "share_outside", optional=True),
-            domain_warning=text_of(known, path, "domain_warning", optional=True),
-        )
-
-
-def tile_values(file: h5py.File, path: Path) -> h5py.Dataset:
-    """The dataset of imputed expression of tiles, (n_tiles, n_genes); its values are not read.
-
-    Raises
-    ------
-    FeatureError
-        If the file imputes nothing, or holds slide means alone.
-    """
-    group = _expression_group(file, path)
-    if "values" not in group:
-        raise FeatureError(
-            "holds the slide's mean expression alone, not that of its tiles",
-            where=path,
-            fix="Delete the folder and make the files anew with "
-            "'storm-clinic extract --storm CHECKPOINT --per-tile'.",
-        )
-    return dataset_of(group, path, "values", ("<f2", 2), chunked=True)
-
-
-def read_columns(dataset: h5py.Dataset, columns: NDArray[np.int64], path: Path) -> Array:
-    """Some genes of all tiles, while the values of every gene are held against their digest.
-
-    Returns
-    -------
-    float16 array, shape (n_tiles, len(columns))
-
-    Raises
-    ------
-    FeatureError
-        If the values are not those that were written, or one that is kept is not finite.
-    """
-    where = f"{path}: expression/values"
-    kept = np.empty((len(dataset), len(columns)), dtype="<f2")
-    stated = text_of(attributes_of(dataset, where), where, "sha256")
-    if digest_rows(_kept(dataset, columns, kept), dataset.dtype, dataset.shape) != stated:
-        raise FeatureError(
-            "its values are not those that were written (SHA-256 differs)", where=where, fix=AGAIN
-        )
-    _require_finite(kept, where)
-    return kept
-
-
-def _kept(dataset: h5py.Dataset, columns: NDArray[np.int64], kept: Array) -> Iterator[Array]:
-    """All values in blocks of tiles; of each some columns are kept."""
-    for first in range(0, len(dataset), _ROWS):
-        block: Array = dataset[first : first + _ROWS]
-        kept[first : first + len(block)] = block[:, columns]
-        yield block
-
-
-def _expression_group(file: h5py.File, path: Path) -> h5py.Group:
-    if "expression" not in file:
-        raise FeatureError(
-            "imputes no expression: its checkpoint has no evidence for any gene", where=path
-        )
-    check_links(file, path)
-    group = file["expression"]
-    if not isinstance(group, h5py.Group):
-        raise FeatureError("must be a group", where=f"{path}: expression", fix=AGAIN)
-    check_links(group, path)
-    return group
-
-
-_HELDOUT = ("heldout_r", "heldout_r_lower", "heldout_r_upper")
-_PER_GENE = {"slide": "f", "genes": "S"} | dict.fromkeys(_HELDOUT, "f")
-_REQUIRED = ("slide", "genes", "heldout_r_lower")
-
-
-def _require_finite(values: Array, where: str) -> None:
-    if not np.isfinite(values).all():
-        raise FeatureError("holds NaN or infinity", where=where, fix="Make the file again.")

@@ -18,7 +18,8 @@ from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.guarded_file import attributes_of, opened, text_of
 from storm_clinic.features.slide_features import SlideFeatures
-from storm_clinic.features.storm_store import EVIDENCE, StormStore, read_columns, tile_values
+from storm_clinic.features.storm_expression import EVIDENCE, read_columns, tile_values
+from storm_clinic.features.storm_store import StormStore
 from storm_clinic.files import digest_value
 
 

@@ -23,7 +23,8 @@ from storm_clinic.features.file_writer import (
 )
 from storm_clinic.features.slide_features import Array, digest_rows, largest_magnitude
 from storm_clinic.features.storm_contract import StormContract
-from storm_clinic.features.storm_store import EXPRESSION_UNIT, FORMAT, FORMAT_VERSION
+from storm_clinic.features.storm_expression import EXPRESSION_UNIT
+from storm_clinic.features.storm_header import FORMAT, FORMAT_VERSION
 from storm_clinic.files import atomic_write
 
 CHUNK = (1024, 64)  # tiles and genes: for a map of one gene 64 are read, not thousands

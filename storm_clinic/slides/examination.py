@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from storm_clinic.errors import NoTissue, SlideError, UnreadableSlide
+from storm_clinic.slides.checksum import require_checksum
 from storm_clinic.slides.quality import BLURRED_BELOW, draw_qc, slide_focus, write_picture
 from storm_clinic.slides.reader import Slide, open_slide
 from storm_clinic.slides.tiles import Corners, TileGeometry, lay_tissue_tiles
@@ -25,8 +26,9 @@ class SlideRow:
     Attributes
     ----------
     slide_id : str
-        The file's name without its suffix.
+        The file's name without its suffix, or as the slides table has it.
     path : str
+        Empty where the slides table names no file.
     status : {"good", "doubtful", "unusable"}
         Doubtful slides can be used but should be looked at.
     vendor, codec : str or None
@@ -82,6 +84,8 @@ class Examination:
     path : Path
     mpp_override, mpp_manifest : float or None
         Microns per pixel, see `open_slide`.
+    checksum : str or None
+        MD5 or SHA-256 that the file must have, see `require_checksum`.
     mask : Path or None
         A tissue mask instead of the tissue finder.
     geometry : TileGeometry
@@ -95,6 +99,7 @@ class Examination:
     path: Path
     mpp_override: float | None
     mpp_manifest: float | None
+    checksum: str | None
     mask: Path | None
     geometry: TileGeometry
     tissue: TissueParameters
@@ -104,6 +109,12 @@ class Examination:
 def examine_slide(job: Examination) -> SlideRow:
     """Look at one slide; whatever is wrong with it becomes part of its row."""
     row = SlideRow(job.slide_id, str(job.path))
+    if job.checksum is not None:
+        try:
+            require_checksum(job.path, job.checksum)
+        except SlideError as error:
+            # What else there is to see of it may show whether it is damaged or another one.
+            row = row.refused(_say(error))
     try:
         return _examine(job, row)
     except SlideError as error:

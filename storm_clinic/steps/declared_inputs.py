@@ -5,7 +5,7 @@ from __future__ import annotations
 from storm_clinic.bundle import ClinicalColumn, MeasuredInput
 from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import CohortError
-from storm_clinic.features.storm_store import EXPRESSION_UNIT
+from storm_clinic.features.storm_expression import EXPRESSION_UNIT
 from storm_clinic.heads.contract import PatientData
 from storm_clinic.study import IMPUTED, Study
 

@@ -12,6 +12,7 @@ from storm_clinic.features.extraction import default_readers, extract_slides, sw
 from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.slide_result import SlideResult
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.progress import Progress
 from storm_clinic.slides.tiles import TileGeometry
@@ -66,19 +67,15 @@ def extract_here(
 ) -> Extracted:
     """Extract on this machine; see `extract_slides`."""
     loaded, tuning, chosen = tuned
-    n_readers = way.readers or default_readers(loaded.device.type)
-    results = extract_slides(
-        jobs,
-        loaded,
-        store,
-        geometry=way.geometry,
-        tissue=way.tissue,
-        n_readers=n_readers,
-        batch_size=tuning.batch_size,
-        limits=way.limits,
-        progress=progress,
+    reading = TileReading(
+        way.geometry,
+        way.tissue,
+        way.readers or default_readers(loaded.device.type),
+        tuning.batch_size,
+        way.limits,
     )
-    ran = {"readers": n_readers, **asdict(tuning), **asdict(chosen), **_machine(loaded)}
+    results = extract_slides(jobs, loaded, store, reading, progress=progress)
+    ran = {"readers": reading.n_readers, **asdict(tuning), **asdict(chosen), **_machine(loaded)}
     return results, ran
 
 

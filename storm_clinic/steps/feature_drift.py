@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storm_clinic.bundle import Bundle
+from storm_clinic.errors import RegistryError
 from storm_clinic.steps.evaluation_input import SCANNER, SITE, scanners
 from storm_clinic.steps.study_patients import StudyPatients
 from storm_clinic.study import IMPUTED
@@ -28,6 +29,13 @@ def drift_from_development(bundle: Bundle, patients: StudyPatients) -> tuple[Fea
         Of the model that scores them.
     patients : StudyPatients
         All of a cohort who can be scored.
+
+    Raises
+    ------
+    RegistryError
+        If the bundle has a reference of imputed expression and does not name its genes.
+    InputError
+        If a model sees imputed expression, and these patients come without a table of it.
     """
     cohort = patients.cohort
     divisions: dict[Literal["scanner", "site"], list[str | None]] = {}
@@ -85,5 +93,11 @@ def _means(bundle: Bundle, patients: StudyPatients, name: Features) -> NDArray[n
 
 def _genes(bundle: Bundle) -> tuple[str, ...]:
     """Columns of the reference of imputed expression: those that models learned from."""
-    (table,) = (table for table in bundle.manifest.measurements if table.name == IMPUTED)
-    return table.columns
+    for table in bundle.manifest.measurements:
+        if table.name == IMPUTED:
+            return table.columns
+    raise RegistryError(
+        f"has a reference of {IMPUTED}, but its manifest does not say of which genes",
+        where=bundle.folder,
+        fix="Train and lock the model again.",
+    )

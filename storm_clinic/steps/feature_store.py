@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from storm_clinic.cohort.manifest import MANIFEST
-from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import CONTRACT_NAME
 from storm_clinic.features.declaration import Declaration
@@ -18,11 +16,13 @@ from storm_clinic.features.foreign_writer import Layout
 from storm_clinic.features.handover import ExportResult, export_slides
 from storm_clinic.features.inspection import inspect_store, shared_slides
 from storm_clinic.features.interop import ImportResult, import_slides
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_contract import is_storm_folder
 from storm_clinic.features.storm_inspection import describe_storm, inspect_storm
-from storm_clinic.files import Workspace, safe_name
+from storm_clinic.files import Workspace
 from storm_clinic.progress import Progress
+from storm_clinic.steps.slide_statements import SlideStatements, declared_cohort
 
 _LISTED = (
     "cohort",
@@ -150,6 +150,7 @@ def import_features(
     geometry_unknown: bool = False,
     licence: str | None = None,
     slides: Collection[str] | None = None,
+    limits: TimeLimits | None = None,
     progress: Progress | None = None,
 ) -> ImportResult:
     """Import embeddings that others made into ``features/<cohort>/<encoder>``.
@@ -172,6 +173,9 @@ def import_features(
     slides : collection of str, optional
         Ids to check the files' names against; by default those of the cohort's slides table,
         where the workspace declares that cohort.
+    limits : TimeLimits, optional
+        Of which ``task_s`` is how long a file may take to be looked at, and again to be read,
+        before it is taken to be damaged.
     progress : callable, optional
         Called with a name, the number done and the total.
 
@@ -182,15 +186,17 @@ def import_features(
     """
     declaration = Declaration(encoder, mpp, tile_px, geometry_unknown, licence)
     folder = workspace.store(cohort, encoder)
-    declared = _declared_slides(cohort, workspace)
+    declared = declared_cohort(cohort, workspace)
+    stated = SlideStatements() if declared is None else SlideStatements.of(declared)
     if slides is None and declared is not None:
-        slides = list(declared["slide_id"])
+        slides = list(stated.paths)
     return import_slides(
         sources,
         folder,
         declaration,
         slides=slides,
-        slide_mpps={} if declared is None else _stated_mpps(declared),
+        slide_mpps=stated.mpps,
+        limits=limits,
         progress=progress,
     )
 
@@ -229,18 +235,6 @@ def export_features(
     """
     store = FeatureStore.open((workspace or Workspace()).store(cohort, encoder))
     return export_slides(store, Path(out), to, obs=obs, progress=progress)
-
-
-def _declared_slides(cohort: str, workspace: Workspace) -> pd.DataFrame | None:
-    """Slides of a cohort that the workspace declares; None where it declares none."""
-    if not (workspace.cohorts / safe_name(cohort, what="cohort") / MANIFEST).exists():
-        return None
-    return Cohort.read(cohort, workspace).slides
-
-
-def _stated_mpps(slides: pd.DataFrame) -> dict[str, float]:
-    known = slides[slides["mpp"].notna()]
-    return dict(zip(known["slide_id"], known["mpp"].astype(float), strict=True))
 
 
 def _store_folders(workspace: Workspace) -> list[Path]:

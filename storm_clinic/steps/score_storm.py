@@ -13,7 +13,8 @@ from storm_clinic.errors import ContractMismatch, FeatureError, UnsafeName
 from storm_clinic.features.contract import CONTRACT_NAME, FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.storm_contract import is_storm_folder
-from storm_clinic.features.storm_store import StormHeader, StormStore, read_header
+from storm_clinic.features.storm_header import StormHeader, read_header
+from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
 from storm_clinic.files import safe_name
 from storm_clinic.study import IMPUTED, VIRTUAL

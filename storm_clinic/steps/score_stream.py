@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from storm_clinic.errors import FeatureError, UnsafeName
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.features.storm_store import mean_over_slides
+from storm_clinic.features.storm_expression import mean_over_slides
 from storm_clinic.steps.score_inputs import places_of
 from storm_clinic.steps.score_storm import StormFiles, StormSlide
 from storm_clinic.study import TILES

@@ -13,21 +13,23 @@ from typing import Any
 
 import pandas as pd
 
+from storm_clinic.cohort.table import Cohort
 from storm_clinic.errors import InputError, UnsafeName
-from storm_clinic.files import csv_text, safe_name, write_json, write_text
+from storm_clinic.files import Workspace, csv_text, safe_name, write_json, write_text
 from storm_clinic.progress import Progress
 from storm_clinic.slides.discovery import FoundSlides, find_slides
 from storm_clinic.slides.examination import Examination, SlideRow, Status, examine_slide
 from storm_clinic.slides.quality import CELLS_A_SHEET, SheetCell, contact_sheet, write_picture
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
+from storm_clinic.steps.slide_statements import SlideStatements, require_files
 
 _GEOMETRY = TileGeometry(tile_px=224, mpp=0.5)  # what most encoders take
 
 
 @dataclass(frozen=True)
 class SlideCheck:
-    """All slides of a batch, in the order of their paths.
+    """All slides of a batch, in the order of their paths; those of a table in that of their ids.
 
     Attributes
     ----------
@@ -84,8 +86,10 @@ class SlideCheck:
 
 
 def check_slides(
-    sources: Iterable[str | Path],
+    sources: Iterable[str | Path] | None = None,
     *,
+    cohort: str | None = None,
+    workspace: Workspace | None = None,
     mpp_override: float | None = None,
     manifest_mpp: Mapping[str, float] | None = None,
     masks: Path | None = None,
@@ -101,12 +105,19 @@ def check_slides(
 
     Parameters
     ----------
-    sources : iterable of str or Path
-        Slides, and folders to search.
+    sources : iterable of str or Path, optional
+        Slides, and folders to search; a slide's id is its file's name. Without any, the files that
+        the cohort's slides table names.
+    cohort : str, optional
+        A cohort that the workspace declares: slides are opened under the microns per pixel, and
+        held against the checksums, that its slides table states. Each file with a checksum is read
+        whole.
+    workspace : Workspace, optional
+        The current folder by default.
     mpp_override : float, optional
         Microns per pixel that hold for all of them, whatever others state.
     manifest_mpp : mapping of slide id to float, optional
-        What the cohort's slides table states.
+        What else is stated of slides; goes before the slides table.
     masks : Path, optional
         Folder with ``<slide_id>.png`` for slides whose tissue is not to be searched for.
     geometry : TileGeometry
@@ -123,61 +134,93 @@ def check_slides(
     Raises
     ------
     InputError
-        If a folder is named that holds no slide.
+        If a folder is named that holds no slide, neither sources nor a cohort are, or no slide is
+        one of the cohort's.
+    CohortError
+        If the cohort is not declared or wrong, or its table is needed and names no files.
     """
-    named = [Path(source) for source in sources]
-    missing = {path for path in named if not path.exists()}
-    # A batch of nothing is an error, a batch of missing files a table that says so.
-    there = [path for path in named if path not in missing]
-    found = find_slides(there) if there or not missing else FoundSlides((), {})
-    paths = sorted({*missing, *found.paths})
-    rows = {path: SlideRow(_slide_id(path), str(path)) for path in paths}
-    rows |= {path: row.refused(problem) for path, row in rows.items() if (problem := _name(path))}
-    _refuse_same_names(rows)
-    jobs = [
-        Examination(
+    table = None if cohort is None else Cohort.read(cohort, workspace or Workspace())
+    stated = SlideStatements() if table is None else SlideStatements.of(table)
+    ignored: Mapping[str, int] = {}
+    if sources is not None:
+        rows, ignored = _rows_of_files([Path(source) for source in sources])
+        if table is not None and not any(row.slide_id in stated.paths for row in rows):
+            raise InputError(
+                f"none of {len(rows)} slides is one of the cohort's",
+                where=table.manifest_path,
+                fix="A slide's id is its file's name without the suffix.",
+            )
+    elif table is not None:
+        require_files(stated.paths, table)
+        rows = _rows_of_table(stated.paths)
+    else:
+        raise InputError("name slides, folders to search, or a cohort", where="slides check")
+    mpps = {**stated.mpps, **(manifest_mpp or {})}
+    jobs = {
+        place: Examination(
             slide_id=row.slide_id,
-            path=path,
+            path=Path(row.path),
             mpp_override=mpp_override,
-            mpp_manifest=(manifest_mpp or {}).get(row.slide_id),
+            mpp_manifest=mpps.get(row.slide_id),
+            checksum=stated.checksums.get(row.slide_id),
             mask=_mask_of(row.slide_id, masks),
             geometry=geometry,
             tissue=tissue or TissueParameters(),
             picture=None if pictures is None else pictures / f"{row.slide_id}.jpg",
         )
-        for path, row in rows.items()
+        for place, row in enumerate(rows)
         if row.status == "good"
-    ]
-    for done, (job, row) in enumerate(_checked(jobs, processes), start=1):
-        rows[job.path] = row
+    }
+    place_of = {job: place for place, job in jobs.items()}
+    for done, (job, row) in enumerate(_checked(list(place_of), processes), start=1):
+        rows[place_of[job]] = row
         if progress is not None:
-            progress("checking slides", done, len(jobs))
-    checked = _doubt_copies([rows[path] for path in paths])
+            progress("checking slides", done, len(place_of))
+    checked = _doubt_copies(rows)
     sheets = () if pictures is None else _write_sheets(checked, pictures)
-    return SlideCheck(tuple(checked), sheets, found.ignored)
+    return SlideCheck(tuple(checked), sheets, ignored)
 
 
-def _slide_id(path: Path) -> str:
-    return path.stem
+def _rows_of_files(named: list[Path]) -> tuple[list[SlideRow], Mapping[str, int]]:
+    """A row for every slide found, by path; and what was found that is no slide."""
+    missing = {path for path in named if not path.exists()}
+    # A batch of nothing is an error, a batch of missing files a table that says so.
+    there = [path for path in named if path not in missing]
+    found = find_slides(there) if there or not missing else FoundSlides((), {})
+    paths = sorted({*missing, *found.paths})
+    rows = [_with_safe_name(SlideRow(path.stem, str(path))) for path in paths]
+    return _refuse_same_names(rows), found.ignored
 
 
-def _name(path: Path) -> str | None:
+def _rows_of_table(paths: Mapping[str, str | None]) -> list[SlideRow]:
+    """A row for every slide of a table, by id."""
+    rows = [
+        _with_safe_name(SlideRow(slide_id, paths[slide_id] or "")) for slide_id in sorted(paths)
+    ]
+    return [
+        row if row.path else row.refused("the slides table names no file for it") for row in rows
+    ]
+
+
+def _with_safe_name(row: SlideRow) -> SlideRow:
     try:
-        safe_name(_slide_id(path), what="slide id")
+        safe_name(row.slide_id, what="slide id")
     except UnsafeName as error:
-        return f"{error.problem}. {error.fix}"
-    return None
+        return row.refused(f"{error.problem}. {error.fix}")
+    return row
 
 
-def _refuse_same_names(rows: dict[Path, SlideRow]) -> None:
+def _refuse_same_names(rows: list[SlideRow]) -> list[SlideRow]:
     """Features of two files with one name would overwrite each other."""
-    by_id: dict[str, list[Path]] = defaultdict(list)
-    for path in rows:
-        by_id[_slide_id(path)].append(path)
-    for same in (paths for paths in by_id.values() if len(paths) > 1):
-        for path in same:
-            other = next(each for each in same if each != path)
-            rows[path] = rows[path].refused(f"another file has the same name: {other}")
+    by_id: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        by_id[row.slide_id].append(row.path)
+    return [_refuse_same_name(row, by_id[row.slide_id]) for row in rows]
+
+
+def _refuse_same_name(row: SlideRow, paths: list[str]) -> SlideRow:
+    other = next((path for path in paths if path != row.path), None)
+    return row if other is None else row.refused(f"another file has the same name: {other}")
 
 
 def _mask_of(slide_id: str, masks: Path | None) -> Path | None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from storm_clinic.cohort.manifest import MANIFEST
 from storm_clinic.cohort.table import Cohort
-from storm_clinic.errors import CohortError, InputError, SlideError, StormClinicError, UnsafeName
+from storm_clinic.errors import InputError, SlideError, StormClinicError, UnsafeName
 from storm_clinic.features.shard import Shard
 from storm_clinic.features.slide_result import SlideResult, failed_slide
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.files import Workspace, safe_name
 from storm_clinic.slides.discovery import find_slides
+from storm_clinic.steps.slide_statements import SlideStatements, declared_cohort, require_files
 
 _MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
@@ -68,25 +68,22 @@ def list_slides(
     CohortError
         If the table is needed and names no files, or is wrong.
     """
-    manifest = workspace.cohorts / safe_name(cohort, what="cohort") / MANIFEST
     table: Cohort | None
     if source is None:
         table = Cohort.read(cohort, workspace)
         listing = _from_table(table)
     else:
-        table = Cohort.read(cohort, workspace) if manifest.is_file() else None
+        table = declared_cohort(cohort, workspace)
         listing = _from_files(source, workspace)
-    slides = None if table is None else table.slides.set_index("slide_id")
-    stated = {} if slides is None else slides["mpp"].dropna().astype(float).to_dict()
-    checksums = {} if slides is None else slides["checksum"].dropna().to_dict()
+    stated = SlideStatements() if table is None else SlideStatements.of(table)
     found_masks = {} if masks is None else _masks(workspace.path(masks))
     jobs = tuple(
         replace(
             job,
             mpp_override=mpp,
-            mpp_manifest=stated.get(job.slide_id),
+            mpp_manifest=stated.mpps.get(job.slide_id),
             mask=found_masks.get(job.slide_id),
-            checksum=checksums.get(job.slide_id),
+            checksum=stated.checksums.get(job.slide_id),
         )
         for job in listing.jobs
     )
@@ -114,22 +111,14 @@ def _from_files(source: str | Path | Sequence[str | Path], workspace: Workspace)
 
 
 def _from_table(cohort: Cohort) -> SlideListing:
-    slides = cohort.slides
-    if slides["path"].isna().all():
-        raise CohortError(
-            "its slides table names no slide files" if len(slides) else "it has no slides",
-            where=cohort.manifest_path,
-            fix="Name files or folders to extract from, or give the slides table a path column.",
-        )
+    paths = SlideStatements.of(cohort).paths
+    require_files(paths, cohort)
     left_out = {
         slide_id: reason
         for step in cohort.attrition
         if step.unit == "slides"
         for slide_id, reason in step.excluded
     }
-    # Of columns that are empty pandas makes NaN.
-    named = slides["path"].astype(object).where(slides["path"].notna(), None)
-    paths = dict(zip(slides["slide_id"], named, strict=True))
     return replace(_checked(paths), left_out=left_out)
 
 

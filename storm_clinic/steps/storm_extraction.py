@@ -14,7 +14,7 @@ from storm_clinic.features.run_record import slide_entry
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.slide_result import SlideResult, Status, failed_slide
 from storm_clinic.features.storm_contract import StormContract
-from storm_clinic.features.storm_store import read_header
+from storm_clinic.features.storm_header import read_header
 from storm_clinic.features.storm_writer import SlideStorm, write_storm_file
 from storm_clinic.files import remove_dead_parts
 from storm_clinic.progress import Progress

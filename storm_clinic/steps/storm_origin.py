@@ -13,7 +13,7 @@ from typing import Any
 from storm_clinic.errors import ContractMismatch
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_contract import StormContract, is_storm_folder
-from storm_clinic.features.storm_store import StormHeader
+from storm_clinic.features.storm_header import StormHeader
 from storm_clinic.steps.slide_embedding import tiles_digest
 
 _AGAIN = "Run 'storm-clinic extract --storm CHECKPOINT' again: it makes anew what does not fit."

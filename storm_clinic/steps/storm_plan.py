@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from storm_clinic.errors import ContractMismatch, FeatureError
 from storm_clinic.features.storm_contract import StormContract
-from storm_clinic.features.storm_store import EVIDENCE
+from storm_clinic.features.storm_expression import EVIDENCE
 from storm_clinic.features.storm_writer import ImputedGenes
 from storm_clinic.files import digest_value, safe_name
 from storm_clinic.licence_terms import joined

@@ -20,7 +20,7 @@ from storm_clinic.errors import StatisticsError
 from storm_clinic.features.contract import CONTRACT_NAME, read_contract
 from storm_clinic.features.reference import FeatureReference
 from storm_clinic.features.storm_contract import StormContract, is_storm_folder
-from storm_clinic.features.storm_store import EVIDENCE
+from storm_clinic.features.storm_expression import EVIDENCE
 from storm_clinic.heads.tuning import TunedFit
 from storm_clinic.provenance import NUMERICAL_PACKAGES, code_version, package_versions
 from storm_clinic.steps.declared_inputs import clinical_columns, measured_inputs

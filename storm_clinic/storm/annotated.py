@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.paired import Grid, PairedSection
+from storm_clinic.storm.section_reading import read_apart
 
 # How HEST-1k's metadata name technologies.
 _TECHNOLOGIES: dict[str, tuple[str, Grid]] = {
@@ -51,14 +54,16 @@ def read_h5ad(
     ------
     SectionError
         If anndata is not installed, the file is damaged, has no ``obsm["spatial"]`` or layer, or
-        its values are no raw counts.
+        its values are no raw counts; or if the process that reads it dies or hangs.
     """
     path = Path(path)
-    table = _read(path)
-    if "spatial" not in table.obsm:
-        raise SectionError('has no obsm["spatial"]', where=path)
-    if layer is not None and layer not in table.layers:
-        raise SectionError(f"has no layer {layer!r}", where=path)
+    if find_spec("anndata") is None:
+        raise SectionError(
+            "needs the package anndata",
+            where=path,
+            fix="Install it with: pip install 'storm-clinic[storm]'",
+        )
+    table = read_apart(_read, path, layer=layer)
     return PairedSection(
         name=name or path.stem,
         patient=patient,
@@ -68,10 +73,10 @@ def read_h5ad(
         pitch_um=pitch_um,
         image=None if image is None else Path(image),
         mpp=mpp,
-        centres_px=table.obsm["spatial"][:, :2],
-        counts=table.X if layer is None else table.layers[layer],
-        symbols=tuple(map(str, table.var_names)),
-        spots=tuple(map(str, table.obs_names)),
+        centres_px=table.centres_px,
+        counts=table.counts,
+        symbols=table.symbols,
+        spots=table.spots,
     )
 
 
@@ -125,16 +130,30 @@ def _length(facts: dict[str, Any], keys: tuple[str, ...], where: Path) -> float:
     raise SectionError(f"states no {' or '.join(keys)}", where=where)
 
 
-def _read(path: Path) -> Any:
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """What a section takes of an AnnData file."""
+
+    centres_px: Any
+    counts: Any
+    symbols: tuple[str, ...]
+    spots: tuple[str, ...]
+
+
+def _read(path: Path, *, layer: str | None) -> _Table:
+    import anndata
+
     try:
-        import anndata
-    except ImportError as error:
-        raise SectionError(
-            f"needs the package anndata: {error}",
-            where=path,
-            fix="Install it with: pip install 'storm-clinic[storm]'",
-        ) from error
-    try:
-        return anndata.read_h5ad(path)
+        table = anndata.read_h5ad(path)
     except (OSError, KeyError, ValueError, AttributeError) as error:
         raise SectionError(f"is no readable .h5ad: {error}", where=path) from error
+    if "spatial" not in table.obsm:
+        raise SectionError('has no obsm["spatial"]', where=path)
+    if layer is not None and layer not in table.layers:
+        raise SectionError(f"has no layer {layer!r}", where=path)
+    return _Table(
+        centres_px=table.obsm["spatial"][:, :2],
+        counts=table.X if layer is None else table.layers[layer],
+        symbols=tuple(map(str, table.var_names)),
+        spots=tuple(map(str, table.obs_names)),
+    )

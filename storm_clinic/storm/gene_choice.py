@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from storm_clinic.errors import InputError
-from storm_clinic.features.storm_store import EVIDENCE
+from storm_clinic.features.storm_expression import EVIDENCE
 from storm_clinic.features.storm_writer import ImputedGenes
 from storm_clinic.storm.genes import GeneVocabulary
 from storm_clinic.storm.reliability import GeneReliability

@@ -15,6 +15,7 @@ from scipy import sparse
 
 from storm_clinic.errors import SectionError
 from storm_clinic.storm.paired import PairedSection
+from storm_clinic.storm.section_reading import read_apart
 
 VISIUM_SPOT_UM = 55.0
 VISIUM_PITCH_UM = 100.0
@@ -67,10 +68,11 @@ def read_space_ranger(
     Raises
     ------
     SectionError
-        If a file is missing or damaged, no barcode is in both tables, or scales disagree.
+        If a file is missing or damaged, the process that reads the matrix dies or hangs, no barcode
+        is in both tables, or scales disagree.
     """
     folder = Path(folder)
-    matrix = _read_matrix(folder / "filtered_feature_bc_matrix.h5")
+    matrix = read_apart(_read_matrix, folder / "filtered_feature_bc_matrix.h5")
     places = _read_places(folder / "spatial")
     scale_path = folder / "spatial" / "scalefactors_json.json"
     scale = _read_scale(scale_path)

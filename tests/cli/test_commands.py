@@ -88,6 +88,15 @@ def test_slides_that_fail_end_with_code_3_and_their_reason(command, tmp_path):
     assert rows[0]["problems"]
 
 
+def test_slides_are_checked_by_a_cohorts_table_which_must_be_there(command, tmp_path):
+    code, _, err = command("slides", "check", "--cohort", "absent", "-w", str(tmp_path))
+    assert code == 1
+    assert "absent" in err
+    code, _, err = command("slides", "check")
+    assert code == 1
+    assert "name slides, folders to search, or a cohort" in err
+
+
 def test_init_then_check_asks_for_what_cannot_be_seen(command, tmp_path):
     table = tmp_path / "patients.csv"
     table.write_text("patient,age,PFI.time,PFI\nA,61,120,0\nB,72,80,1\nC,55,200,0\n")
@@ -115,6 +124,25 @@ def test_features_import_takes_in_a_folder_and_lists_it(command, tmp_path):
     assert "1 imported" in out
     _, out, _ = command("features", "list", "--json", "-w", str(tmp_path))
     assert json.loads(out)[0]["tiles"] == 3
+
+
+def test_features_import_waits_for_no_file_longer_than_it_may(command, tmp_path):
+    import os
+
+    import h5py
+    import numpy as np
+
+    (tmp_path / "h5").mkdir()
+    with h5py.File(tmp_path / "h5" / "S1.h5", "w") as file:
+        file["features"] = np.ones((3, 4), dtype=np.float32)
+    os.mkfifo(tmp_path / "h5" / "S2.h5")  # waits for somebody to write into it
+    words = ["features", "import", str(tmp_path / "h5"), "--cohort", "x", "--encoder", "toy"]
+    words += ["--geometry-unknown", "--task-timeout", "5", "--json", "-w", str(tmp_path)]
+    code, out, _ = command(*words)
+    assert code == 3
+    found = json.loads(out)
+    assert found["counts"] == {"imported": 1, "failed": 1}
+    assert "S2.h5: a reader process hung on it for 5 s" in found["failures"][0]["reason"]
 
 
 def test_registry_list_of_an_empty_workspace_is_empty(command, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from dataclasses import fields, replace
 
 import numpy as np
@@ -81,3 +83,17 @@ def same_slide():
         return True
 
     return compare
+
+
+@pytest.fixture
+def sabotage(tmp_path, monkeypatch):
+    """Code that every child runs when it starts, before anything of ours."""
+
+    def install(code: str) -> None:
+        folder = tmp_path / "sabotage"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
+        # A child gets the sys.path of its parent.
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+
+    return install

@@ -37,20 +37,6 @@ def settings(tmp_path):
     )
 
 
-@pytest.fixture
-def sabotage(tmp_path, monkeypatch):
-    """Code that every reader process runs when it starts, before anything of ours."""
-
-    def install(code: str) -> None:
-        folder = tmp_path / "sabotage"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
-        # The pool hands its own sys.path to the readers.
-        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-
-    return install
-
-
 def _replies(pool: ReaderPool, tasks) -> list:
     for task in tasks:
         pool.submit(task)

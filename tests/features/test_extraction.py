@@ -18,6 +18,7 @@ from storm_clinic.errors import EncoderError, StorageError
 from storm_clinic.features.extraction import extract_slides
 from storm_clinic.features.lost_tasks import MAX_TRIES, TimeLimits
 from storm_clinic.features.store import FeatureContract, FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.files import atomic_write, digest_folder
 from storm_clinic.slides.reader import open_slide
@@ -71,11 +72,7 @@ def run(encoder):
             [SlideJob(name, Path(path), **job) for name, path in dict(paths).items()],
             use,
             store,
-            geometry=GEOMETRY,
-            tissue=TISSUE,
-            n_readers=readers,
-            batch_size=batch_size,
-            limits=limits,
+            TileReading(GEOMETRY, TISSUE, readers, batch_size, limits),
             progress=progress,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from storm_clinic.encoders.hub import load_encoder
 from storm_clinic.features.extraction import extract_slides
 from storm_clinic.features.store import FeatureContract, FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -36,10 +37,7 @@ def test_a_real_slides_features_are_byte_for_byte_those_read_by_openslide(
             [SlideJob("a", shared_data / SVS)],
             encoder,
             store,
-            geometry=TileGeometry(tile_px=64, mpp=0.9),
-            tissue=tissue,
-            n_readers=1,
-            batch_size=32,
+            TileReading(TileGeometry(tile_px=64, mpp=0.9), tissue, n_readers=1, batch_size=32),
         )
         assert (result.status, result.n_failed_tiles) == ("written", 0)
         files.append(store.path("a").read_bytes())

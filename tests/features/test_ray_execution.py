@@ -326,6 +326,7 @@ from storm_clinic.features.ray_actor import ActorShare, SharedWork
 from storm_clinic.features.ray_cluster import connected
 from storm_clinic.features.ray_execution import extract_on_ray
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.features.tile_reading import TileReading
 from storm_clinic.features.tiling import SlideJob
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.slides.tissue import TissueParameters
@@ -352,9 +353,7 @@ contract = FeatureContract(
 )
 jobs = [SlideJob(path.stem, path) for path in sorted(slides.iterdir())]
 here = FeatureStore.create(out / "here", contract)
-extract_slides(
-    jobs, load("cpu")[0], here, geometry=geometry, tissue=tissue, n_readers=1, batch_size=4
-)
+extract_slides(jobs, load("cpu")[0], here, TileReading(geometry, tissue, n_readers=1, batch_size=4))
 there = FeatureStore.create(out / "there", contract)
 small = {"object_store_memory": 80 << 20, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -56,6 +57,37 @@ def test_damage_is_an_error_of_ours_or_changes_nothing(mutations, name, tmp_path
     assert "error" in found
     if not name.startswith("slide"):
         assert found <= {"error", "same"}
+
+
+FOREIGN = ["TRIDENT's HDF5", "CLAM's HDF5", "STAMP's HDF5", "AnnData"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damage_to_another_programs_file_is_an_error_of_ours_or_changes_its_values(
+    mutations, name, tmp_path
+):
+    kind = next(kind for kind in mutations.KINDS if kind.name == name)
+    path = kind.write(tmp_path)
+    whole, before = path.read_bytes(), kind.read(path)
+    found = set()
+    for seed in range(500, 516):
+        path.write_bytes(mutations.damaged(whole, seed))
+        outcome, detail = mutations._outcome(kind, path, before)
+        assert outcome in mutations.LEGAL, (seed, detail)
+        found.add(outcome)
+    assert {"error", "same"} <= found
+
+
+def test_the_campaign_counts_files_over_which_a_reader_hangs(mutations, tmp_path, monkeypatch):
+    monkeypatch.setattr(mutations, "IMPORT_S", 1.0)
+    kind = next(kind for kind in mutations.KINDS if kind.name == FOREIGN[0])
+    path = kind.write(tmp_path)
+    before = kind.read(path)
+    path.unlink()
+    os.mkfifo(path)  # waits for somebody to write into it
+    outcome, detail = mutations._outcome(kind, path, before)
+    assert outcome == "hung"
+    assert f"{path}: a reader process hung on it for 1 s" in detail
 
 
 def test_the_campaign_names_a_change_in_silence(mutations, tmp_path):

@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from storm_clinic.bundle import write_bundle
 from storm_clinic.bundle.pyfunc import write_mlflow_model
 from storm_clinic.cli.main import app
-from storm_clinic.errors import ContractMismatch, FeatureError, InputError
+from storm_clinic.errors import ContractMismatch, FeatureError, InputError, RegistryError
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
@@ -374,6 +374,17 @@ def test_drift_finds_genes_by_name_and_says_which_are_not_imputed(hospitals, eas
     nobody = by_features(bundle, with_table(eastern, table.iloc[:, :0]))["imputed_expression"]
     assert "30 patients without these features are left out" in nobody.note
     assert nobody.comparisons[0].note == "fewer than 10 patients are not compared"
+
+
+def test_a_record_of_imputed_expression_without_a_table_is_an_error_of_ours(hospitals, eastern):
+    _, bundle, _ = hospitals
+    unnamed = bundle.manifest.model_copy(update={"measurements": ()})
+    message = "has a reference of imputed_expression, but its manifest does not say of which genes"
+    with pytest.raises(RegistryError, match=message):
+        drift_from_development(replace(bundle, manifest=unnamed), eastern)
+    without = replace(eastern, data=replace(eastern.data, tables={}))
+    with pytest.raises(InputError, match="these patients have no such table"):
+        drift_from_development(bundle, without)
 
 
 def test_drift_of_imputed_expression_says_why_there_is_no_record(hospitals, eastern):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -14,7 +15,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from storm_clinic.errors import InputError
+from storm_clinic.errors import CohortError, InputError
+from storm_clinic.files import Workspace
 from storm_clinic.slides.examination import examine_slide
 from storm_clinic.slides.tiles import TileGeometry
 from storm_clinic.steps import slide_check
@@ -169,6 +171,82 @@ def test_the_override_the_manifest_and_masks_are_heeded(tmp_path):
     assert (by_override.mpp, by_override.mpp_source) == (0.25, "override")
     masked = check_slides([tmp_path / "core.png"], mpp_override=0.5, masks=masks).rows[0]
     assert masked.tissue_mm2 == pytest.approx(0.125)
+
+
+@pytest.fixture
+def declare(tmp_path):
+    """Declare a cohort of patients P1 and P2, with this table of slides, whose files lie beside."""
+
+    def write(table):
+        folder, data = tmp_path / "cohorts" / "toy", tmp_path / "slides"
+        folder.mkdir(parents=True)
+        data.mkdir(exist_ok=True)
+        (data / "clinical.csv").write_text("id\nP1\nP2\n")
+        (data / "slides.csv").write_text(table)
+        facts = {
+            "format": 1,
+            "cohort": "toy",
+            "data_root": str(data),
+            "tables": {
+                "clinical": {"path": "clinical.csv", "patient_id": "id"},
+                "slides": {"path": "slides.csv", "patient_id": "pid", "slide_id": "sid"},
+            },
+            "origin": {"source": "invented", "licence": "none"},
+        }
+        (folder / "cohort.yaml").write_text(json.dumps(facts))  # JSON is YAML
+        return {"cohort": "toy", "workspace": Workspace(tmp_path)}
+
+    return write
+
+
+def test_files_are_held_against_the_checksums_of_the_slides_table(tmp_path, declare):
+    (tmp_path / "slides").mkdir()
+    paths = [
+        write_section(tmp_path / "slides" / f"{name}.tiff", seed=seed, mpp=1.0)
+        for seed, name in enumerate("abc")
+    ]
+    md5 = hashlib.md5(paths[0].read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(paths[1].read_bytes()).hexdigest().upper()
+    given = declare(
+        f"sid,pid,path,checksum\na,P1,a.tiff,{md5}\nb,P1,b.tiff,{sha256}\nc,P2,c.tiff,\n"
+    )
+    assert [row.status for row in check_slides(**given).rows] == ["good"] * 3
+    whole = bytearray(paths[0].read_bytes())
+    whole[-1] ^= 1  # OpenSlide would not notice
+    paths[0].write_bytes(whole)
+    for check in (check_slides(**given), check_slides([tmp_path / "slides"], **given)):
+        assert [row.status for row in check.rows] == ["unusable", "good", "good"]
+        (problem,) = check.rows[0].problems
+        assert f"the slides table says {md5}" in problem
+        assert hashlib.md5(whole).hexdigest() in problem
+        assert check.rows[0].tiles == check.rows[1].tiles  # looked at all the same
+        assert check.exit_code == 3
+
+
+def test_the_files_of_a_table_go_by_its_ids_and_under_its_mpp(tmp_path, declare):
+    given = declare("sid,pid,path,mpp\nS-2,P1,core.png,0.5\nS-1,P1,,\nS-3,P2,gone.png,0.5\n")
+    picture = np.full((1000, 1000, 3), STAIN, np.uint8)
+    Image.fromarray(picture).save(tmp_path / "slides" / "core.png")
+    check = check_slides(**given)
+    assert [row.slide_id for row in check.rows] == ["S-1", "S-2", "S-3"]
+    assert check.rows[0].problems == ("the slides table names no file for it",)
+    assert (check.rows[1].mpp, check.rows[1].mpp_source) == (0.5, "manifest")
+    # Stain without grain looks out of focus.
+    assert [row.status for row in check.rows] == ["unusable", "doubtful", "unusable"]
+
+
+def test_files_of_no_slide_of_the_cohort_are_an_error(tmp_path, declare):
+    given = declare("sid,pid,path\nS-1,P1,a.tiff\n")
+    write_section(tmp_path / "slides" / "other.tiff", mpp=1.0)
+    with pytest.raises(InputError, match="none of 1 slides is one of the cohort's"):
+        check_slides([tmp_path / "slides"], **given)
+
+
+def test_a_table_that_names_no_files_needs_sources(declare):
+    with pytest.raises(CohortError, match="its slides table names no slide files"):
+        check_slides(**declare("sid,pid\nS-1,P1\n"))
+    with pytest.raises(InputError, match="name slides, folders to search, or a cohort"):
+        check_slides()
 
 
 def test_tables_say_the_same_in_every_form(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from scipy import sparse
 
 from storm_clinic.errors import SectionError
+from storm_clinic.features.lost_tasks import TimeLimits
 from storm_clinic.storm.annotated import read_h5ad, read_hest
 from storm_clinic.storm.neighbourhood import neighbourhoods
 from storm_clinic.storm.space_ranger import read_space_ranger
@@ -166,6 +168,19 @@ def test_an_h5ad_says_what_to_install_and_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "anndata", None)
     with pytest.raises(SectionError, match=r"pip install 'storm-clinic\[storm\]'"):
         read_h5ad(path, **HOW)
+
+
+def test_a_file_whose_reading_never_ends_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("storm_clinic.storm.section_reading._LIMITS", TimeLimits(task_s=1.0))
+    os.mkfifo(tmp_path / "x.h5ad")  # waits for somebody to write into it
+    with pytest.raises(SectionError, match=r"x\.h5ad: a reader process hung on it for 1 s"):
+        read_h5ad(tmp_path / "x.h5ad", **HOW)
+    folder = write_space_ranger(tmp_path, visium_positions(), "csv", {})
+    matrix = folder / "filtered_feature_bc_matrix.h5"
+    matrix.unlink()
+    os.mkfifo(matrix)
+    with pytest.raises(SectionError, match=r"matrix\.h5: a reader process hung on it for 1 s"):
+        read_space_ranger(folder, name="v", patient="p")
 
 
 def test_a_sample_of_hest_is_read_with_the_pixel_size_of_its_spots(tmp_path):
