@@ -172,12 +172,17 @@ class Bags:
         """Places of the tiles of a run of bags, shape (n_tiles, 2), as `gather` orders them."""
         parts = [np.empty((0, 2), np.float32)]
         for at in range(batch.start, batch.stop):
-            places = self._places[int(self.source[at])]
+            places = self.places_of(at)
             if places is None and self.start[at] < self.stop[at]:
                 raise InputError("nobody knows where these tiles lie on their slides")
             if places is not None:
-                parts.append(places[self.start[at] : self.stop[at]])
+                parts.append(places)
         return np.concatenate(parts)
+
+    def places_of(self, position: int) -> Array | None:
+        """Places of the tiles of one bag, shape (n_tiles, 2), without a copy; None if unknown."""
+        places = self._places[int(self.source[position])]
+        return None if places is None else places[self.start[position] : self.stop[position]]
 
     def pooled_mean(self) -> Floats:
         """Mean tile of each bag, shape (n_bags, width), summed in float64; NaN of an empty bag."""

@@ -22,14 +22,14 @@ class Latents:
     Attributes
     ----------
     vectors : tensor, shape (n_bags, n_latents, n_hidden)
-    shares : tensor, shape (n_tiles, n_latents)
-        Of each tile in what each latent has read, summing to one over a bag.
+    shares : tensor, shape (n_tiles, n_latents), optional
+        Of each tile in what each latent has read, summing to one over a bag; where asked for.
     segments : Segments
         Whose each tile is.
     """
 
     vectors: Tensor
-    shares: Tensor
+    shares: Tensor | None
     segments: Segments
 
 
@@ -57,7 +57,7 @@ class LatentExchange(nn.Module):
     def forward(
         self, latents: Mapping[str, Latents], seen: Mapping[str, Tensor]
     ) -> dict[str, Pooled]:
-        """One vector a bag and modality, (n_bags, n_hidden), and each tile's share in it.
+        """One vector a bag and modality, (n_bags, n_hidden), and each tile's share in it, if known.
 
         Parameters
         ----------
@@ -77,7 +77,9 @@ class LatentExchange(nn.Module):
             n_bags, n_latents, n_hidden = vectors.shape
             scores = self.scores[name](vectors.reshape(-1, n_hidden)).view(n_bags, n_latents)
             weights = scores.softmax(dim=1)
-            shares = (own.shares * weights[own.segments.of_tile]).sum(dim=1, keepdim=True)
+            shares = None
+            if own.shares is not None:
+                shares = (own.shares * weights[own.segments.of_tile]).sum(dim=1, keepdim=True)
             pooled[name] = Pooled((weights[..., None] * vectors).sum(dim=1), shares)
         return pooled
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from storm_clinic.heads.pooling import Pooled
 from storm_clinic.heads.segments import Segments
+from storm_clinic.heads.streamed_pooling import HiddenStream
 
 _N_LAYERS = 2
 _N_HEADS = 4
@@ -47,13 +49,38 @@ class LatentTransformer(nn.Module):
 
         Shares are those of each tile in the last layer's reading, (n_tiles, n_latents).
         """
-        if places is not None:
-            hidden = hidden + self.place(_waves(places)).to(hidden.dtype)
+        hidden = self._placed(hidden, places)
         latents = self.latents.expand(len(segments.sizes), -1, -1)
         shares = hidden.new_zeros((len(hidden), latents.shape[1]))
         for layer in self.layers:
             latents, shares = layer(latents, hidden, segments)
         return self.norm(latents), shares
+
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """The same of one bag, chunk by chunk."""
+        latents, shares = self.read_stream(stream, weighted)
+        weights = None if shares is None else shares.mean(dim=1, keepdim=True)
+        return Pooled(latents.mean(dim=1), weights)
+
+    def read_stream(self, stream: HiddenStream, weighted: bool) -> tuple[Tensor, Tensor | None]:
+        """What `read` gives, of one bag, whose tiles each layer looks at anew."""
+        latents: Tensor = self.latents[None]
+        shares: Tensor | None = None
+        for number, layer in enumerate(self.layers, start=1):
+            latents, shares = layer.read_stream(  # type: ignore[operator]
+                latents,
+                stream,
+                self._placed,
+                self.place.parameters(),
+                weighted=weighted and number == len(self.layers),
+            )
+        return self.norm(latents), shares
+
+    def _placed(self, hidden: Tensor, places: Tensor | None) -> Tensor:
+        if places is None:
+            return hidden
+        waves: Tensor = self.place(_waves(places))
+        return hidden + waves.to(hidden.dtype)
 
 
 class _Layer(nn.Module):
@@ -75,23 +102,72 @@ class _Layer(nn.Module):
 
     def forward(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
         """New latents, (n_bags, n_latents, n_hidden), and tiles' shares, (n_tiles, n_latents)."""
-        read, shares = self._read(latents, tiles, segments)
-        latents = latents + self.read(read)
+        query = self._query(latents, tiles.dtype)
+        key, value = self._key_value(tiles)
+        products = torch.einsum("tlhw,thw->tlh", query[segments.of_tile], key)
+        weights = segments.softmax(products / math.sqrt(key.shape[2]))
+        read = segments.sum(weights[..., None] * value[:, None])
+        return self._after_reading(latents, read), weights.mean(dim=2)
+
+    def read_stream(
+        self,
+        latents: Tensor,
+        stream: HiddenStream,
+        placed: Callable[[Tensor, Tensor | None], Tensor],
+        parameters: Iterable[Tensor],
+        *,
+        weighted: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What `forward` gives, of one bag; shares only where asked for.
+
+        Parameters
+        ----------
+        latents : tensor, shape (1, n_latents, n_hidden)
+            What the layer is given.
+        stream : HiddenStream
+            Tiles.
+        placed : callable
+            Adds their places to hidden tiles.
+        parameters : iterable of tensors
+            Of ``placed``.
+        weighted : bool
+            Whether shares are asked for.
+        """
+
+        def terms(
+            hidden: Tensor, places: Tensor | None, query: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            key, value = self._key_value(placed(hidden, places))
+            products = torch.einsum("lhw,thw->tlh", query, key)
+            return products.to(value.dtype) / math.sqrt(key.shape[2]), value
+
+        read = stream.mean(
+            terms,
+            [*self.norm_tiles.parameters(), *self.key_value.parameters(), *parameters],
+            asked=self._query(latents, latents.dtype)[0],
+            weighted=weighted,
+        )
+        shares = None if read.weights is None else read.weights.mean(dim=2)
+        return self._after_reading(latents, read.means[None]), shares
+
+    def _query(self, latents: Tensor, dtype: torch.dtype) -> Tensor:
+        """What latents ask, (n_bags, n_latents, n_heads, width)."""
+        query: Tensor = self.query(self.norm_latents(latents)).to(dtype)
+        return query.view(*latents.shape[:2], self.n_heads, -1)
+
+    def _key_value(self, tiles: Tensor) -> tuple[Tensor, Tensor]:
+        """What tiles answer to, and say, (n_tiles, n_heads, width) each."""
+        key, value = self.key_value(self.norm_tiles(tiles)).to(tiles.dtype).chunk(2, dim=1)
+        shape = (len(tiles), self.n_heads, tiles.shape[1] // self.n_heads)
+        return key.view(shape), value.view(shape)
+
+    def _after_reading(self, latents: Tensor, read: Tensor) -> Tensor:
+        """New latents of the old ones and what they read, (n_bags, n_latents, n_heads, width)."""
+        latents = latents + self.read(read.flatten(2))
         latents = latents + self.exchanged(self._exchange(self.norm_exchange(latents)))
         inner = nn.functional.gelu(self.forward_in(self.norm_forward(latents)))
-        return latents + self.forward_out(inner), shares
-
-    def _read(self, latents: Tensor, tiles: Tensor, segments: Segments) -> tuple[Tensor, Tensor]:
-        n_bags, n_latents, n_hidden = latents.shape
-        width = n_hidden // self.n_heads
-        query = self.query(self.norm_latents(latents)).to(tiles.dtype)
-        query = query.view(n_bags, n_latents, self.n_heads, width)
-        key, value = self.key_value(self.norm_tiles(tiles)).to(tiles.dtype).chunk(2, dim=1)
-        key, value = (part.view(-1, self.n_heads, width) for part in (key, value))
-        scores = torch.einsum("tlhw,thw->tlh", query[segments.of_tile], key) / math.sqrt(width)
-        weights = segments.softmax(scores)
-        read = segments.sum(weights[..., None] * value[:, None])
-        return read.reshape(n_bags, n_latents, n_hidden), weights.mean(dim=2)
+        after: Tensor = latents + self.forward_out(inner)
+        return after
 
     def _exchange(self, latents: Tensor) -> Tensor:
         n_bags, n_latents, n_hidden = latents.shape

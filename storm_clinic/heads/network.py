@@ -25,8 +25,7 @@ from storm_clinic.heads.pooling import (
     Pooled,
     TopAttention,
 )
-from storm_clinic.heads.streamed_pooling import pool_stream
-from storm_clinic.heads.tile_tensors import TileStream
+from storm_clinic.heads.streamed_pooling import HiddenStream
 from storm_clinic.heads.torchmil_pooling import PUBLISHED, TorchmilPooling
 
 Fusion = Literal["late", "early", "cross"]
@@ -219,9 +218,11 @@ class TileNetwork(nn.Module):
                 weight.uniform_(-bound, bound, generator=generator).mul_(_FIRST_READOUT)
 
     def pool(
-        self, batch: PatientBatch, seen: Mapping[str, Tensor]
+        self, batch: PatientBatch, seen: Mapping[str, Tensor], *, weighted: bool = False
     ) -> dict[str, tuple[Tensor, Pooled]]:
         """Hidden tiles, (n_tiles, n_hidden), of each input and what its pooling makes of them.
+
+        Of a stream no hidden tile is given.
 
         Parameters
         ----------
@@ -229,17 +230,24 @@ class TileNetwork(nn.Module):
             Some patients.
         seen : mapping of input to bool tensor, shape (n_patients,)
             Who has it, and is shown it; only ``storm`` asks.
+        weighted : bool
+            Whether tiles of streams are weighed too.
         """
         hidden, pooled, latents = {}, {}, {}
         for name in self.architecture.tiles:
+            pooling = self.pooling[name]
             if name in batch.streams:
-                pooled[name] = self._pool_stream(name, batch.streams[name])
                 hidden[name] = self.bias.new_empty(0, self.architecture.n_hidden)  # none is held
+                stream = self._stream(name, batch)
+                if self.exchange is not None and isinstance(pooling, LatentTransformer):
+                    vectors, known = pooling.read_stream(stream, weighted)
+                    latents[name] = Latents(vectors, known, stream.segments)
+                else:
+                    pooled[name] = pooling.pool_stream(stream, weighted)  # type: ignore[operator]
                 continue
             tiles = batch.tiles[name]
             hidden[name] = self._hidden(name, tiles.values)
             given = (hidden[name], tiles.segments, tiles.places)
-            pooling = self.pooling[name]
             if self.exchange is not None and isinstance(pooling, LatentTransformer):
                 vectors, shares = pooling.read(*given)
                 latents[name] = Latents(vectors, shares, tiles.segments)
@@ -251,9 +259,15 @@ class TileNetwork(nn.Module):
 
     @property
     def can_stream(self) -> bool:
-        """Whether its poolings can look at a bag chunk by chunk."""
-        several_looks = self.architecture.fusion == "cross" or self.exchange is not None
-        return not several_looks and all(hasattr(pool, "terms") for pool in self.pooling.values())
+        """Whether its poolings can look at a bag chunk by chunk: all but those of torchmil."""
+        return self.architecture.pooling not in PUBLISHED
+
+    def _stream(self, name: str, batch: PatientBatch) -> HiddenStream:
+        return HiddenStream(
+            batch.streams[name],
+            lambda values: self._hidden(name, values),
+            tuple(self.tile[name].parameters()),
+        )
 
     def _hidden(self, name: str, values: Tensor) -> Tensor:
         projected = self.tile[name](values)
@@ -262,15 +276,6 @@ class TileNetwork(nn.Module):
         # Sums over thousands of tiles stay in the weights' own precision under autocast.
         hidden: Tensor = projected.to(self.bias.dtype)
         return hidden
-
-    def _pool_stream(self, name: str, tiles: TileStream) -> Pooled:
-        pooling = self.pooling[name]
-        vector = pool_stream(
-            tiles.chunks,
-            lambda values: pooling.terms(self._hidden(name, values)),  # type: ignore[operator]
-            [*self.tile[name].parameters(), *pooling.parameters()],
-        )
-        return Pooled(vector[None])
 
     def forward(
         self,
@@ -295,13 +300,11 @@ class TileNetwork(nn.Module):
         seen = {
             n: who & draws.kept[n] if n in draws.kept else who for n, who in batch.present.items()
         }
-        for name, (hidden, pooled) in self.pool(batch, seen).items():
+        for name, (hidden, pooled) in self.pool(batch, seen, weighted=branch is not None).items():
             vectors[name] = pooled.vector
             first = first or (hidden, name)
-            pooling = self.pooling[name]
-            if branch is not None and isinstance(pooling, BranchAttention):
-                segments = batch.tiles[name].segments
-                instance = instance + pooling.instance_loss(hidden, segments, pooled, branch)
+            if branch is not None:
+                instance = instance + self._instance_loss(name, batch, hidden, pooled, branch)
         for name, numbers in batch.tables.items():
             vectors[name] = torch.relu(self.table[name](numbers)).to(numbers.dtype)
         for name, factors in draws.dropout.items():
@@ -316,18 +319,48 @@ class TileNetwork(nn.Module):
         asked = self._ask(batch, vectors, first) if first is not None and self.queries else {}
         return outputs + self._joined(batch, vectors, asked, seen, first), instance
 
+    def _instance_loss(
+        self, name: str, batch: PatientBatch, hidden: Tensor, pooled: Pooled, branch: Tensor
+    ) -> Tensor:
+        pooling = self.pooling[name]
+        if not isinstance(pooling, BranchAttention):
+            return hidden.new_zeros(())
+        if name in batch.streams:
+            return pooling.stream_instance_loss(self._stream(name, batch), pooled, branch)
+        return pooling.instance_loss(hidden, batch.tiles[name].segments, pooled, branch)
+
     def _ask(
         self, batch: PatientBatch, vectors: dict[str, Tensor], first: tuple[Tensor, str]
     ) -> dict[str, Tensor]:
         """What each table, and the covariates, read from the tiles by attention of their own."""
         hidden, tiles_name = first
+        queries = {
+            name: layer(batch.clinical if name == "clinical" else vectors[name])
+            for name, layer in self.queries.items()
+        }
+        if tiles_name in batch.streams:
+            return self._ask_stream(self._stream(tiles_name, batch), queries)
         segments = batch.tiles[tiles_name].segments
         found = {}
-        for name, layer in self.queries.items():
-            query = layer(batch.clinical if name == "clinical" else vectors[name])
+        for name, query in queries.items():
             scores = (query[segments.of_tile] * hidden).sum(dim=1) / math.sqrt(hidden.shape[1])
             found[name] = segments.sum(segments.softmax(scores)[:, None] * hidden)
         return found
+
+    def _ask_stream(self, stream: HiddenStream, queries: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What `_ask` gives, of one patient, all asking in one look; queries are (1, n_hidden)."""
+
+        def terms(
+            hidden: Tensor, _places: Tensor | None, asked: Tensor | None
+        ) -> tuple[Tensor, Tensor]:
+            assert asked is not None
+            with torch.autocast("cpu", enabled=False):  # these products are never rounded
+                scores = hidden @ asked.T / math.sqrt(hidden.shape[1])
+            return scores[:, :, None], hidden[:, None]
+
+        asked = torch.cat(list(queries.values())).to(self.bias.dtype)
+        means = stream.mean(terms, (), asked=asked).means
+        return dict(zip(queries, means, strict=True))
 
     def _joined(
         self,

@@ -103,7 +103,8 @@ class NetworkModel:
         """Weight of each tile of each patient, summing to one; None where there is no such."""
         from storm_clinic.heads.training import attention_of
 
-        return attention_of(self.network(), _read_once(self.inputs.encode(data), None))
+        network = self.network()
+        return attention_of(network, _read_once(self.inputs.encode(data), network))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON settings from which the head restores the same model."""
@@ -267,15 +268,11 @@ class NetworkHead:
         )
 
 
-def _read_once(encoded: Encoded, network: TileNetwork | None) -> PatientBatches:
-    """Batches for a single look: each tile is needed once, so none is held.
-
-    Without a network every bag is a whole, as attention needs it.
-    """
+def _read_once(encoded: Encoded, network: TileNetwork) -> PatientBatches:
+    """Batches for a single look: each tile is needed once, so none is held."""
     from storm_clinic.heads.patient_batches import PatientBatches
 
-    streamed = None if network is None else _streamed_tiles(network)
-    return PatientBatches(encoded, resident_bytes=0, streamed_tiles=streamed)
+    return PatientBatches(encoded, resident_bytes=0, streamed_tiles=_streamed_tiles(network))
 
 
 def _streamed_tiles(network: TileNetwork) -> int | None:

@@ -128,7 +128,8 @@ class PatientBatches:
         bags, most = self._encoded.tiles[name][0], self._streamed_tiles
         if most is None or rows.stop - rows.start > 1 or bags.sizes[rows.start] <= most:
             return None
-        return TileStream(bags.bag(rows.start), self._forms[name], self._tile_budget)
+        places = bags.places_of(rows.start) if bags.has_places else None
+        return TileStream(bags.bag(rows.start), self._forms[name], self._tile_budget, places)
 
     def _tiles(self, name: str, rows: slice, *, reused: bool) -> TileTensors:
         bags, _ = self._encoded.tiles[name]

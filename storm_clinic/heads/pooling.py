@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from storm_clinic.heads.segments import Segments
+from storm_clinic.heads.streamed_pooling import HiddenStream, highest_of_parts, looking
 
 _CLAM_TILES = 8  # tiles at each end of a bag that the instance loss looks at, as in the paper
+_SIGNS = (1.0, -1.0)  # of the highest end and of the lowest
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Pooled:
     ----------
     vector : tensor, shape (n_bags, n_pooled)
     weights : tensor, shape (n_tiles, n_branches), optional
-        Share of each tile in each branch, summing to one over a bag.
+        Share of each tile in each branch, summing to one over a bag. Those of a stream are worked
+        out only where asked for, and have no gradient.
     """
 
     vector: Tensor
@@ -36,6 +39,14 @@ class Pooling(Protocol):
     def __call__(self, hidden: Tensor, segments: Segments, places: Tensor | None) -> Pooled:
         """Pool; ``places`` are µm from the middle of the slide, (n_tiles, 2), where known."""
 
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """Pool one bag without holding it; whether the weights of its tiles are asked for."""
+
+
+def _evenly(hidden: Tensor) -> Tensor:
+    """Scores under which all tiles weigh the same, for `HiddenStream.mean`."""
+    return hidden.new_zeros(len(hidden), 1, 1)
+
 
 class MeanPooling(nn.Module):
     """Every tile counts alike."""
@@ -48,9 +59,10 @@ class MeanPooling(nn.Module):
         """Mean of each hidden unit."""
         return Pooled(segments.mean(hidden))
 
-    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
-        return hidden.new_zeros(len(hidden)), hidden
+    def pool_stream(self, stream: HiddenStream, _weighted: bool) -> Pooled:
+        """The same of one bag, chunk by chunk."""
+        read = stream.mean(lambda hidden, _places, _asked: (_evenly(hidden), hidden[:, None]), ())
+        return Pooled(read.means[0])
 
 
 class MaxPooling(nn.Module):
@@ -63,6 +75,30 @@ class MaxPooling(nn.Module):
     def forward(self, hidden: Tensor, segments: Segments, _places: Tensor | None) -> Pooled:
         """Maximum of each hidden unit."""
         return Pooled(segments.max(hidden, 0.0))
+
+    def pool_stream(self, stream: HiddenStream, _weighted: bool) -> Pooled:
+        """The same of one bag: a look finds the strongest tiles, and only they are pooled.
+
+        Of tiles that tie in a unit the first is taken, with the whole gradient. Of a packed bag
+        PyTorch's ``segment_reduce`` divides a gradient above zero among them, and hands one below
+        to each in full. Zeros of a ReLU tie as well, but pass no gradient.
+        """
+        with looking():
+            rows = self._strongest(stream)
+        return self.forward(*stream.taken(torch.unique(rows)))
+
+    def _strongest(self, stream: HiddenStream) -> Tensor:
+        """Row of the tile that is strongest in each hidden unit, (n_hidden,)."""
+        top = torch.full((self.n_pooled,), -torch.inf)
+        rows = torch.zeros(self.n_pooled, dtype=torch.int64)
+        n_before = 0
+        for hidden in stream.chunks():
+            highest, at = hidden.max(dim=0)  # the first of those that tie
+            higher = (highest > top) | highest.isnan()
+            rows = torch.where(higher, n_before + at, rows)
+            top = torch.where(higher, highest, top)
+            n_before += len(hidden)
+        return rows
 
 
 class GatedScores(nn.Module):
@@ -85,6 +121,16 @@ class GatedScores(nn.Module):
         scores: Tensor = self.score(torch.tanh(content) * torch.sigmoid(gate))
         return scores.to(hidden.dtype)
 
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """Hidden tiles of one bag averaged by the softmax of each branch, beside one another."""
+        read = stream.mean(
+            lambda hidden, _places, _asked: (self(hidden)[:, :, None], hidden[:, None]),
+            self.parameters(),
+            weighted=weighted,
+        )
+        weights = None if read.weights is None else read.weights[:, :, 0]
+        return Pooled(read.means.reshape(1, -1), weights)
+
 
 class GatedAttention(nn.Module):
     """Tiles weighted by gated attention, learned with the risk."""
@@ -99,9 +145,9 @@ class GatedAttention(nn.Module):
         weights = segments.softmax(self.scores(hidden))
         return Pooled(segments.weighted_sum(weights[:, 0], hidden), weights)
 
-    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
-        return self.scores(hidden)[:, 0], hidden
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """The same of one bag, chunk by chunk."""
+        return self.scores.pool_stream(stream, weighted)
 
 
 class TopAttention(nn.Module):
@@ -123,6 +169,18 @@ class TopAttention(nn.Module):
         weights = among.softmax(scores[kept])
         vector = among.sum(weights * hidden[kept])
         return Pooled(vector, torch.zeros_like(scores).index_copy(0, kept, weights))
+
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """The same of one bag: a look finds the tiles to keep, and only they are pooled."""
+        with looking():
+            scores = (self.scores(hidden)[:, 0] for hidden in stream.chunks())
+            rows = highest_of_parts(scores, self.n_top)
+        pooled = self.forward(*stream.taken(rows))
+        if not weighted or pooled.weights is None:
+            return Pooled(pooled.vector)
+        among = pooled.weights.detach()
+        weights = among.new_zeros(len(stream.tiles), 1).index_copy(0, rows, among)
+        return Pooled(pooled.vector, weights)
 
 
 class EvidencePooling(nn.Module):
@@ -148,9 +206,17 @@ class EvidencePooling(nn.Module):
         total = segments.sum(evidence)
         return Pooled(segments.mean(evidence), evidence / total[segments.of_tile])
 
-    def terms(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores and values of tiles; see `storm_clinic.heads.streamed_pooling`."""
-        return hidden.new_zeros(len(hidden)), self._evidence_of(hidden)
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """The same of one bag, chunk by chunk, and once more for the weights."""
+        read = stream.mean(
+            lambda hidden, _places, _asked: (_evenly(hidden), self._evidence_of(hidden)[:, None]),
+            self.parameters(),
+        )
+        if not weighted:
+            return Pooled(read.means[0])
+        with looking():
+            evidence = torch.cat([self._evidence_of(hidden) for hidden in stream.chunks()])
+        return Pooled(read.means[0], evidence / evidence.sum(dim=0))
 
     def _evidence_of(self, hidden: Tensor) -> Tensor:
         return nn.functional.softplus(self.evidence(hidden).to(hidden.dtype))
@@ -181,6 +247,10 @@ class BranchAttention(nn.Module):
         branches = [segments.sum(weights[:, [b]] * hidden) for b in range(self.n_branches)]
         return Pooled(torch.cat(branches, dim=1), weights)
 
+    def pool_stream(self, stream: HiddenStream, weighted: bool) -> Pooled:
+        """The same of one bag, chunk by chunk."""
+        return self.scores.pool_stream(stream, weighted)
+
     def instance_loss(
         self, hidden: Tensor, segments: Segments, pooled: Pooled, branch: Tensor
     ) -> Tensor:
@@ -198,22 +268,60 @@ class BranchAttention(nn.Module):
             The branch of each bag's outcome; -1 where there is none.
         """
         assert pooled.weights is not None
-        speaks = (branch >= 0) & (segments.sizes > 1)
         own = branch.clamp(min=0)[segments.of_tile]
         weights = pooled.weights.detach().gather(1, own[:, None])[:, 0]
         logits = self.instance(hidden).gather(1, own[:, None])[:, 0]
-        # At most half a bag at each end, so that no tile is called both.
-        n_each = torch.minimum(segments.sizes // 2, torch.tensor(_CLAM_TILES))
-        loss = logits.new_zeros(len(segments.sizes))
-        for sign in (1.0, -1.0):
+        n_each = _n_each(segments.sizes)
+        ends = []
+        for sign in _SIGNS:
             rows = segments.highest(sign * weights, _CLAM_TILES)
-            rows = rows[
-                _rank_within(segments, rows, sign * weights) < n_each[segments.of_tile[rows]]
-            ]
-            terms = nn.functional.softplus(-sign * logits[rows])
-            loss = loss.index_add(0, segments.of_tile[rows], terms)
-        per_bag = loss / (2 * n_each.clamp(min=1))
-        return torch.where(speaks, per_bag, 0.0).sum()
+            rank = _rank_within(segments, rows, sign * weights)
+            ends.append(rows[rank < n_each[segments.of_tile[rows]]])
+        return _loss_of_ends(logits, ends, segments.of_tile, segments.sizes, branch)
+
+    def stream_instance_loss(self, stream: HiddenStream, pooled: Pooled, branch: Tensor) -> Tensor:
+        """The same of one bag, of which only the highest and lowest tiles are read again.
+
+        Parameters
+        ----------
+        stream : HiddenStream
+            Tiles.
+        pooled : Pooled
+            Of these tiles, with weights.
+        branch : int64 tensor, shape (1,)
+            The branch of the bag's outcome; -1 where there is none.
+        """
+        assert pooled.weights is not None
+        sizes = torch.tensor([len(stream.tiles)])
+        own = int(branch.clamp(min=0))
+        parts = torch.split(pooled.weights[:, own], stream.tiles.chunk_tiles)
+        n_each = int(_n_each(sizes))
+        ends = [highest_of_parts((sign * part for part in parts), n_each) for sign in _SIGNS]
+        rows = torch.unique(torch.cat(ends))
+        hidden, among, _ = stream.taken(rows)
+        logits = self.instance(hidden)[:, own]
+        places = [torch.searchsorted(rows, end) for end in ends]
+        return _loss_of_ends(logits, places, among.of_tile, sizes, branch)
+
+
+def _loss_of_ends(
+    logits: Tensor, ends: list[Tensor], of_tile: Tensor, sizes: Tensor, branch: Tensor
+) -> Tensor:
+    """Sum over bags of the mean cross-entropy of the rows at both ends.
+
+    ``logits`` and ``of_tile`` are (n_rows,), of the tiles that ``ends`` counts; ``sizes`` and
+    ``branch`` are (n_bags,).
+    """
+    loss = logits.new_zeros(len(sizes))
+    for sign, rows in zip(_SIGNS, ends, strict=True):
+        loss = loss.index_add(0, of_tile[rows], nn.functional.softplus(-sign * logits[rows]))
+    per_bag = loss / (2 * _n_each(sizes).clamp(min=1))
+    return torch.where((branch >= 0) & (sizes > 1), per_bag, 0.0).sum()
+
+
+def _n_each(sizes: Tensor) -> Tensor:
+    """Tiles at each end: at most half a bag, so that no tile is called both."""
+    return torch.minimum(sizes // 2, torch.tensor(_CLAM_TILES))
 
 
 def _rank_within(segments: Segments, rows: Tensor, scores: Tensor) -> Tensor:

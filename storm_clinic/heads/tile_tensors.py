@@ -62,6 +62,8 @@ class TileStream:
         What makes tensors of it.
     chunk_tiles : int
         Tiles read together.
+    places : float array or memory map, shape (n_tiles, 2), optional
+        µm from the middle of the slide, where known.
     noise : float
         Standard deviation of what is added to each feature.
     seed : int
@@ -71,29 +73,60 @@ class TileStream:
     bag: NDArray[Any]
     form: TileForm
     chunk_tiles: int
+    places: NDArray[Any] | None = None
     noise: float = 0.0
     seed: int = 0
 
     def __len__(self) -> int:
         return len(self.bag)
 
-    def chunks(self) -> Iterator[Tensor]:
-        """Standardised tiles, (at most chunk_tiles, width); the next overwrites the last."""
-        generator = torch.Generator().manual_seed(self.seed)
-        for first in range(0, len(self.bag), self.chunk_tiles):
-            values = self.form.tensor(self.bag[first : first + self.chunk_tiles], reused=True)
-            yield _noisy(values, self.noise, generator) if self.noise else values
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Standardised tiles, (at most chunk_tiles, width), and their places, (n_tiles, 2).
+
+        The next chunk overwrites the last.
+        """
+        for number, first in enumerate(range(0, len(self.bag), self.chunk_tiles)):
+            rows = slice(first, first + self.chunk_tiles)
+            values = self.form.tensor(self.bag[rows], reused=True)
+            if self.noise:
+                values = _noisy(values, self.noise, self._generator(number))
+            yield values, self._places(rows)
+
+    def taken(self, rows: Tensor) -> TileTensors:
+        """Some of the tiles, read at once, with the noise that they have in `chunks`.
+
+        Parameters
+        ----------
+        rows : int64 tensor, shape (n_rows,)
+            Ascending.
+        """
+        at = rows.numpy()
+        values = self.form.tensor(self.bag[at])
+        if self.noise:
+            for number in torch.unique(rows // self.chunk_tiles).tolist():
+                own = rows // self.chunk_tiles == number
+                first = number * self.chunk_tiles
+                n_tiles = min(self.chunk_tiles, len(self.bag) - first)
+                drawn = _normal((n_tiles, values.shape[1]), values.dtype, self._generator(number))
+                values[own] = _with(values[own], self.noise, drawn[rows[own] - first])
+        return TileTensors(values, Segments(torch.tensor([len(rows)])), self._places(at))
 
     def drawn(self, most: int, generator: torch.Generator) -> TileTensors:
         """So many of the tiles, drawn at random and read at once."""
         whole = Segments(torch.tensor([len(self.bag)]))
-        rows = whole.highest(torch.rand(len(self.bag), generator=generator), most)
-        return TileTensors(self.form.tensor(self.bag[rows.numpy()]), whole.taken(rows), None)
+        return self.taken(whole.highest(torch.rand(len(self.bag), generator=generator), most))
 
     def with_noise(self, noise: float, generator: torch.Generator) -> TileStream:
         """The same tiles with normal noise added to each feature whenever they are read."""
         seed = int(torch.randint(2**62, (), generator=generator))
         return replace(self, noise=noise, seed=seed)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Of a chunk's noise: each has its own, so that single tiles are read without the rest."""
+        return torch.Generator().manual_seed(self.seed + number)
+
+    def _places(self, rows: slice | NDArray[np.int64]) -> Tensor | None:
+        return None if self.places is None else self.form.exact(self.places[rows])
 
 
 class TileForm:
@@ -114,6 +147,13 @@ class TileForm:
         self._factor = torch.from_numpy(1 / scale.scale).to(dtype)
         self._dtype, self._stored = dtype, stored
         self._buffer = torch.empty(0, len(scale.centre), dtype=stored)
+
+    def exact(self, values: NDArray[Any]) -> Tensor:
+        """Numbers that are not standardised, in the precision in which features are."""
+        # A copy in the source's own type: the source may be a read-only map.
+        return torch.from_numpy(np.array(values, dtype=values.dtype.newbyteorder("="))).to(
+            self._dtype
+        )
 
     def tensor(self, values: NDArray[Any], *, reused: bool = False) -> Tensor:
         """Standardised tiles, (n_tiles, width).
@@ -143,6 +183,13 @@ class TileForm:
 
 
 def _noisy(values: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    exact = torch.float64 if values.dtype == torch.float64 else torch.float32
-    drawn = torch.randn(values.shape, generator=generator, dtype=exact)
+    return _with(values, noise, _normal(values.shape, values.dtype, generator))
+
+
+def _with(values: Tensor, noise: float, drawn: Tensor) -> Tensor:
     return (values + noise * drawn).to(values.dtype)
+
+
+def _normal(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.randn(shape, generator=generator, dtype=exact)

@@ -110,10 +110,13 @@ def attention_of(network: TileNetwork, batches: PatientBatches) -> list[NDArray[
     found: list[NDArray[np.float32]] = []
     with one_thread(), torch.no_grad():
         for batch in batches.passing():
-            _, pooled = network.pool(batch, batch.present)[name]
+            _, pooled = network.pool(batch, batch.present, weighted=True)[name]
             if pooled.weights is None:
                 return None
             weights = pooled.weights.mean(dim=1).numpy()
+            if name in batch.streams:
+                found.append(weights)
+                continue
             stops = torch.cumsum(batch.tiles[name].segments.sizes, 0)[:-1].numpy()
             found += [part.copy() for part in np.split(weights, stops)]
     return found
@@ -154,11 +157,14 @@ def accumulate_gradient(
     branch = torch.from_numpy(objective.branch) if schedule.instance_weight else None
     instance_weight = schedule.instance_weight / batches.n_patients
 
-    def forward(batch: PatientBatch) -> tuple[Tensor, Tensor]:
-        own = None if branch is None else branch[batch.rows]
+    def look(batch: PatientBatch, own_branch: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with _precision(schedule):
-            outputs = network(step.thinned(batch, schedule), step.draws.of(batch.rows), own)
+            thinned, draws = step.thinned(batch, schedule), step.draws.of(batch.rows)
+            outputs = network(thinned, draws, own_branch)
         return outputs  # type: ignore[no-any-return]
+
+    def forward(batch: PatientBatch) -> tuple[Tensor, Tensor]:
+        return look(batch, None if branch is None else branch[batch.rows])
 
     if batches.n_tiles <= kept_tiles:
         parts = [forward(batch) for batch in batches]
@@ -170,7 +176,7 @@ def accumulate_gradient(
         loss, instance = _one_pass(forward, batches, objective, instance_weight)
     else:
         with torch.no_grad():
-            outputs = _joined([forward(batch)[0] for batch in batches.passing()])
+            outputs = _joined([look(batch)[0] for batch in batches.passing()])
         loss, by_output = objective.loss(outputs)
         instance = 0.0
         for batch in batches.passing():
