@@ -105,7 +105,8 @@ class _Layer(nn.Module):
         query = self._query(latents, tiles.dtype)
         key, value = self._key_value(tiles)
         products = torch.einsum("tlhw,thw->tlh", query[segments.of_tile], key)
-        weights = segments.softmax(products / math.sqrt(key.shape[2]))
+        # Products may have been rounded; a softmax over thousands of tiles never is.
+        weights = segments.softmax(products.to(value.dtype) / math.sqrt(key.shape[2]))
         read = segments.sum(weights[..., None] * value[:, None])
         return self._after_reading(latents, read), weights.mean(dim=2)
 

@@ -74,14 +74,12 @@ class MaxPooling(nn.Module):
 
     def forward(self, hidden: Tensor, segments: Segments, _places: Tensor | None) -> Pooled:
         """Maximum of each hidden unit."""
-        return Pooled(segments.max(hidden, 0.0))
+        return Pooled(segments.max(hidden))
 
     def pool_stream(self, stream: HiddenStream, _weighted: bool) -> Pooled:
         """The same of one bag: a look finds the strongest tiles, and only they are pooled.
 
-        Of tiles that tie in a unit the first is taken, with the whole gradient. Of a packed bag
-        PyTorch's ``segment_reduce`` divides a gradient above zero among them, and hands one below
-        to each in full. Zeros of a ReLU tie as well, but pass no gradient.
+        Of tiles that tie in a unit the first is taken, as `Segments.max` does.
         """
         with looking():
             rows = self._strongest(stream)

@@ -45,17 +45,19 @@ class Segments:
         """Mean over each bag's tiles, shape (n_bags, n); 0 of an empty bag."""
         return self.sum(values) / self.sizes.clamp(min=1)[:, None]
 
-    def max(self, values: Tensor, of_empty: float) -> Tensor:
-        """Largest value among each bag's tiles, shape (n_bags, ...)."""
-        if not len(values):
-            return values.new_full((len(self.sizes), *values.shape[1:]), of_empty)
-        top: Tensor = torch.segment_reduce(values, "max", lengths=self.sizes, axis=0)
-        return torch.where(torch.isneginf(top), of_empty, top)
+    def max(self, values: Tensor) -> Tensor:
+        """Largest value among each bag's tiles, shape (n_bags, n); 0 of an empty bag.
+
+        Of tiles that tie the first has the gradient. (``torch.segment_reduce`` would give each of
+        them the whole of a negative one, as if there were several bags.)
+        """
+        nothing = values.new_zeros(values.shape[1:])
+        bags = torch.split(values, self._lengths)
+        return torch.stack([bag.max(dim=0).values if len(bag) else nothing for bag in bags])
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Softmax over each bag's tiles, of the shape of the scores, (n_tiles, ...)."""
-        top = self.max(scores.detach(), 0.0)
-        weights = torch.exp(scores - top[self.of_tile])
+        weights = torch.exp(scores - self._top(scores.detach())[self.of_tile])
         return weights / self.sum(weights)[self.of_tile]
 
     def highest(self, scores: Tensor, n: int) -> Tensor:
@@ -77,3 +79,10 @@ class Segments:
     def taken(self, rows: Tensor) -> Segments:
         """The segments of some of the rows, which are given in ascending order."""
         return Segments(torch.bincount(self.of_tile[rows], minlength=len(self.sizes)))
+
+    def _top(self, scores: Tensor) -> Tensor:
+        """`max` of scores without a gradient, (n_bags, ...): quicker of many small bags."""
+        if not len(scores):
+            return scores.new_zeros((len(self.sizes), *scores.shape[1:]))
+        top: Tensor = torch.segment_reduce(scores, "max", lengths=self.sizes, axis=0)
+        return torch.where(torch.isneginf(top), 0.0, top)

@@ -46,7 +46,7 @@ def test_softmax_sums_and_maxima_are_those_of_each_bag_alone():
     for found, of_bag in (
         (segments.softmax(scores).split(SIZES.tolist()), lambda b: b.softmax(0)),
         (segments.sum(scores), lambda b: b.sum(0)),
-        (segments.max(scores, -7.0), lambda b: b.amax(0) if len(b) else torch.full((2,), -7.0)),
+        (segments.max(scores), lambda b: b.amax(0) if len(b) else torch.zeros(2)),
         (segments.mean(scores), lambda b: b.mean(0) if len(b) else torch.zeros(2)),
     ):
         for one, bag in zip(found, bags(scores), strict=True):
@@ -64,6 +64,13 @@ def test_the_highest_rows_are_those_that_sorting_each_bag_gives(n):
     found = segments.highest(scores, n)
     assert found.tolist() == rows
     assert segments.taken(found).sizes.tolist() == SIZES.clamp(max=n).tolist()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_of_tiles_that_tie_for_a_maximum_the_first_has_the_whole_gradient(sign):
+    values = torch.tensor([[1.0], [3.0], [3.0], [3.0], [2.0], [2.0]], requires_grad=True)
+    (sign * Segments(torch.tensor([4, 0, 2])).max(values)).sum().backward()
+    assert values.grad.ravel().tolist() == [0, sign, 0, 0, sign, 0]
 
 
 def gated(module, bag: torch.Tensor) -> torch.Tensor:
@@ -167,3 +174,13 @@ def test_an_empty_bag_gives_finite_gradients(hidden):
         none = torch.empty(0, WIDTH).double()
         alone = module(none, Segments(torch.tensor([0, 0])), None).vector
         assert torch.isfinite(alone).all()
+
+
+def test_shares_of_a_transformer_are_summed_exactly_where_products_are_rounded():
+    module = drawn(LatentTransformer(WIDTH, 3)).float()
+    hidden = torch.randn(20_000, WIDTH, generator=torch.Generator().manual_seed(5))
+    segments = Segments(torch.tensor([20_000]))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        _, shares = module.read(hidden, segments, None)
+    assert shares.dtype == torch.float32
+    torch.testing.assert_close(shares.sum(dim=0), torch.ones(3), rtol=0, atol=1e-4)
