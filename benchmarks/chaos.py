@@ -148,6 +148,7 @@ class Bench:
     slides: Path = field(init=False)
     reference: dict[str, bytes] = field(init=False)
     seconds: float = field(init=False)
+    saw_memory: bool = False  # shared by readers, so that looking for what is left can find it
 
     def __post_init__(self) -> None:
         self.slides = self.folder / "slides"
@@ -268,7 +269,7 @@ def shared_memory(processes: Iterable[Path]) -> set[int]:
     for process in processes:
         with suppress(OSError):  # it has ended, or is somebody else's
             for handle in (process / "fd").iterdir():
-                if "storm_clinic_tiles" in str(handle.readlink()):
+                if "memfd:storm_clinic" in str(handle.readlink()):
                     found.add(handle.stat().st_ino)
     return found
 
@@ -287,6 +288,7 @@ def kill_at_random(bench: Bench, number: int, kind: str, rng: random.Random) -> 
     time.sleep(rng.uniform(0.0, bench.seconds))
     readers = [reader for driver in drivers for reader in children(driver)]
     memory = shared_memory(Path(f"/proc/{number}") for number in readers)
+    bench.saw_memory |= bool(memory)
     victim = rng.choice(readers) if kind == "reader" and readers else drivers[0]
     hit = "reader" if victim in readers else kind if kind == "worker" else "driver"
     before = {n for n, data in contents(bench.store(name)).items() if data != bench.reference[n]}
@@ -329,6 +331,7 @@ def kill_many(bench: Bench, n_kills: int, seed: int) -> None:
         said(f"kill {number}: {hit}")
         number += 1
     bench.report.expect(open_files() == before, f"left open: {before}, now {open_files()}")
+    bench.report.expect(bench.saw_memory, "shared memory was never seen")
     names = {"worker": "one of two workers in one store", "reader": "reader", "driver": "driver"}
     for what, n in sorted(hits.items()):
         if what in names:

@@ -182,7 +182,19 @@ def _is_running(process_id: int) -> bool:
         return False
     except PermissionError:
         return True  # somebody else's, but alive
-    return True
+    return not _has_ended(process_id)
+
+
+def _has_ended(process_id: int) -> bool:
+    """Whether a process that still has its number only waits for its parent to ask how it ended.
+
+    Of a killed run nobody may ask for a while, and in some containers nobody ever does.
+    """
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False  # gone in between, or a system that does not say so
+    return stat.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -121,6 +121,21 @@ def test_parts_are_swept_whose_writer_is_dead_or_far_and_long_silent(tmp_path):
     sweep_dead_parts(tmp_path / "absent")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_writer_that_ended_and_was_asked_by_nobody_is_dead(tmp_path):
+    owner = part_of(tmp_path / "a.h5").name.split(".")[-2].rpartition("-")[0]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        part = tmp_path / f"a.h5.{owner}-{writer.pid}.part"
+        part.touch()
+        sweep_dead_parts(tmp_path)
+        assert part.exists()
+        writer.kill()
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # its number stays taken
+        os.kill(writer.pid, 0)
+        sweep_dead_parts(tmp_path)
+        assert not part.exists()
+
+
 def test_two_processes_that_write_one_file_at_once_leave_one_of_the_two(tmp_path):
     path = tmp_path / "a.bin"
     code = """
