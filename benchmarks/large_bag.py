@@ -17,6 +17,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def anonymous_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def measured(gradient: Gradient) -> tuple[float, float]:
+def measured(call: Callable[[], object]) -> tuple[float, float]:
     """Peak of anonymous memory in MiB above what was there before, and seconds, of one call."""
     before, peak, done = anonymous_mib(), 0.0, threading.Event()
 
@@ -116,7 +117,7 @@ def measured(gradient: Gradient) -> tuple[float, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    gradient()
+    call()
     seconds = time.perf_counter() - start
     done.set()
     watcher.join()

@@ -4,17 +4,18 @@
 
 So many feature files of random float16 tiles, 1536 numbers each, one slide a patient, are written
 as any program's are, packed, and read from the packed file: one epoch of Cox training of gated
-attention (two passes, since no activations are kept), and risks of everybody. Memory is the peak of
-anonymous pages (RssAnon) above what the process had before; pages of the mapped file can be dropped
-by the system at any time and do not count. Twice the cohort's size is needed on the disk.
+attention (two passes, since no activations are kept), and risks of everybody. Each is done by a
+process of its own. Memory is the peak of anonymous pages (RssAnon) above what the process had
+before; pages of the mapped file can be dropped by the system at any time and do not count. Twice
+the cohort's size is needed on the disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ from storm_clinic.heads.training import Schedule, outputs_of, train
 WIDTH, HIDDEN, ATTENTION = 1536, 32, 16
 
 
-def write_store(folder: Path, n_slides: int, n_tiles: int) -> FeatureStore:
+def write_store(folder: Path, n_slides: int, n_tiles: int) -> None:
     """Slides that differ in which feature is which, which is enough to be told apart."""
     contract = FeatureContract("random", None, WIDTH, mpp=None, tile_px=None, provenance="declared")
     store = FeatureStore.create(folder, contract)
@@ -45,7 +46,6 @@ def write_store(folder: Path, n_slides: int, n_tiles: int) -> FeatureStore:
     for number in range(n_slides):
         features = np.roll(tiles, number, axis=1)
         store.write(SlideFeatures(slide_id=f"s{number:05d}", features=features, coords=None))
-    return store
 
 
 class Cohort:
@@ -73,10 +73,16 @@ class Cohort:
     def index(self) -> None:
         self._store.index()
 
-    def pack(self) -> None:
+    def open(self) -> None:
         self._bags = build_bags(self._store, self._patients, self._cache)
 
-    def epoch(self, *, bfloat16: bool) -> None:
+    def epoch(self) -> None:
+        self._epoch(bfloat16=False)
+
+    def bfloat16_epoch(self) -> None:
+        self._epoch(bfloat16=True)
+
+    def _epoch(self, *, bfloat16: bool) -> None:
         schedule = Schedule(learning_rate=1e-4, weight_decay=1e-5, bfloat16=bfloat16)
         batches = self._batches(bfloat16=bfloat16)
         next(train(self._network, batches, self._objective, schedule, seed=0))
@@ -93,6 +99,26 @@ class Cohort:
         return PatientBatches(encoded, bfloat16=bfloat16, streamed_tiles=STREAMED_TILES)
 
 
+# What is measured, how often it reads all tiles, whether the packed cohort is open before, and the
+# method that does it.
+CALLS = (
+    ("index of the store, first time", 0, False, Cohort.index.__name__),
+    ("packing, with the means of bags", 2, False, Cohort.open.__name__),
+    ("opening what was packed", 0, False, Cohort.open.__name__),
+    ("an epoch, fp32", 2, True, Cohort.epoch.__name__),
+    ("an epoch, bf16", 2, True, Cohort.bfloat16_epoch.__name__),
+    ("risks of everybody", 1, True, Cohort.risks.__name__),
+)
+
+
+def measured_alone(folder: Path, name: str, opened: bool) -> tuple[float, float]:
+    """Peak memory in MiB and seconds of one call, in a process that did nothing before."""
+    cohort = Cohort(FeatureStore.open(folder / "store"), folder / "cache")
+    if opened:
+        cohort.open()
+    return measured(getattr(cohort, name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slides", type=int, default=600)
@@ -102,21 +128,14 @@ def main() -> None:
     n_bytes = asked.slides * asked.tiles * WIDTH * 2
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     rows = []
+    spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        store = write_store(Path(folder) / "store", asked.slides, asked.tiles)
-        cohort = Cohort(store, Path(folder) / "cache")
-        calls: dict[str, tuple[Callable[[], None], int]] = {  # and how often all tiles are read
-            "index of the store, first time": (cohort.index, 0),
-            "packing, with the means of bags": (cohort.pack, 2),
-            "opening what was packed": (cohort.pack, 0),
-            "an epoch, fp32": (lambda: cohort.epoch(bfloat16=False), 2),
-            "an epoch, bf16": (lambda: cohort.epoch(bfloat16=True), 2),
-            "risks of everybody": (cohort.risks, 1),
-        }
-        for name, (call, passes) in calls.items():
-            mib, seconds = measured(call)
+        write_store(Path(folder) / "store", asked.slides, asked.tiles)
+        for what, passes, opened, name in CALLS:
+            with spawn.Pool(1) as pool:
+                mib, seconds = pool.apply(measured_alone, (Path(folder), name, opened))
             rate = f"{passes * n_bytes / seconds / 1e9:.2f}" if passes else ""
-            rows.append([name, f"{seconds:.2f}", rate, f"{mib:.0f}"])
+            rows.append([what, f"{seconds:.2f}", rate, f"{mib:.0f}"])
     print(
         section(
             "A cohort larger than memory",

@@ -51,7 +51,8 @@ BENCHMARKS = {
 }
 HEAD = """# What was measured
 
-Printed by `make bench` (`benchmarks/run_all.py`), one script a section; each names the machine it
+Printed by `make bench` (`benchmarks/run_all.py`), one script a section, and the last two, which
+take long, by `benchmarks/run_all.py --only mil_500_bags large_cohort`; each names the machine it
 ran on. A ratio is that of medians of rounds taken in turns in one run; behind it stand the least
 and the greatest of a single round. Absolute times hold for that machine in that hour alone.
 """

@@ -36,6 +36,14 @@ class Child:
     process: subprocess.Popen[bytes]
     link: connection.Connection[Any, Any]
 
+    def status(self) -> int:
+        """How it ended, of one that has closed its socket; it is killed if it lives on."""
+        try:
+            return self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
     def end(self) -> None:
         """Kill it. One that waits for a dead disk goes when the disk answers, not before."""
         self.link.close()

@@ -228,7 +228,7 @@ class ReaderPool:
 
     def _bury(self, reader: _Reader) -> list[Outcome]:
         """Replace a process that died."""
-        status = reader.process.wait()
+        status = reader.status()
         if not reader.ready:
             return self._start_again(reader, f"it ended with status {status}")
         tries = reader.tasks[0].tries + 1 if reader.tasks else 0

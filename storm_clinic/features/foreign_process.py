@@ -21,7 +21,11 @@ def serve(link: Connection[Any, Any], memory: int) -> None:
     """Answer calls until the other end closes."""
     link.send(READY)
     while True:
-        link.send(_put(_answer(*link.recv()), memory))
+        function, path, options = link.recv()  # which imports the function's module
+        if path.suffix == ".pt":
+            import torch  # noqa: F401 - takes seconds, which are not the file's
+        link.send(READY)
+        link.send(_put(_answer(function, path, options), memory))
 
 
 def _answer(function: Callable[..., Any], path: Path, options: dict[str, Any]) -> tuple[str, Any]:

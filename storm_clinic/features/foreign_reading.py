@@ -18,7 +18,6 @@ import numpy as np
 
 from storm_clinic.errors import FeatureError, InputError
 from storm_clinic.features.child_process import (
-    READY,
     START_S,
     Child,
     anonymous_memory,
@@ -34,7 +33,8 @@ Result = TypeVar("Result")
 class ForeignReading:
     """A process in which functions read files, started when there is one to read.
 
-    Use as a context manager; on leaving, the process is gone.
+    Use as a context manager, from one thread: the process ends with the thread that started it. On
+    leaving, the process is gone.
 
     Parameters
     ----------
@@ -75,11 +75,12 @@ class ForeignReading:
         child = self._running()
         try:
             child.link.send((function, path, options))
+            self._await_ready(child)  # what it imports is not counted
             if not child.link.poll(_patience(self._limits.task_s)):
                 raise self._lost(Hung(self._limits, tries=1), path)
             sizes = child.link.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise self._lost(Crashed(child.process.wait(), tries=1), path) from None
+            raise self._lost(Crashed(child.status(), tries=1), path) from None
         how, what = self._take(sizes)
         if how == "refused":
             raise what
@@ -108,26 +109,29 @@ class ForeignReading:
         """The process; another one where it was killed while it had nothing to do."""
         if self._child is not None and self._child.process.poll() is not None:
             self._end()
-        if self._child is None:
-            self._child = start_child(_MODULE, self._memory)
-            self._await_ready(self._child)
-        return self._child
+        return self._child or self._start()
+
+    def _start(self) -> Child:
+        child = self._child = start_child(_MODULE, self._memory)
+        try:
+            self._await_ready(child)
+        except (EOFError, ConnectionResetError):
+            status = child.status()
+            self._end()
+            raise cannot_start(_MODULE, f"it ended with status {status}") from None
+        return child
 
     def _await_ready(self, child: Child) -> None:
-        try:
-            if child.link.poll(START_S) and child.link.recv() == READY:
-                return
-            how = f"it did nothing for {START_S:g} s"
-        except (EOFError, ConnectionResetError):
-            how = f"it ended with status {child.process.wait()}"
-        self._end()
-        raise cannot_start(_MODULE, how)
+        if not child.link.poll(START_S):
+            self._end()
+            raise cannot_start(_MODULE, f"it did nothing for {START_S:g} s")
+        child.link.recv()  # READY; nothing else is said before
 
     def _lost(self, how: Crashed | Hung, path: Path) -> InputError:
         self._end()
         # What it may still write goes nowhere.
-        os.close(self._memory)
-        self._memory = anonymous_memory(0)
+        before, self._memory = self._memory, anonymous_memory(0)
+        os.close(before)
         return self._error(
             f"{how}; the file is likely damaged",
             where=path,

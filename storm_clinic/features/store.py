@@ -17,6 +17,7 @@ from storm_clinic.errors import FeatureError
 from storm_clinic.features.contract import FeatureContract, read_contract, settle_contract
 from storm_clinic.features.file_reader import FileHeader, read_header, read_slide_file
 from storm_clinic.features.file_writer import write_slide_file
+from storm_clinic.features.guarded_file import damage
 from storm_clinic.features.slide_features import Array, SlideFeatures
 from storm_clinic.features.store_index import current_index
 from storm_clinic.files import safe_name
@@ -139,13 +140,14 @@ class FeatureStore:
         shape = (header.n_tiles, header.width)
         if header.n_tiles == 0:
             return np.empty(shape, dtype=header.dtype)
-        # NumPy would resolve a Path, part by part, which takes as long as mapping the file.
-        return np.memmap(str(path), header.dtype, "r", header.offset, shape)
+        with damage(path):
+            # NumPy would resolve a Path, part by part, which takes as long as mapping the file.
+            return np.memmap(str(path), header.dtype, "r", header.offset, shape)
 
     def _header(self, slide_id: str, path: Path) -> FileHeader:
         try:
             found = path.stat()
-        except FileNotFoundError:
+        except OSError:
             return read_header(path, self.contract)  # says so
         stamp = found.st_size, found.st_mtime_ns, found.st_ino
         known = self._headers.get(slide_id)

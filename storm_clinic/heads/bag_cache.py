@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
 from storm_clinic.features.storm_store import StormStore
 from storm_clinic.features.storm_tiles import VirtualExpression
-from storm_clinic.files import atomic_write, digest_value
+from storm_clinic.files import atomic_write, digest_value, storage_errors
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.kept_rows import KnownMeans
 from storm_clinic.heads.packed_array import DERIVED, PackedArray, map_array, write_packed
@@ -27,7 +27,8 @@ Store = FeatureStore | StormStore | VirtualExpression
 Row = Mapping[Any, Any]  # of the store's index
 
 _FORMAT = 2  # of the cache; part of its digest
-_VALUES = ("features_digest",)
+_CONTENT = "features_digest"
+_VALUES = (_CONTENT,)
 _PLACES = ("coords_digest", "slide_mpp")
 _SEAL_BYTES = 32
 
@@ -76,15 +77,19 @@ def build_bags(
         )
     path = cache / f"bags-{_digest(store, slides_of_patients, rows, _VALUES)[:32]}.npy"
     dtype, shape = np.dtype(store.contract.dtype), (int(offsets[-1]), store.contract.width)
-    if not placed:
-        if not path.exists():
-            _pack(store, slides_of_patients, rows, path, None)
-        return _with_means(Bags.pack(PackedArray(path, dtype, shape, offsets), offsets), path)
-    places = cache / f"places-{_digest(store, slides_of_patients, rows, _PLACES)[:32]}.npy"
-    if not (path.exists() and places.exists()):
+    places = None
+    if placed:
+        places = cache / f"places-{_digest(store, slides_of_patients, rows, _PLACES)[:32]}.npy"
+    if not (path.exists() and (places is None or places.exists())):
         _pack(store, slides_of_patients, rows, path, places)
-    where = PackedArray(places, np.dtype(np.float32), (shape[0], 2), offsets)
-    return _with_means(Bags.pack(PackedArray(path, dtype, shape, offsets), offsets, where), path)
+
+    def packed() -> Bags:
+        where = None
+        if places is not None:
+            where = PackedArray(places, np.dtype(np.float32), (shape[0], 2), offsets)
+        return Bags.pack(PackedArray(path, dtype, shape, offsets), offsets, where)
+
+    return _with_means(packed, path)
 
 
 def _has_places(row: Row) -> bool:
@@ -165,10 +170,22 @@ def _pack(
                 placed[-1].append(tile_places(slide))
             yield slide.features
 
-    _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
+    def bags() -> Iterator[Iterator[Array]]:
+        yield from map(features_of, slides_of_patients)
+        again = _index(store, list(rows))
+        changed = [name for name in rows if again[name][_CONTENT] != rows[name][_CONTENT]]
+        if changed:
+            raise FeatureError(
+                f"{len(changed)} slides were made again while they were packed, the first is "
+                f"{changed[0]!r}",
+                where=store.folder,
+                fix="Wait until the features are complete, then run again.",
+            )
+
+    with storage_errors(path):
+        _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
     shape = n_tiles, store.contract.width
-    bags = (features_of(slides) for slides in slides_of_patients)
-    write_packed(path, np.dtype(store.contract.dtype), shape, bags)
+    write_packed(path, np.dtype(store.contract.dtype), shape, bags())
     if places is not None:
         write_packed(places, np.dtype(np.float32), (n_tiles, 2), placed)
 
@@ -178,19 +195,22 @@ def _beside(packed: Path) -> Path:
     return packed.with_name(packed.name.replace("bags-", "means-"))
 
 
-def _with_means(bags: Bags, packed: Path) -> Bags:
-    """With the means that lie beside the packed array; worked out once, from that array."""
-    path = _beside(packed)
+def _with_means(packed: Callable[[], Bags], array: Path) -> Bags:
+    """Bags with the means that lie beside their packed array; worked out once, from that array."""
+    path, bags = _beside(array), packed()
     some = bags.take(bags.sizes > 0)
     if not some.n_bags:
         return bags
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         buffer = io.BytesIO()
-        np.save(buffer, some.pooled_mean(), allow_pickle=False)
-        data = buffer.getvalue()
+        # Of other bags than those returned, so that whoever trains on these checks them himself.
+        means = packed().take(bags.sizes > 0).pooled_mean()
+        np.save(buffer, means, allow_pickle=False)
+        data = buffer.getvalue() + _seal(buffer.getvalue())
         with atomic_write(path) as part:
-            part.write_bytes(data + _seal(data))
-    data = path.read_bytes()
+            part.write_bytes(data)
     if _seal(data[:-_SEAL_BYTES]) != data[-_SEAL_BYTES:]:
         raise FeatureError("was changed after it was written", where=path, fix=DERIVED)
     means = map_array(path, np.dtype(np.float64), (some.n_bags, bags.width))

@@ -29,7 +29,8 @@ _CHECKSUM = np.dtype("<u4")
 class PackedArray:
     """Rows of bags that `write_packed` wrote; to be sliced by rows, as an array is.
 
-    A bag is held against its checksum the first time that a process reads any of its rows.
+    A bag is held against its checksum the first time that any of its rows is read through it. To
+    another process it is sent as the name of its file, and every bag is held against it there too.
 
     Parameters
     ----------
@@ -50,6 +51,7 @@ class PackedArray:
     def __init__(
         self, path: Path, dtype: np.dtype[Any], shape: tuple[int, int], offsets: Ints
     ) -> None:
+        self._made_of = path, dtype, shape, offsets
         self._path, self._offsets = path, offsets
         self._values = map_array(path, dtype, shape)
         n_bags = len(offsets) - 1
@@ -78,6 +80,9 @@ class PackedArray:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def __reduce__(self) -> tuple[type[PackedArray], tuple[Any, ...]]:
+        return PackedArray, self._made_of
 
     def __getitem__(self, rows: slice) -> Array:
         first, stop, _ = rows.indices(len(self))

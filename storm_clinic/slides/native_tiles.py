@@ -26,6 +26,7 @@ Pixels = NDArray[np.uint8]
 _KEPT_BYTES = 96 << 20
 # Memory is taken in large pieces: the system hands these out in large pages, far more quickly.
 _PIECE_BYTES = 8 << 20
+_MOST_IN_A_PIECE = 1024  # tiles; of means of large squares very many would fit in
 # Bytes of a stream for each of its tile's values; more is damage, and memory is not spent on it.
 _LARGEST_STREAM = 4
 
@@ -98,6 +99,7 @@ class NativeTiles:
             if self._file is not None:
                 os.close(self._file)
             self._file = None
+            self._n_bytes = 0
             self._kept.clear()
             self._unused.clear()
             self._whole.clear()
@@ -152,15 +154,23 @@ class NativeTiles:
         """
         unused = self._unused.setdefault(tile_size, [])
         width, height = tile_size
-        n_new = max(1, _PIECE_BYTES // (width * height * 3))
+        n_new = min(max(1, _PIECE_BYTES // (width * height * 3)), _MOST_IN_A_PIECE)
+        n_bytes = n_new * width * height * 3
         while not unused:
-            is_full = self._n_bytes + n_new * width * height * 3 > _KEPT_BYTES
+            if self._n_bytes + n_bytes > _KEPT_BYTES:
+                self._free_other_sizes(tile_size)
+            is_full = self._n_bytes + n_bytes > _KEPT_BYTES
             level, number, _ = next(iter(self._kept), (-1, 0, 0))
             is_passed = level == passed[0] and number < passed[1]
             if self._kept and (is_full or is_passed):
                 oldest = self._kept.popitem(last=False)[1]
-                self._unused[oldest.shape[1], oldest.shape[0]].append(oldest)
+                self._unused.setdefault((oldest.shape[1], oldest.shape[0]), []).append(oldest)
             else:
                 unused.extend(np.empty((n_new, height, width, 3), dtype=np.uint8))
-                self._n_bytes += n_new * width * height * 3
+                self._n_bytes += n_bytes
         return unused.pop()
+
+    def _free_other_sizes(self, tile_size: Size) -> None:
+        """Give back what was kept for tiles of other sizes, as thumbnails want them."""
+        for width, height in [size for size in self._unused if size != tile_size]:
+            self._n_bytes -= len(self._unused.pop((width, height))) * width * height * 3

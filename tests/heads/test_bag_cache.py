@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 
@@ -183,6 +185,35 @@ def test_a_bit_that_flipped_in_a_packed_bag_is_met_by_whoever_reads_that_bag(sto
     for rows in (second, both, second):
         with pytest.raises(FeatureError, match=rf"{kind}-.*bag 2 of 2 was changed .*Delete it"):
             read(bags, rows)
+
+
+def test_a_bit_that_flips_after_packing_is_met_in_this_process_and_in_others(store, tmp_path):
+    bags = build_bags(store, PATIENTS, tmp_path / "cache")  # packs them, and reads all for means
+    (path,) = (tmp_path / "cache").glob("bags-*.npy")
+    damaged = bytearray(path.read_bytes())
+    damaged[-2 * 4 - 1] ^= 1
+    path.write_bytes(damaged)  # the same file, which is mapped
+    with pytest.raises(FeatureError, match="bag 2 of 2 was changed"):
+        joblib.Parallel(n_jobs=2)(joblib.delayed(Bags.bag)(bags, 1) for _ in range(2))
+    with pytest.raises(FeatureError, match="bag 2 of 2 was changed"):
+        bags.bag(1)
+    assert bags.bag(0).tobytes() not in pickle.dumps(bags)  # the file is named, not sent
+
+
+def test_slides_that_are_made_again_while_they_are_packed_are_not_packed_under_the_old_name(
+    store, tmp_path, monkeypatch
+):
+    honest = FeatureStore.read
+
+    def read(self, slide_id):
+        if slide_id == "s2":
+            put(store, "s1", tiles_of("s1", seed=1))
+        return honest(self, slide_id)
+
+    monkeypatch.setattr(FeatureStore, "read", read)
+    with pytest.raises(FeatureError, match=r"1 slides were made again .* the first is 's1'"):
+        build_bags(store, PATIENTS, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.parametrize("other", [b"'>f2'", b"'<i2'"])

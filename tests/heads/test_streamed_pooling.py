@@ -101,7 +101,7 @@ def test_no_two_chunks_of_a_stream_have_the_same_noise():
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 @pytest.mark.parametrize("chunk", [1, 2, 4])
 def test_of_unlike_tiles_that_tie_in_a_unit_the_first_speaks_for_a_stream(sign, chunk):
-    # A whole bag hands the gradient to all of them. Unit 0 is 3 in the second and last tile.
+    # Unit 0 is 3 in the second and last tile.
     tiles = np.array([[0.0, 0.0], [3.0, 1.0], [2.0, 7.0], [3.0, 0.0]])
     layer = torch.nn.Parameter(torch.eye(2, dtype=torch.float64))
     stream = HiddenStream(tile_stream(tiles, chunk), lambda values: values @ layer, (layer,))

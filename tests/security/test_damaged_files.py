@@ -59,7 +59,7 @@ def test_damage_is_an_error_of_ours_or_changes_nothing(mutations, name, tmp_path
         assert found <= {"error", "same"}
 
 
-FOREIGN = ["TRIDENT's HDF5", "CLAM's HDF5", "STAMP's HDF5", "AnnData"]
+FOREIGN = ["TRIDENT's HDF5", "CLAM's HDF5", "CLAM's tensors", "STAMP's HDF5", "AnnData"]
 
 
 @pytest.mark.parametrize("name", FOREIGN)

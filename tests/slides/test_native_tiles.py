@@ -269,6 +269,35 @@ def test_a_slide_that_is_read_row_by_row_takes_memory_for_few_rows(
         assert slide._handle._tiles._n_bytes <= 3 * 9 * 128 * 128 * 3
 
 
+def test_memory_of_tiles_of_one_size_is_given_back_for_those_of_another(
+    tmp_path, write_jpeg_slide, monkeypatch
+):
+    path = write_jpeg_slide(tmp_path / "a.tiff")
+    whole = 128 * 128 * 3
+    monkeypatch.setattr(native_tiles, "_KEPT_BYTES", 8 * whole)
+    monkeypatch.setattr(native_tiles, "_PIECE_BYTES", whole)
+    with open_slide(path) as slide:
+        slide.read((0, 0), (1200, 900), 0.5)  # fills it with tiles as they are
+        for x in range(0, 1024, 128):
+            slide.read((x, 256), 64, 1.0)
+        tiles = slide._handle._tiles
+        n_decoded = _count_decodings(monkeypatch)
+        for x in range(0, 1024, 128):
+            slide.read((x, 256), 64, 1.0)
+        assert n_decoded() == 0
+        held = list(tiles._kept.values())
+        held += [tile for unused in tiles._unused.values() for tile in unused]
+        assert tiles._n_bytes == sum(tile.nbytes for tile in held) <= 8 * whole
+
+
+def test_means_of_very_large_squares_take_no_memory_to_speak_of(tmp_path, write_jpeg_slide):
+    with open_slide(write_jpeg_slide(tmp_path / "a.tiff")) as slide:
+        slide.read((0, 0), 8, 0.5)  # the level is proven
+        before = slide._handle._tiles._n_bytes
+        slide.read((0, 0), 7, 64.0)
+        assert slide._handle._tiles._n_bytes - before <= 1024 * 3
+
+
 def test_pixels_are_the_same_when_few_tiles_are_kept(tmp_path, write_jpeg_slide, monkeypatch):
     path = write_jpeg_slide(tmp_path / "a.tiff")
     monkeypatch.setattr(native_tiles, "_KEPT_BYTES", 3 * 128 * 128 * 3)
