@@ -55,6 +55,24 @@ def rows(given: Path, tmp_path: Path):
     return result.table.set_index("slide_id")
 
 
+# ---- what counts as a file's time --------------------------------------------------------------
+
+
+def test_what_a_process_imports_before_it_reads_is_not_counted_against_the_file(
+    tmp_path, monkeypatch
+):
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "slow_to_import.py").write_text(
+        "import time\ntime.sleep(2.0)\n\n\ndef name_of(path):\n    return path.name\n"
+    )
+    monkeypatch.syspath_prepend(modules)
+    import slow_to_import
+
+    with ForeignReading(TimeLimits(task_s=1.0)) as reading:
+        assert reading.call(slow_to_import.name_of, tmp_path / "a.h5") == "a.h5"
+
+
 # ---- files that hang or kill -------------------------------------------------------------------
 
 

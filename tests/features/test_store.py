@@ -127,6 +127,9 @@ def test_a_file_is_not_opened_again_to_be_mapped_unless_it_has_changed(
     path.unlink()
     with pytest.raises(FeatureError, match="there is no such file"):
         store.memmap("S-1")
+    path.symlink_to(path)
+    with pytest.raises(FeatureError, match=r"S-1.h5: cannot be read as HDF5"):
+        store.memmap("S-1")
 
 
 def test_equal_input_gives_equal_bytes_in_another_process(
