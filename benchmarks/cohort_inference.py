@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from measuring import interleaved, section, table
 
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.kept_rows import KnownMeans
-from storm_clinic.heads.network import Architecture, TileNetwork
+from storm_clinic.heads.network import TileNetwork
 from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.patient_batches import PatientBatches
 from storm_clinic.heads.training import outputs_of

@@ -25,8 +25,9 @@ import torch
 from measuring import section, table
 
 from storm_clinic.cohort.outcome import Survival
+from storm_clinic.heads.architecture import Architecture, Fusion
 from storm_clinic.heads.bags import Bags
-from storm_clinic.heads.network import Architecture, Fusion, StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.objectives import CoxObjective
 from storm_clinic.heads.patient_batches import STREAMED_TILES, PatientBatches

@@ -26,9 +26,10 @@ from storm_clinic.cohort.outcome import Survival
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bag_cache import build_bags
 from storm_clinic.heads.bags import Bags
-from storm_clinic.heads.network import Architecture, TileNetwork
+from storm_clinic.heads.network import TileNetwork
 from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.objectives import CoxObjective
 from storm_clinic.heads.patient_batches import STREAMED_TILES, PatientBatches

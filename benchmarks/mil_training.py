@@ -30,8 +30,9 @@ from torchmil.data import collate_fn
 from torchmil.models import ABMIL
 
 from storm_clinic.cohort.outcome import Classes
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
-from storm_clinic.heads.network import Architecture, TileNetwork
+from storm_clinic.heads.network import TileNetwork
 from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.objectives import ClassObjective
 from storm_clinic.heads.patient_batches import PatientBatches

@@ -21,10 +21,11 @@ import torch
 from measuring import interleaved, section, table
 
 from storm_clinic.cohort.outcome import Classes, Outcome, Survival
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Recipe
 from storm_clinic.heads.fit import fit_tuned
-from storm_clinic.heads.network import Architecture, StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.network_inputs import NetworkInputs
 from storm_clinic.heads.objectives import OBJECTIVES, Objective
 from storm_clinic.heads.patient_batches import PatientBatches

@@ -19,7 +19,8 @@ from storm_clinic.heads.starting_point import fit_start
 from storm_clinic.study import Kind
 
 if TYPE_CHECKING:
-    from storm_clinic.heads.network import Architecture, TileNetwork
+    from storm_clinic.heads.architecture import Architecture
+    from storm_clinic.heads.network import TileNetwork
     from storm_clinic.heads.patient_batches import PatientBatches
     from storm_clinic.heads.training import Schedule
 
@@ -126,7 +127,8 @@ class NetworkModel:
         InputError
             If they do not fit it.
         """
-        from storm_clinic.heads.network import Architecture, TileNetwork
+        from storm_clinic.heads.architecture import Architecture
+        from storm_clinic.heads.network import TileNetwork
 
         network = TileNetwork(Architecture.from_json(self.architecture), seed=0)
         network.load_arrays(self.weights)
@@ -230,7 +232,7 @@ class NetworkHead:
     def _architecture(
         self, inputs: NetworkInputs, n_clinical: int, objective: Objective, recipe: Recipe
     ) -> Architecture:
-        from storm_clinic.heads.network import Architecture
+        from storm_clinic.heads.architecture import Architecture
 
         def own(name: str) -> int:
             return recipe.whole(name) if name in self.options else 0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from storm_clinic.heads.branch_attention import BranchAttention
 from storm_clinic.heads.latent_transformer import LatentTransformer
 from storm_clinic.heads.pooling import (
-    BranchAttention,
     GatedAttention,
     MaxPooling,
     MeanPooling,

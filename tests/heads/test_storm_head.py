@@ -15,10 +15,11 @@ from torch.nn.functional import gelu
 
 from storm_clinic.cohort.outcome import Classes, CompetingRisks
 from storm_clinic.errors import ContractMismatch
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Recipe, Sample
 from storm_clinic.heads.latent_exchange import LatentExchange, Latents
-from storm_clinic.heads.network import Architecture, StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.network_head import NETWORK_HEADS
 from storm_clinic.heads.network_inputs import NetworkInputs
 from storm_clinic.heads.patient_batches import PatientBatches

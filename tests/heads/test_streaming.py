@@ -11,9 +11,10 @@ import torch
 
 from storm_clinic.cohort.outcome import Classes, Survival
 from storm_clinic.heads import network_head, patient_batches, tile_tensors
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Recipe, Sample, attended_input
-from storm_clinic.heads.network import Architecture, StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.network_inputs import Encoded, NetworkInputs, TileScale
 from storm_clinic.heads.objectives import ClassObjective, CoxObjective
 from storm_clinic.heads.patient_batches import PatientBatch, PatientBatches

@@ -8,9 +8,10 @@ import torch
 
 from storm_clinic.cohort.outcome import Survival
 from storm_clinic.errors import InputError, TrainingError
+from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Recipe
-from storm_clinic.heads.network import Architecture, StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws, TileNetwork
 from storm_clinic.heads.network_head import POOLINGS
 from storm_clinic.heads.network_inputs import Encoded, NetworkInputs
 from storm_clinic.heads.objectives import OBJECTIVES, CoxObjective
