@@ -21,13 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from attention_network import attention_network, image_cohort
 from measuring import interleaved, section, table
 
-from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.kept_rows import KnownMeans
-from storm_clinic.heads.network import TileNetwork
-from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.patient_batches import PatientBatches
 from storm_clinic.heads.training import outputs_of
 
@@ -61,22 +59,8 @@ class Network:
     """A network's risks of the cohort."""
 
     def __init__(self, bags: Bags) -> None:
-        plan = Architecture(
-            pooling="attention",
-            fusion="late",
-            tiles={"image": WIDTH},
-            tables={},
-            n_clinical=0,
-            shared=(False,),
-            n_branches=1,
-            n_hidden=32,
-            n_attention=16,
-        )
-        self._network = TileNetwork(plan, seed=0)
-        here = {"image": np.ones(len(bags), dtype=np.bool_)}
-        scale = TileScale(np.zeros(WIDTH), np.ones(WIDTH))
-        encoded = Encoded({"image": (bags, scale)}, {}, here, np.empty((len(bags), 0)), ())
-        self._batches = PatientBatches(encoded, resident_bytes=0)
+        self._network = attention_network(WIDTH, 32, 16)
+        self._batches = PatientBatches(image_cohort(bags), resident_bytes=0)
 
     def __call__(self) -> np.ndarray:
         return outputs_of(self._network, self._batches)

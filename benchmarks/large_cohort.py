@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from attention_network import attention_network, image_cohort
 from large_bag import measured
 from measuring import section, table
 
@@ -26,11 +27,8 @@ from storm_clinic.cohort.outcome import Survival
 from storm_clinic.features.contract import FeatureContract
 from storm_clinic.features.slide_features import SlideFeatures
 from storm_clinic.features.store import FeatureStore
-from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bag_cache import build_bags
 from storm_clinic.heads.bags import Bags
-from storm_clinic.heads.network import TileNetwork
-from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.objectives import CoxObjective
 from storm_clinic.heads.patient_batches import STREAMED_TILES, PatientBatches
 from storm_clinic.heads.training import Schedule, outputs_of, train
@@ -57,18 +55,7 @@ class Cohort:
         self._patients = [[slide_id] for slide_id in store.slide_ids()]
         n = len(self._patients)
         self._objective = CoxObjective(Survival.from_arrays(np.arange(n) + 1.0, np.arange(n) % 2))
-        plan = Architecture(
-            pooling="attention",
-            fusion="late",
-            tiles={"image": WIDTH},
-            tables={},
-            n_clinical=0,
-            shared=(False,),
-            n_branches=1,
-            n_hidden=HIDDEN,
-            n_attention=ATTENTION,
-        )
-        self._network = TileNetwork(plan, seed=0)
+        self._network = attention_network(WIDTH, HIDDEN, ATTENTION)
         self._bags: Bags | None = None
 
     def index(self) -> None:
@@ -93,10 +80,7 @@ class Cohort:
 
     def _batches(self, *, bfloat16: bool) -> PatientBatches:
         assert self._bags is not None
-        here = {"image": np.ones(len(self._bags), dtype=np.bool_)}
-        scale = TileScale(np.zeros(WIDTH), np.ones(WIDTH))
-        nothing = np.empty((len(self._bags), 0))
-        encoded = Encoded({"image": (self._bags, scale)}, {}, here, nothing, ())
+        encoded = image_cohort(self._bags)
         return PatientBatches(encoded, bfloat16=bfloat16, streamed_tiles=STREAMED_TILES)
 
 

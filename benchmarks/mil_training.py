@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from attention_network import attention_network, image_cohort
 from measuring import interleaved, section, table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -30,10 +31,8 @@ from torchmil.data import collate_fn
 from torchmil.models import ABMIL
 
 from storm_clinic.cohort.outcome import Classes
-from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.network import TileNetwork
-from storm_clinic.heads.network_inputs import Encoded, TileScale
 from storm_clinic.heads.objectives import ClassObjective
 from storm_clinic.heads.patient_batches import PatientBatches
 from storm_clinic.heads.training import Schedule, train
@@ -118,18 +117,7 @@ def torchmil(
 
 def network_like(start: OneBag) -> TileNetwork:
     """Our network with the same weights."""
-    plan = Architecture(
-        pooling="attention",
-        fusion="late",
-        tiles={"image": WIDTH},
-        tables={},
-        n_clinical=0,
-        shared=(False,),
-        n_branches=2,
-        n_hidden=HIDDEN,
-        n_attention=ATTENTION,
-    )
-    network = TileNetwork(plan, seed=0)
+    network = attention_network(WIDTH, HIDDEN, ATTENTION, n_branches=2)
     both = [start.content[0], start.gate[0]]
     weights = {
         "tile.image.weight": start.tile[0].weight,
@@ -150,11 +138,8 @@ class Ours:
     """Our training, an epoch a call."""
 
     def __init__(self, start: OneBag, bags: Bags, outcome: Classes, **options: object) -> None:
-        everybody = {"image": np.ones(len(bags), dtype=np.bool_)}
-        scale = TileScale(np.zeros(WIDTH), np.ones(WIDTH))
-        encoded = Encoded({"image": (bags, scale)}, {}, everybody, np.empty((len(bags), 0)), ())
         schedule = Schedule(learning_rate=RATE, weight_decay=1e-5, **options)
-        batches = PatientBatches(encoded, bfloat16=schedule.bfloat16)
+        batches = PatientBatches(image_cohort(bags), bfloat16=schedule.bfloat16)
         self._steps = train(network_like(start), batches, ClassObjective(outcome), schedule, seed=0)
         self.losses: list[float] = []
 

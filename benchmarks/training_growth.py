@@ -18,14 +18,14 @@ from functools import partial
 
 import numpy as np
 import torch
+from attention_network import attention_network
 from measuring import interleaved, section, table
 
 from storm_clinic.cohort.outcome import Classes, Outcome, Survival
-from storm_clinic.heads.architecture import Architecture
 from storm_clinic.heads.bags import Bags
 from storm_clinic.heads.contract import PatientData, Recipe
 from storm_clinic.heads.fit import fit_tuned
-from storm_clinic.heads.network import StepDraws, TileNetwork
+from storm_clinic.heads.network import StepDraws
 from storm_clinic.heads.network_inputs import NetworkInputs
 from storm_clinic.heads.objectives import OBJECTIVES, Objective
 from storm_clinic.heads.patient_batches import PatientBatches
@@ -57,18 +57,16 @@ def epoch(name: str, data: PatientData, kept_tiles: int) -> tuple[object, Object
     settings = {option: value.default for option, value in kind.options.items()}
     objective = kind.build(outcome_of(name, len(data)), Recipe((), settings, (), 0))
     encoded = NetworkInputs.fit(data, ("image",), 4).encode(data)
-    plan = Architecture(
-        pooling="attention",
-        fusion="late",
-        tiles={"image": WIDTH},
-        tables={},
-        n_clinical=0,
-        shared=tuple(bool(value) for value in objective.shared),
-        n_branches=objective.n_branches,
-        n_hidden=32,
-        n_attention=16,
+    network, batches = (
+        attention_network(
+            WIDTH,
+            32,
+            16,
+            n_branches=objective.n_branches,
+            shared=tuple(bool(value) for value in objective.shared),
+        ),
+        PatientBatches(encoded),
     )
-    network, batches = TileNetwork(plan, seed=0), PatientBatches(encoded)
     step, schedule = Step(StepDraws({}, {}), 0), Schedule(learning_rate=0.0, weight_decay=0.0)
 
     def take() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def _pack(
     path: Path,
     places: Path | None,
 ) -> None:
-    """Read slide after slide, and write what is in them, and where."""
+    """Read slide after slide, and write what is in them, if that is not there yet, and where."""
     n_tiles = sum(int(rows[slide]["n_tiles"]) for of in slides_of_patients for slide in of)
     placed: list[list[Array]] = []
 
@@ -182,10 +183,14 @@ def _pack(
                 fix="Wait until the features are complete, then run again.",
             )
 
-    with storage_errors(path):
-        _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
-    shape = n_tiles, store.contract.width
-    write_packed(path, np.dtype(store.contract.dtype), shape, bags())
+    if path.exists():  # of the same features; only places are lacking, or are others by now
+        for pieces in bags():
+            deque(pieces, maxlen=0)
+    else:
+        with storage_errors(path):
+            _beside(path).unlink(missing_ok=True)  # of an array that somebody deleted as damaged
+        shape = n_tiles, store.contract.width
+        write_packed(path, np.dtype(store.contract.dtype), shape, bags())
     if places is not None:
         write_packed(places, np.dtype(np.float32), (n_tiles, 2), placed)
 

@@ -51,7 +51,6 @@ class PackedArray:
     def __init__(
         self, path: Path, dtype: np.dtype[Any], shape: tuple[int, int], offsets: Ints
     ) -> None:
-        self._made_of = path, dtype, shape, offsets
         self._path, self._offsets = path, offsets
         self._values = map_array(path, dtype, shape)
         n_bags = len(offsets) - 1
@@ -82,7 +81,7 @@ class PackedArray:
         return len(self._values)
 
     def __reduce__(self) -> tuple[type[PackedArray], tuple[Any, ...]]:
-        return PackedArray, self._made_of
+        return PackedArray, (self._path, self.dtype, self.shape, self._offsets)
 
     def __getitem__(self, rows: slice) -> Array:
         first, stop, _ = rows.indices(len(self))

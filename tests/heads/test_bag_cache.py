@@ -281,9 +281,12 @@ def test_tiles_lie_in_microns_around_the_middle_of_their_slide(store, tmp_path, 
 def test_places_are_packed_once_and_again_when_coordinates_change(store, tmp_path, monkeypatch):
     place(store)
     first = build_bags(store, PATIENTS, tmp_path / "cache").gather_places(slice(0, 2))
+    (packed,) = (tmp_path / "cache").glob("bags-*.npy")
+    written = packed.stat().st_ino
     place(store, lambda slide_id: 0.25)
     halved = build_bags(store, PATIENTS, tmp_path / "cache").gather_places(slice(0, 2))
     np.testing.assert_allclose(halved, first / 2, rtol=1e-6)
+    assert packed.stat().st_ino == written  # the tiles themselves are not written again
     names = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
     assert names == ["bags", "means", "places", "places"]
     monkeypatch.setattr(bag_cache, "_pack", lambda *_: pytest.fail("packed again"))
